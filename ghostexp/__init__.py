@@ -1,0 +1,1 @@
+"""ghostexp: study, reproduce and extend GhostNet (arXiv 1911.11907)."""

@@ -1,0 +1,1 @@
+"""Measurements of networks: tensors in, numbers out."""

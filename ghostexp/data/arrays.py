@@ -1,0 +1,106 @@
+"""The array path: small images as one uint8 tensor, batched and augmented where they lie."""
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from ghostexp.data.augment import Augmentation, Normalise, crop, erase, erasing_boxes, flip, rand_augment
+from ghostexp.data.loader import Batch, Loader
+from ghostexp.data.mix import mix_batch
+from ghostexp.data.plan import Share, TrainPlan
+
+SHARE_OF_FREE_MEMORY = 0.25  # of a GPU: what the images may take
+
+
+class ArrayImages:
+    """Images as uint8 (N, C, H, W) and labels as int64 (N,), with the mean and std of their channels in [0, 1]."""
+
+    def __init__(self, images: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        assert images.dtype == torch.uint8
+        assert images.ndim == 4
+        assert len(images) == len(labels)
+        self.images = images
+        self.labels = labels
+        self.mean = mean
+        self.std = std
+
+    def to(self, device: torch.device) -> Self:
+        """Move to the device if that is a GPU with memory to spare; otherwise stay, and each batch is moved."""
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if self.images.nbytes <= SHARE_OF_FREE_MEMORY * free:
+                self.images = self.images.to(device)
+                self.labels = self.labels.to(device)
+        return self
+
+    def normalise(self) -> Normalise:
+        """The normalisation of these images, on their device."""
+        return Normalise(self.mean, self.std, self.images.device)
+
+    def train_loader(self, plan: TrainPlan, augmentation: Augmentation, num_classes: int) -> Loader:
+        """Augmented batches along the plan."""
+        return ArrayTrainLoader(self, plan, augmentation, num_classes)
+
+    def eval_loader(self, indices: Tensor, share: Share) -> Loader:
+        """The images at indices, in that order, without augmentation."""
+        return ArrayEvalLoader(self, indices, share)
+
+
+class ArrayTrainLoader(Loader):
+    """Training batches of float32 images (N, C, H, W), contiguous, on the device of the tensor."""
+
+    def __init__(self, data: ArrayImages, plan: TrainPlan, augmentation: Augmentation, num_classes: int) -> None:
+        self.data = data
+        self.plan = plan
+        self.augmentation = augmentation
+        self.num_classes = num_classes
+        self.normalise = data.normalise()
+        self.rand_augment = v2.RandAugment(augmentation.randaugment, augmentation.magnitude)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, done = self.plan.position()
+        device = self.data.images.device
+        height, width = self.data.images.shape[2:]
+        order, seeds, uniforms = self.plan.order(epoch).to(device), self.plan.seeds(epoch), self.plan.uniforms(epoch)
+        corners = (uniforms[:, :2] * (2 * self.augmentation.crop + 1)).long().to(device)
+        flipped = (uniforms[:, 2] < 0.5).to(device)
+        boxes = erasing_boxes(uniforms[:, 3:], self.augmentation.erasing, height, width).to(device)
+        for step in range(done, len(self)):
+            chosen = self.plan.take(order, step)
+            images = self.data.images.index_select(0, chosen)
+            labels = self.data.labels.index_select(0, chosen)
+            if self.augmentation.crop:
+                images = crop(images, self.plan.take(corners, step), self.augmentation.crop)
+            if self.augmentation.flip:
+                images = flip(images, self.plan.take(flipped, step))
+            if self.augmentation.randaugment:
+                images = rand_augment(images, self.plan.take(seeds, step).tolist(), self.rand_augment)
+            images = self.normalise(images)
+            if self.augmentation.erasing:
+                images = erase(images, self.plan.take(boxes, step))
+            yield mix_batch(images, labels, self.num_classes, self.plan.mix(epoch, step))
+
+
+class ArrayEvalLoader(Loader):
+    """Batches for evaluation, always from the first."""
+
+    def __init__(self, data: ArrayImages, indices: Tensor, share: Share) -> None:
+        self.data = data
+        self.indices = indices.to(data.images.device)
+        self.spans = share.eval_spans(len(indices))
+        self.normalise = data.normalise()
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start, stop in self.spans:
+            chosen = self.indices[start:stop]
+            images = self.normalise(self.data.images.index_select(0, chosen))
+            yield images, self.data.labels.index_select(0, chosen)

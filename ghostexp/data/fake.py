@@ -1,0 +1,32 @@
+"""Fake: random images of any size, for tests of plumbing."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ghostexp.data.arrays import ArrayImages
+from ghostexp.data.checks import require_whole
+from ghostexp.data.module import ImageDataModule, Images
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Fake(ImageDataModule):
+    """num_images of noise to train and a quarter as many to test, the classes in turn; always the same."""
+
+    num_images: int = 256
+
+    def __post_init__(self) -> None:
+        require_whole("num_images", self.num_images, 4)
+        super().__post_init__()
+
+    def read(self) -> Images:
+        """Noise from a generator with a fixed seed."""
+        generator = torch.Generator().manual_seed(0)
+        train, test = (self._noise(count, generator) for count in (self.num_images, self.num_images // 4))
+        return Images(train, test, class_names=tuple(f"class{label}" for label in range(self.num_classes)))
+
+    def _noise(self, count: int, generator: torch.Generator) -> ArrayImages:
+        shape = (count, self.in_chans, self.image_size, self.image_size)
+        images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        mean, std = (0.5,) * self.in_chans, (0.25,) * self.in_chans
+        return ArrayImages(images, torch.arange(count) % self.num_classes, mean, std)

@@ -1,0 +1,75 @@
+"""Any tree of class folders: `train/`, and `test/` or `val/`, as ImageNet has them."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from ghostexp.data.arrays import ArrayImages
+from ghostexp.data.checks import require, require_whole
+from ghostexp.data.files import FileImages
+from ghostexp.data.folder import ClassFolders, class_folders, find_images, read_images
+from ghostexp.data.module import ImageDataModule, Images, ImageSet
+
+log = logging.getLogger(__name__)
+
+LARGEST_IN_MEMORY = 64  # image_size up to which a tree is decoded once and kept as an array
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageFolder(ImageDataModule):
+    """Images up to 64 x 64 are kept as an array; larger ones come from workers, by random resized crops.
+
+    The test set is `test/`, or `val/` where `test/` has no class folders (ImageNet's has no labels).
+    """
+
+    root: str
+    num_workers: int = 4  # for images larger than 64
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.root, str) and bool(self.root), "root", self.root, "a folder is needed")
+        require_whole("num_workers", self.num_workers, 0)
+        super().__post_init__()
+        require(self.in_chans in (1, 3), "in_chans", self.in_chans, "1 (grey) or 3 (colour)")
+        if self.image_size > LARGEST_IN_MEMORY:
+            needed = f"images of {self.image_size} get random resized crops; set datamodule.crop=0"
+            require(self.crop == 0, "crop", self.crop, needed)
+
+    def prepare_data(self) -> None:
+        """Decode a small tree once for all processes."""
+        self._load()
+
+    def read(self) -> Images:
+        """List both parts, and decode them if they are small."""
+        root = Path(self.root)
+        require(root.is_dir(), "root", root, "no such folder")
+        train = find_images(root / "train")
+        count = len(train.class_names)
+        require(count > 1, "root", root, f"{train.folder} has 1 class folder; at least 2 are needed")
+        self.expect("num_classes", count, f"{train.folder} has {count} class folders")
+        test = find_images(self._test_folder(root))
+        if test.class_names != train.class_names:
+            odd = min(set(test.class_names) ^ set(train.class_names))
+            raise ValueError(f"datamodule.root={root}: class {odd} is in only one of {train.folder} and {test.folder}")
+        return Images(self._images(train), self._images(test), train.class_names)
+
+    def _test_folder(self, root: Path) -> Path:
+        if not class_folders(root / "test"):
+            return root / "val"
+        if class_folders(root / "val"):
+            log.warning("%s is not used: the test set is %s", root / "val", root / "test")
+        return root / "test"
+
+    def _images(self, found: ClassFolders) -> ImageSet:
+        mean, std = (MEAN, STD) if self.in_chans == 3 else ((sum(MEAN) / 3,), (sum(STD) / 3,))
+        if self.image_size <= LARGEST_IN_MEMORY:
+            return ArrayImages(read_images(found, self.image_size, self.in_chans), found.labels, mean, std)
+        return FileImages(
+            found.paths,
+            found.labels,
+            image_size=self.image_size,
+            in_chans=self.in_chans,
+            mean=mean,
+            std=std,
+            num_workers=self.num_workers,
+        )

@@ -1,0 +1,16 @@
+"""Networks of the GhostNet family and the baselines that they are compared with; only torch and torchvision are needed.
+
+Every network is a `contract.Network`:
+
+    network(x)                   (N, in_chans, H, W) -> logits (N, num_classes): the head of the features
+    network.forward_features(x)  -> the last feature map (N, C, H', W')
+    network.forward_head(map)    -> logits (N, num_classes)
+    network.feature_maps(x)      -> {stride: the last map at that resolution}, what a detector or a decoder reads
+    network.feature_channels     {stride: channels of that map}
+    network.min_size             the smallest image side that works; a smaller image raises ValueError
+
+Knobs have one name in every ghost network: ratio (the paper's s), dw_size (d), width (alpha), se_ratio. A bad value
+raises ValueError in one line that names the configuration's key: `model.ratio=2.5: a whole number >= 1 is needed`.
+
+Read `ghost.py` first, then `ghostnet.py` and `ghostify.py`. To add a network: one file here and one YAML in conf/model.
+"""

@@ -1,0 +1,164 @@
+"""The ghost module and the ghost bottleneck (arXiv 1911.11907, sections 3.1 and 3.2)."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from .knobs import check_choice, check_knobs
+
+Size = int | tuple[int, int]
+Form = Literal["bn_relu", "bn", "plain"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+
+
+def make_divisible(channels: float, divisor: int = 4) -> int:
+    """Round to a multiple of `divisor`, never to less than 0.9 of `channels` (MobileNetV2's rule)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+class GhostModule(nn.Module):
+    """A convolution that makes a few intrinsic maps, and cheap depthwise filters that make the rest from them.
+
+    (N, in_channels, H, W) -> (N, out_channels, H', W'), where H' and W' are those of the primary convolution.
+    ceil(out_channels / ratio) maps are intrinsic and come first; each makes ratio - 1 ghosts with filters of
+    dw_size x dw_size; what exceeds out_channels is cut off. At ratio 1 there is no cheap operation.
+
+    form: `bn_relu` puts BatchNorm and ReLU behind both convolutions, `bn` only BatchNorm (GhostNet's linear
+    projection), `plain` nothing: it stands where a bare convolution stood, whose network has its own.
+    padding: of the primary; by default the one that keeps H and W at stride 1.
+    bias: each output channel has one; in the two BN forms BatchNorm's shift is that bias already.
+    Raises ValueError for a ratio, a dw_size or a form that cannot be. Source: arXiv 1911.11907, section 3.1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size = 1,
+        ratio: int = 2,
+        dw_size: int = 3,
+        stride: Size = 1,
+        *,
+        padding: Size | str | None = None,
+        dilation: Size = 1,
+        padding_mode: PaddingMode = "zeros",
+        bias: bool = False,
+        form: Form = "bn_relu",
+    ) -> None:
+        check_knobs(ratio=ratio, dw_size=dw_size)
+        check_choice("form", form, get_args(Form))
+        super().__init__()
+        self.out_channels = out_channels
+        intrinsic = math.ceil(out_channels / ratio)
+        ghosts = intrinsic * (ratio - 1)
+        primary = nn.Conv2d(
+            in_channels,
+            intrinsic,
+            kernel_size,
+            stride,
+            _same(kernel_size, dilation) if padding is None else padding,
+            dilation,
+            bias=bias and form == "plain",
+            padding_mode=padding_mode,
+        )
+        self.primary_conv = _branch(primary, form)
+        self.cheap_operation: nn.Sequential | None = None
+        if intrinsic < out_channels:
+            cheap = nn.Conv2d(
+                intrinsic,
+                ghosts,
+                dw_size,
+                padding=dw_size // 2,
+                groups=intrinsic,
+                bias=bias and form == "plain",
+                padding_mode=padding_mode,
+            )
+            self.cheap_operation = _branch(cheap, form)
+
+    def forward(self, x: Tensor) -> Tensor:
+        intrinsic = self.primary_conv(x)
+        if self.cheap_operation is None:
+            return intrinsic
+        ghosts = self.cheap_operation(intrinsic)
+        # cut before the concatenation: cutting behind it would hand on a map that is not contiguous
+        return torch.cat([intrinsic, ghosts[:, : self.out_channels - intrinsic.shape[1]]], dim=1)
+
+
+def _same(kernel_size: Size, dilation: Size) -> tuple[int, int]:
+    kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    spread = (dilation, dilation) if isinstance(dilation, int) else dilation
+    return kernel[0] // 2 * spread[0], kernel[1] // 2 * spread[1]
+
+
+def _branch(conv: nn.Conv2d, form: Form) -> nn.Sequential:
+    layers: list[nn.Module] = [conv]
+    if form != "plain":
+        layers.append(nn.BatchNorm2d(conv.out_channels))
+    if form == "bn_relu":
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class SqueezeExcite(nn.Module):
+    """Weigh each channel by a gate relu6(z + 3) / 6 computed from the channels' means; the shape stays.
+
+    Source: arXiv 1709.01507; the hard gate: arXiv 1905.02244, section 5.3.
+    """
+
+    def __init__(self, channels: int, se_ratio: float = 0.25) -> None:
+        super().__init__()
+        reduced = make_divisible(channels * se_ratio)
+        self.conv_reduce = nn.Conv2d(channels, reduced, 1)
+        self.act = nn.ReLU(inplace=True)
+        self.conv_expand = nn.Conv2d(reduced, channels, 1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = x.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
+        return x * self.gate(self.conv_expand(self.act(self.conv_reduce(means))))
+
+
+class GhostBottleneck(nn.Module):
+    """Expand by a ghost module, go down by a depthwise convolution at stride > 1, weigh, project, add the shortcut.
+
+    (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
+    kernel_size reaches the two strided depthwise convolutions only; the ghosts have dw_size.
+    Source: arXiv 1911.11907, section 3.2 and figure 3.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        expanded: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        se_ratio: float = 0.0,
+        ratio: int = 2,
+        dw_size: int = 3,
+    ) -> None:
+        super().__init__()
+        self.ghost1 = GhostModule(in_channels, expanded, ratio=ratio, dw_size=dw_size)
+        self.conv_dw = _depthwise(expanded, kernel_size, stride) if stride > 1 else nn.Identity()
+        self.bn_dw = nn.BatchNorm2d(expanded) if stride > 1 else nn.Identity()
+        self.se = SqueezeExcite(expanded, se_ratio) if se_ratio > 0 else nn.Identity()
+        self.ghost2 = GhostModule(expanded, out_channels, ratio=ratio, dw_size=dw_size, form="bn")
+        self.shortcut = nn.Sequential()  # the identity
+        if stride > 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                _depthwise(in_channels, kernel_size, stride),
+                nn.BatchNorm2d(in_channels),
+                nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        expanded = self.bn_dw(self.conv_dw(self.ghost1(x)))
+        return self.ghost2(self.se(expanded)) + self.shortcut(x)
+
+
+def _depthwise(channels: int, kernel_size: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)

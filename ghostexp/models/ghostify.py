@@ -1,0 +1,104 @@
+"""Make the ghost version of an existing network: its convolutions become ghost modules."""
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from .ghost import Form, GhostModule
+from .init import he_init
+
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A convolution that became a ghost module, and its number of parameters before and after."""
+
+    name: str
+    params_before: int
+    params_after: int
+
+
+def ghostify(
+    network: N, ratio: int = 2, dw_size: int = 3, *, keep: str | Sequence[str] = (), form: Form = "plain"
+) -> N:
+    """Replace the convolutions of `network` by ghost modules, in place, and return it.
+
+    Replaced are the ungrouped `nn.Conv2d`; grouped and depthwise ones, subclasses of `nn.Conv2d` with a forward of
+    their own, and ghost modules that are there already stay. Kernel, stride, padding, dilation, padding mode, device
+    and dtype stay those of the convolution, and so does a bias on every output channel. The new weights are
+    drawn by `he_init`: load trained ones afterwards.
+
+    keep: which convolutions stay as they are, as any of `first` (the first one that the network registers), `1x1`,
+    and patterns of module names such as `layer1.*`.
+    form: `plain` (the network's own BatchNorm and ReLU follow), `bn` or `bn_relu`, see `GhostModule`.
+    `network.ghostified` becomes the tuple of what was `Replaced`.
+    Raises ValueError when a word or a pattern of `keep` matches nothing, and when nothing is left to replace.
+    Source: arXiv 1911.11907, section 4.1.
+    """
+    convs = _replaceable(network)
+    kept = _kept([keep] if isinstance(keep, str) else keep, convs)
+    ghosts: dict[nn.Conv2d, GhostModule] = {}  # a convolution that the network uses twice becomes one ghost module
+    report: list[Replaced] = []
+    for name, conv in convs.items():
+        if conv in kept:
+            continue
+        if conv not in ghosts:
+            ghosts[conv] = _ghost_of(conv, ratio, dw_size, form)
+            report.append(Replaced(name, _params(conv), _params(ghosts[conv])))
+        network.set_submodule(name, ghosts[conv])
+    if not report:
+        raise ValueError(f"model.network: {type(network).__name__} has no convolution left that ghostify can replace")
+    network.ghostified = (*getattr(network, "ghostified", ()), *report)  # pyright: ignore[reportArgumentType]
+    return network
+
+
+def _replaceable(network: nn.Module) -> dict[str, nn.Conv2d]:
+    """Ungrouped convolutions outside ghost modules by name, under each of its names when one is used twice."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    inside = tuple(name and f"{name}." for name, module in modules.items() if isinstance(module, GhostModule))
+    return {
+        name: module
+        for name, module in modules.items()
+        if type(module) is nn.Conv2d and module.groups == 1 and name and not name.startswith(inside)
+    }
+
+
+def _kept(keep: Sequence[str], convs: dict[str, nn.Conv2d]) -> set[nn.Conv2d]:
+    kept: set[nn.Conv2d] = set()
+    for pattern in keep:
+        if pattern == "first":
+            matched = list(convs.values())[:1]
+        elif pattern == "1x1":
+            matched = [conv for conv in convs.values() if conv.kernel_size == (1, 1)]
+        else:
+            matched = [conv for name, conv in convs.items() if fnmatch.fnmatchcase(name, pattern)]
+        if not matched:
+            some = ", ".join(list(convs)[:3])
+            raise ValueError(f"model.keep={pattern}: none of the {len(convs)} convolutions ({some}, ...) matches")
+        kept.update(matched)
+    return kept
+
+
+def _ghost_of(conv: nn.Conv2d, ratio: int, dw_size: int, form: Form) -> GhostModule:
+    geometry = {key: getattr(conv, key) for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+    with torch.device(conv.weight.device):
+        ghost = GhostModule(
+            conv.in_channels,
+            conv.out_channels,
+            ratio=ratio,
+            dw_size=dw_size,
+            bias=conv.bias is not None,
+            form=form,
+            **geometry,
+        )
+    he_init(ghost)
+    return ghost.to(conv.weight.dtype).train(conv.training)
+
+
+def _params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,49 @@
+"""Whether a run may have its directory: nothing finished is overwritten, and no two configurations are mixed."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.fingerprint import differences
+
+
+def claim(run: RunDirectory, config: dict[str, Any], is_sweep: bool) -> bool:
+    """Write the run's configuration into its directory; False where there is nothing left to do.
+
+    A sweep that is repeated skips the jobs that are finished and continues the others. `config["resume"]` is set
+    where the run is to go on from its last checkpoint.
+
+    Raises ValueError: the directory holds another run, or cannot be written.
+    """
+    if config["task"]["name"] == "fit" and run.config.is_file():
+        if config["resume"] is None:
+            _check_same(run, config, is_sweep)
+            config["resume"] = str(run.path)
+        if run.result.is_file():
+            print(f"{run.path}: finished already", file=sys.stderr)
+            return False
+    run.write_config(config)
+    return True
+
+
+def _check_same(run: RunDirectory, config: dict[str, Any], is_sweep: bool) -> None:
+    changed = differences(run.read_config("hydra.run.dir"), config)
+    if changed:
+        raise ValueError(f"{run.path}: holds a run of another configuration ({'; '.join(changed[:3])})")
+    if not is_sweep:
+        how = "is finished" if run.result.is_file() else f"goes on with resume={run.path}"
+        raise ValueError(f"hydra.run.dir={run.path}: holds a run already, which {how}; choose another directory")
+
+
+@contextmanager
+def removed_unless_used(run: RunDirectory) -> Iterator[None]:
+    """Remove a directory in which Hydra alone has written, if the run turns out not to start."""
+    try:
+        yield
+    except ValueError:
+        if {path.name for path in run.path.iterdir()} <= {".hydra"}:
+            shutil.rmtree(run.path)
+        raise

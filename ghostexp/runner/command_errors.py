@@ -1,0 +1,57 @@
+"""What Hydra and OmegaConf say of a command line, as one line that names the key and what is allowed."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+def explain(error: Exception, arguments: Sequence[str], conf: Path) -> Exception:
+    """The same error in the user's words, as a ValueError; errors that are not Hydra's stay what they are."""
+    if not isinstance(error, HydraException | OmegaConfBaseException | OSError):
+        return error
+    text = " ".join(str(link) for link in _chain(error))
+    if isinstance(error, OverrideParseException):
+        return ValueError(f"{error.override}: cannot be read as KEY=VALUE; quote special characters")
+    missing = next((link for link in _chain(error) if isinstance(link, MissingConfigException)), None)
+    if missing is not None and missing.options:
+        group = (missing.missing_cfg_file or "").rpartition("/")
+        return ValueError(f"{group[0]}={group[2]}: not found; there are {', '.join(missing.options)}")
+    if isinstance(error, OSError):
+        return ValueError(f"{error.filename}: cannot be written ({error.strerror})")
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if unknown:
+        return ValueError(_unknown_key(unknown[1], arguments, conf))
+    return ValueError(" ".join(str(error).split()))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
+    """Name the keys beside an unknown one, as they are without it."""
+    parent = key.rpartition(".")[0]
+    others = [argument for argument in arguments if "=" in argument and not _sets(argument, key)]
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            composed = compose("config", [argument for argument in others if not argument.startswith("-")])
+        node = OmegaConf.select(composed, parent) if parent else composed
+        names = ", ".join(str(name) for name in node if not str(name).startswith("_"))
+    except Exception:  # the rest of the command is wrong too
+        names = ""
+    given = next((argument for argument in arguments if _sets(argument, key)), key)
+    there_is = f"; there is {names}" if names else ""
+    return f"{given}: {parent or 'the configuration'} has no {key.rpartition('.')[2]}{there_is}"
+
+
+def _sets(argument: str, key: str) -> bool:
+    return argument.lstrip("+~").partition("=")[0] == key

@@ -1,0 +1,21 @@
+"""Errors as one line that names the key or the file; a traceback only where it was asked for."""
+
+import sys
+import traceback as traceback_module
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without line breaks; the kind of error only where its text alone would say little."""
+    text = " ".join(str(error).split())
+    explains_itself = isinstance(error, ValueError | OSError | FloatingPointError) or error.__class__.__name__ in (
+        "MisconfigurationException",
+        "Stopped",
+    )
+    return text if text and explains_itself else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def report(error: BaseException, traceback: bool) -> None:
+    """Say on standard error what went wrong."""
+    if traceback:
+        traceback_module.print_exception(error)
+    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)

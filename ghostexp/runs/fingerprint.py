@@ -1,0 +1,63 @@
+"""What decides a result, as a hash: two runs of one fingerprint are repetitions of each other."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+DECIDES = (
+    "seed",
+    "model",
+    "datamodule",
+    "optimizer",
+    "scheduler",
+    "loss",
+    "callbacks.ema",
+    "callbacks.patience",
+    "trainer.precision",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm",
+    "trainer.accumulate_grad_batches",
+    "trainer.sync_batchnorm",
+    "trainer.check_val_every_n_epoch",
+    "trainer.limit_train_batches",
+    "trainer.limit_val_batches",
+    "trainer.limit_test_batches",
+)
+PLACES = frozenset({"datamodule.root", "datamodule.num_workers", "datamodule.download", "datamodule.cache"})
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one: `{"model": {"ratio": 2}}` becomes `{"model.ratio": 2}`."""
+    flat = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return flat
+
+
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a resolved configuration that decide the result, by path."""
+    return {
+        path: value
+        for path, value in flatten(config).items()
+        if path not in PLACES and any(path == key or path.startswith(f"{key}.") for key in DECIDES)
+    }
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits; places, devices, loggers and names do not change them."""
+    text = json.dumps(deciding(config), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Where two configurations would give different results: `model.ratio: 2 -> 3`."""
+    old, new = deciding(before), deciding(after)
+    return [
+        f"{path}: {old.get(path)} -> {new.get(path)}"
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]

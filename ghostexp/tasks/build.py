@@ -1,0 +1,109 @@
+"""From configuration to objects: the one place that instantiates."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from ghostexp.analysis.cost import Cost, count
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.naming import run_identity, run_title
+from ghostexp.training.checkpoints import AtomicCheckpointIO
+from ghostexp.training.classifier import Classifier
+from ghostexp.training.loggers import LoggedRun
+
+Config = dict[str, Any]
+USERS = (ValueError, OSError, MisconfigurationException)  # errors that say what is wrong with the configuration
+
+
+def build(node: Any, key: str, **arguments: Any) -> Any:
+    """Instantiate a node of the configuration; `arguments` go to its target as they are.
+
+    Raises what the target raised, if that says what is wrong; else ValueError that names the key.
+    """
+    try:
+        if not arguments:
+            return instantiate(node, _convert_="all")
+        return instantiate(node, _convert_="all", _partial_=True)(**arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, USERS):
+            raise cause from error
+        raise ValueError(f"{key}: cannot be built ({_one_line(cause or error)})") from error
+    except TypeError as error:
+        raise ValueError(f"{key}: cannot be built ({_one_line(error)})") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def datamodule_of(config: Config) -> pl.LightningDataModule:
+    """The data of a run."""
+    return build(config["datamodule"], "datamodule")
+
+
+def network_of(config: Config) -> tuple[nn.Module, Cost]:
+    """The network of a run, initialised from its seed, and what it costs on one image.
+
+    Raises ValueError: it does not take images of this size.
+    """
+    torch.manual_seed(config["seed"])
+    network = build(config["model"], "model")
+    data = config["datamodule"]
+    cost = count(network, (data["in_chans"], data["image_size"], data["image_size"]))
+    if config["channels_last"]:
+        network = network.to(memory_format=torch.channels_last)
+    return network, cost
+
+
+def classifier_of(config: Config, network: nn.Module) -> Classifier:
+    """The network with its loss, optimizer and schedule."""
+    return Classifier(
+        network,
+        build(config["optimizer"], "optimizer"),
+        build(config["scheduler"], "scheduler"),
+        num_classes=config["datamodule"]["num_classes"],
+        label_smoothing=config["loss"]["label_smoothing"],
+        seed=config["seed"],
+    )
+
+
+def callbacks_of(config: Config, run: RunDirectory) -> list[Callback]:
+    """What watches a training."""
+    return build(config["callbacks"], "callbacks", folder=run.last.parent, monitor="val/acc1")
+
+
+def loggers_of(
+    config: Config, run: RunDirectory, resumed_step: int | None = None, logged_step: int | None = None
+) -> list[Logger]:
+    """The loggers of a run; after a resume they go on from a step."""
+    task = config["task"]["name"]
+    logged = LoggedRun(run.path, run_identity(run.path, config), run_title(run.path), task, resumed_step, logged_step)
+    return [build(node, f"logger.{name}", run=logged) for name, node in config["logger"].items()]
+
+
+def trainer_of(config: Config, callbacks: list[Callback], loggers: list[Logger], run: RunDirectory) -> pl.Trainer:
+    """Lightning's Trainer, without the parts that this project replaces.
+
+    Raises ValueError or MisconfigurationException: devices that are not there, values Lightning does not know.
+    """
+    return build(
+        config["trainer"],
+        "trainer",
+        callbacks=callbacks,
+        logger=loggers or False,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run.path,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=any(type(callback).__name__ == "Progress" for callback in callbacks),
+        enable_model_summary=False,
+    )

@@ -1,0 +1,1 @@
+"""How networks are trained: LightningModules, optimizers, schedules, checkpoints, loggers."""

@@ -1,0 +1,105 @@
+"""Optimizers as `optimizer(network) -> torch.optim.Optimizer`."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+
+def sgd(
+    network: nn.Module, lr: float, momentum: float, weight_decay: float, nesterov: bool = False, no_decay: bool = False
+) -> SGD:
+    """Stochastic gradient descent with momentum, or Nesterov's."""
+    _check(lr=lr, momentum=momentum, weight_decay=weight_decay)
+    groups = parameter_groups(network, weight_decay, no_decay)
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
+
+
+def adamw(
+    network: nn.Module, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, no_decay: bool = True
+) -> AdamW:
+    """AdamW (arXiv 1711.05101)."""
+    _check(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+    return AdamW(parameter_groups(network, weight_decay, no_decay), lr=lr, betas=(beta1, beta2), eps=eps)
+
+
+def rmsprop_tf(
+    network: nn.Module,
+    lr: float,
+    alpha: float,
+    momentum: float,
+    eps: float,
+    weight_decay: float,
+    no_decay: bool = True,
+) -> "RMSpropTF":
+    """RMSprop as TensorFlow computes it; see `RMSpropTF`."""
+    _check(lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
+    return RMSpropTF(parameter_groups(network, weight_decay, no_decay), lr=lr, alpha=alpha, momentum=momentum, eps=eps)
+
+
+def parameter_groups(network: nn.Module, weight_decay: float, no_decay: bool) -> list[dict[str, Any]]:
+    """All trainable parameters as optimizer groups; with `no_decay`, biases and norms (1-d) form one without decay."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not no_decay:
+        return [{"params": trainable, "weight_decay": weight_decay}]
+    return [
+        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+class RMSpropTF(Optimizer):
+    """RMSprop in TensorFlow's form, on which the published MobileNetV3 and GhostNetV2 recipes depend.
+
+    Unlike `torch.optim.RMSprop`: the mean of squares begins at one, epsilon stands inside the square root, and the
+    learning rate enters the momentum buffer, so that a falling rate does not shrink earlier steps.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        alpha: float = 0.9,
+        momentum: float = 0.9,
+        eps: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "alpha": alpha, "momentum": momentum, "eps": eps, "weight_decay": weight_decay}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Take one step; returns what `closure` returns, called before it with gradients."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    self._step(param, param.grad, group)
+        return loss
+
+    def _step(self, param: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[param]
+        if not state:
+            state["square"] = torch.ones_like(param)
+            state["momentum"] = torch.zeros_like(param)
+        if group["weight_decay"] != 0:
+            grad = grad.add(param, alpha=group["weight_decay"])
+        state["square"].mul_(group["alpha"]).addcmul_(grad, grad, value=1 - group["alpha"])
+        root = (state["square"] + group["eps"]).sqrt_()
+        state["momentum"].mul_(group["momentum"]).addcdiv_(grad, root, value=group["lr"])
+        param.sub_(state["momentum"])
+
+
+def _check(**values: float) -> None:
+    """Raise ValueError for a number that no optimizer takes."""
+    for name, value in values.items():
+        below_one = name in {"momentum", "alpha", "beta1", "beta2"}
+        if value < 0 or (name == "lr" and value == 0) or (below_one and value >= 1):
+            allowed = "a number in [0, 1)" if below_one else "a number > 0" if name == "lr" else "a number >= 0"
+            raise ValueError(f"optimizer.{name}={value}: {allowed} is needed")

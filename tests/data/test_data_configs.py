@@ -1,0 +1,26 @@
+"""Each conf/datamodule/*.yaml is a complete call of the class that it names."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from ghostexp.data.module import ImageDataModule
+
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "datamodule").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_sets_every_argument_of_its_datamodule(path: Path) -> None:
+    config = OmegaConf.create({"seed": 5, "data_dir": "elsewhere", "datamodule": OmegaConf.load(path)})
+    arguments = {field.name for field in fields(get_class(config.datamodule._target_)) if field.init}
+    assert set(config.datamodule) - {"_target_"} == arguments
+    module = instantiate(config.datamodule)
+    assert isinstance(module, ImageDataModule)
+    assert module.seed == 5
+
+
+def test_there_is_a_config_for_each_kind_of_data() -> None:
+    assert [path.stem for path in CONFIGS] == ["cifar10", "cifar100", "digits", "fake", "image_folder"]

@@ -1,0 +1,119 @@
+"""With Lightning itself: a run resumed from any checkpoint sees what the unbroken run sees from there on."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from ghostexp.data.fake import Fake
+from ghostexp.data.image_folder import ImageFolder
+from ghostexp.data.module import ImageDataModule
+
+from .conftest import MakeTree
+
+Step = tuple[int, int, str]  # epoch, batch, hash of the batch
+
+
+class Witness(pl.LightningModule):
+    """Notes what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[Step] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        content = b"".join(tensor.contiguous().numpy().tobytes() for tensor in batch)
+        self.seen.append((self.current_epoch, batch_idx, hashlib.sha256(content).hexdigest()))
+        return self.bias.sum()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Nothing; validation only has to happen."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.trainer.estimated_stepping_batches > 0  # makes Lightning ask for the loader before it restores
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class SaveEverywhere(Callback):
+    """Saves after each batch, validation and epoch, and notes how many batches had been seen."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.saved: dict[Path, int] = {}
+
+    def save(self, trainer: pl.Trainer, module: Any, moment: str) -> None:
+        if not trainer.sanity_checking:
+            path = self.folder / f"{len(self.saved)}-{moment}.ckpt"
+            trainer.save_checkpoint(path)
+            self.saved[path] = len(module.seen)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        self.save(trainer, pl_module, "batch")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.save(trainer, pl_module, "validation")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.save(trainer, pl_module, "epoch")
+
+
+def fit(data: ImageDataModule, checkpoint: Path | None = None, **trainer: Any) -> list[Step]:
+    witness = Witness()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    lightning = pl.Trainer(accelerator="cpu", max_epochs=3, use_distributed_sampler=False, **quiet, **trainer)
+    lightning.fit(witness, data, ckpt_path=checkpoint, weights_only=True)
+    return witness.seen
+
+
+def check_resume(make: Callable[[], ImageDataModule], folder: Path, every: int, **trainer: Any) -> None:
+    saver = SaveEverywhere(folder)
+    whole = fit(make(), callbacks=[saver], **trainer)
+    assert len({content for _, _, content in whole}) == len(whole)
+    for path, done in list(saver.saved.items())[::every]:
+        assert fit(make(), checkpoint=path, **trainer) == whole[done:], path.name
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [{}, {"accumulate_grad_batches": 2}, {"val_check_interval": 0.5}, {"limit_train_batches": 2}],
+    ids=["plainly", "accumulating", "validating-twice", "limited"],
+)
+@pytest.mark.filterwarnings("error:You're resuming from a checkpoint that ended before the epoch ended")
+def test_array_batches_go_on_where_they_were(tmp_path: Path, trainer: dict[str, Any]) -> None:
+    def make() -> Fake:
+        return Fake(
+            batch_size=8, num_classes=4, in_chans=1, image_size=4, num_images=30, crop=1, flip=True, mixup=0.2, seed=3
+        )
+
+    check_resume(make, tmp_path, every=1, **trainer)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_worker_batches_go_on_where_they_were(make_tree: MakeTree, tmp_path: Path, accumulate: int) -> None:
+    root = make_tree({"train": 5, "val": 1}, size=70)
+
+    def make() -> ImageFolder:
+        return ImageFolder(
+            root=str(root), batch_size=4, num_classes=3, in_chans=3, image_size=65, num_workers=2, flip=True, seed=3
+        )
+
+    check_resume(make, tmp_path, every=3, accumulate_grad_batches=accumulate)
+
+
+def test_overfitting_sees_the_same_batches_in_every_epoch() -> None:
+    seen = fit(Fake(batch_size=8, num_classes=4, in_chans=1, image_size=4, num_images=64), overfit_batches=2)
+    contents = [content for _, _, content in seen]
+    assert contents == contents[:2] * 3

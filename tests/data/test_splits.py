@@ -1,0 +1,82 @@
+"""What is trained, validated and tested on."""
+
+import numpy as np
+import torch
+
+from ghostexp.data.digits import Digits
+from ghostexp.data.module import ImageSet
+from ghostexp.data.split import stratified
+
+
+def digits(**arguments: object) -> Digits:
+    module = Digits(batch_size=32, num_classes=10, in_chans=1, image_size=8, **arguments)  # pyright: ignore[reportArgumentType]
+    module.setup()
+    return module
+
+
+def labels_of(images: ImageSet, indices: torch.Tensor) -> np.ndarray:
+    return images.labels[indices].numpy()
+
+
+def test_a_stratified_split_has_the_asked_for_size_and_each_class_within_one_of_its_due() -> None:
+    labels = np.random.default_rng(0).choice(7, 1000, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05])
+    for count in (1, 10, 123, 500, 999):
+        chosen, rest = stratified(labels, count, seed=3)
+        assert len(chosen) == count
+        assert sorted([*chosen, *rest]) == list(range(1000))
+        due = np.bincount(labels) * count / 1000
+        assert np.abs(np.bincount(labels[chosen], minlength=7) - due).max() < 1
+
+
+def test_digits_keeps_360_images_for_the_test_and_validates_on_them() -> None:
+    module = digits()
+    assert module.images is not None
+    assert (len(module.images.train.labels), len(module.images.test.labels)) == (1437, 360)
+    assert set(np.bincount(module.images.test.labels.numpy())) <= {35, 36, 37}
+    for loader in (module.val_dataloader(), module.test_dataloader()):
+        assert torch.equal(torch.cat([labels for _, labels in loader]), module.images.test.labels)
+
+
+def test_a_validation_set_is_cut_from_the_training_set_and_leaves_the_test_set_alone() -> None:
+    plain, cut = digits(), digits(split="val", val_fraction=0.2)
+    assert cut.val_indices is not None
+    assert plain.images is not None
+    assert cut.images is not None
+    assert not set(cut.val_indices.tolist()) & set(cut.train_indices.tolist())
+    assert len(cut.val_indices) + len(cut.train_indices) == 1437
+    assert set(np.bincount(labels_of(cut.images.train, cut.val_indices))) <= {28, 29, 30}
+    assert torch.equal(plain.images.test.labels, cut.images.test.labels)
+    validated = torch.cat([labels for _, labels in cut.val_dataloader()])
+    assert torch.equal(validated, cut.images.train.labels[cut.val_indices])
+
+
+def test_splits_follow_split_seed_and_never_seed() -> None:
+    first = digits(split="val", train_fraction=0.1)
+    same = digits(split="val", train_fraction=0.1, seed=7)
+    other = digits(split="val", train_fraction=0.1, split_seed=7)
+    assert first.val_indices is not None
+    assert same.val_indices is not None
+    assert first.images is not None
+    assert same.images is not None
+    assert other.images is not None
+    assert torch.equal(first.val_indices, same.val_indices)
+    assert torch.equal(first.train_indices, same.train_indices)
+    assert torch.equal(first.images.test.labels, same.images.test.labels)
+    assert not torch.equal(first.train_indices, other.train_indices)
+    assert not torch.equal(first.images.test.labels, other.images.test.labels)
+
+
+def test_train_fraction_keeps_a_stratified_part_and_the_same_validation_set() -> None:
+    whole, tenth = digits(split="val"), digits(split="val", train_fraction=0.1)
+    assert tenth.images is not None
+    assert len(tenth.train_indices) == 129  # of 1437 - 144
+    assert set(np.bincount(labels_of(tenth.images.train, tenth.train_indices))) <= {12, 13, 14}
+    assert set(tenth.train_indices.tolist()) < set(whole.train_indices.tolist())
+    assert whole.val_indices is not None
+    assert tenth.val_indices is not None
+    assert torch.equal(whole.val_indices, tenth.val_indices)
+
+
+def test_the_nearest_neighbour_is_right_on_98_percent_of_the_digits_and_fewer_after_a_tenth() -> None:
+    assert 97.5 < digits().baselines()["1-nearest-neighbour"] < 99.5
+    assert digits(train_fraction=0.1).baselines()["1-nearest-neighbour"] < 97

@@ -1,0 +1,57 @@
+"""The worker path: large images out of class folders."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from ghostexp.data.image_folder import ImageFolder
+from ghostexp.data.loader import Batch
+
+from .conftest import MakeTree
+
+
+def folder(root: object, **changes: Any) -> ImageFolder:
+    arguments: dict[str, Any] = {"num_workers": 0, "batch_size": 4, "image_size": 72, "flip": True, "seed": 1}
+    module = ImageFolder(root=str(root), num_classes=3, in_chans=3, **(arguments | changes))
+    module.setup()
+    return module
+
+
+def equal(first: list[Batch], second: list[Batch]) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def test_batches_do_not_depend_on_the_number_of_workers_nor_touch_the_random_state(make_tree: MakeTree) -> None:
+    root = make_tree({"train": 4, "val": 2}, size=80, extension="jpg")
+    everything = {"erasing": 0.5, "randaugment": 1, "mixup": 0.2, "cutmix": 1.0}
+    alone, helped = folder(root, **everything), folder(root, num_workers=2, **everything)
+    before = torch.get_rng_state()
+    batches = list(alone.train_dataloader())
+    assert equal(batches, list(helped.train_dataloader()))
+    assert torch.equal(before, torch.get_rng_state())
+    assert equal(list(alone.val_dataloader()), list(helped.val_dataloader()))
+    assert [tuple(tensor.shape) for tensor in batches[0]] == [(4, 3, 72, 72), (4, 3)]
+
+
+def test_seed_and_epoch_decide_the_batches(make_tree: MakeTree) -> None:
+    root = make_tree({"train": 4, "val": 2}, size=80)
+    first, other_seed, other_epoch = folder(root), folder(root, seed=2), folder(root)
+    other_epoch._position = lambda: (1, 0)  # type: ignore[method-assign]
+    batches = list(first.train_dataloader())
+    assert equal(batches, list(folder(root).train_dataloader()))
+    assert not equal(batches, list(other_seed.train_dataloader()))
+    assert not equal(batches, list(other_epoch.train_dataloader()))
+
+
+def test_evaluation_is_the_centre_crop_of_every_image_once(make_tree: MakeTree) -> None:
+    root = make_tree({"train": 4, "val": 3}, size=90)
+    transform = v2.Compose([v2.Resize(82), v2.CenterCrop(72), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    normalise = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    paths = sorted((root / "val").glob("*/*.png"))
+    expected = torch.stack([normalise(transform(Image.open(path))) for path in paths])
+    batches = list(folder(root).test_dataloader())
+    torch.testing.assert_close(torch.cat([images for images, _ in batches]), expected)
+    assert torch.cat([labels for _, labels in batches]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]

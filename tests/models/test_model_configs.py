@@ -1,0 +1,104 @@
+"""Every file of conf/model composes, builds and trains on small images, or says its smallest size."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from ghostexp.models.contract import Network
+from ghostexp.models.external import TorchvisionNetwork
+from ghostexp.models.ghost import GhostModule
+
+CONF = Path(__file__).parents[2] / "conf"
+CONFIGS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+IMAGES = [(1, 8), (3, 32), (3, 64)]  # channels, side
+
+
+def composed(name: str, *overrides: str, in_chans: int = 3, side: int = 32) -> DictConfig:
+    data = f"+datamodule={{num_classes: 10, in_chans: {in_chans}, image_size: {side}}}"
+    with initialize_config_dir(str(CONF), version_base=None):
+        return compose(f"model/{name}", [data, *overrides])
+
+
+def ghosts_of(network: Network) -> list[GhostModule]:
+    return [module for module in network.modules() if isinstance(module, GhostModule)]
+
+
+def two_steps(network: Network, in_chans: int, side: int) -> None:
+    # BatchNorm over two single pixels is degenerate; torchvision's ResNet-50 and MobileNetV2 overflow on it
+    batch = 8 if isinstance(network, TorchvisionNetwork) and side == 8 else 2
+    images, labels = torch.randn(batch, in_chans, side, side), torch.arange(batch)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(network(images), labels)
+        loss.backward()
+        assert loss.isfinite()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+        optimizer.step()
+
+
+HAS_RATIO = [name for name in CONFIGS if "ratio" in composed(name).model]
+CASES = [(name, None) for name in CONFIGS if name not in HAS_RATIO]
+CASES += [(name, ratio) for name in HAS_RATIO for ratio in (1, 2, 3, 5)]
+
+
+@pytest.mark.parametrize(("in_chans", "side"), IMAGES)
+@pytest.mark.parametrize(("name", "ratio"), CASES)
+def test_it_takes_two_training_steps_or_says_the_smallest_size(
+    name: str, ratio: int | None, in_chans: int, side: int
+) -> None:
+    overrides = [] if ratio is None else [f"model.ratio={ratio}"]
+    cfg = composed(name, *overrides, in_chans=in_chans, side=side)
+    torch.manual_seed(0)
+    network = instantiate(cfg.model)
+    assert isinstance(network, Network)
+    if side >= network.min_size:
+        two_steps(network, in_chans, side)
+    else:
+        with pytest.raises(ValueError, match=r"^model: .* is the smallest image that works; found 8 x 8"):
+            two_steps(network, in_chans, side)
+
+
+def test_ghost_networks_have_the_knobs_and_ordinary_networks_have_none() -> None:
+    assert set(HAS_RATIO) >= {"ghost_resnet20", "ghost_resnet56", "ghost_vgg16", "ghostnet", "ghostnet_small"}
+    for name in CONFIGS:
+        knobs = {"ratio", "dw_size", "width", "se_ratio"} & set(composed(name).model)
+        assert knobs >= {"ratio", "dw_size"} if name in HAS_RATIO else not knobs
+
+
+@pytest.mark.parametrize("name", HAS_RATIO)
+def test_ratio_and_dw_size_reach_every_ghost_module(name: str) -> None:
+    with torch.device("meta"):
+        network = instantiate(composed(name, "model.ratio=4", "model.dw_size=5").model)
+    ghosts = ghosts_of(network)
+    assert len(ghosts) > 10
+    for ghost in ghosts:
+        assert ghost.cheap_operation is not None
+        assert ghost.primary_conv[0].out_channels == -(-ghost.out_channels // 4)
+        assert ghost.cheap_operation[0].kernel_size == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("ghost_resnet56", 438010), ("ghost_vgg16", 7650474), ("resnet56", 853018), ("vgg16", 14990922)],
+)
+def test_the_defaults_are_the_papers_networks(name: str, params: int) -> None:
+    with torch.device("meta"):
+        network = instantiate(composed(name).model)
+    assert sum(parameter.numel() for parameter in network.parameters()) == params
+
+
+def test_the_commands_in_the_comments_compose() -> None:
+    cfg = composed("ghost_resnet56", "model.network.shortcut=B", "model.keep=[first,1x1]", "model.form=bn_relu")
+    network = instantiate(cfg.model)
+    assert network.conv1.__class__.__name__ == "Conv2d"
+    assert len(network.ghostified) == 54
+    cfg = composed("ghost_resnet56", "model.keep=layer1.*")
+    assert len(instantiate(cfg.model).ghostified) == 55 - 18
+    cfg = composed("resnet20", "model._target_=ghostexp.models.resnet.resnet110")
+    assert len(instantiate(cfg.model).layer1) == 18
