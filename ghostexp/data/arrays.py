@@ -1,6 +1,7 @@
 """The array path: small images as one uint8 tensor, batched and augmented where they lie."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -49,6 +50,17 @@ class ArrayImages:
         return ArrayEvalLoader(self, indices, share)
 
 
+@dataclass(frozen=True)
+class Chances:
+    """What chance decides in an epoch, by position, on the device of the images."""
+
+    order: Tensor  # (N,), which image
+    corners: Tensor  # (N, 2), top and left of its crop
+    flipped: Tensor  # (N,)
+    boxes: Tensor  # (N, 4), what is erased
+    seeds: Tensor  # (N,), on the CPU
+
+
 class ArrayTrainLoader(Loader):
     """Training batches of float32 images (N, C, H, W), contiguous, on the device of the tensor."""
 
@@ -65,26 +77,35 @@ class ArrayTrainLoader(Loader):
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, done = self.plan.position()
-        device = self.data.images.device
-        height, width = self.data.images.shape[2:]
-        order, seeds, uniforms = self.plan.order(epoch).to(device), self.plan.seeds(epoch), self.plan.uniforms(epoch)
-        corners = (uniforms[:, :2] * (2 * self.augmentation.crop + 1)).long().to(device)
-        flipped = (uniforms[:, 2] < 0.5).to(device)
-        boxes = erasing_boxes(uniforms[:, 3:], self.augmentation.erasing, height, width).to(device)
+        chances = self._chances(epoch)
         for step in range(done, len(self)):
-            chosen = self.plan.take(order, step)
-            images = self.data.images.index_select(0, chosen)
+            chosen = self.plan.take(chances.order, step)
+            images = self._augmented(self.data.images.index_select(0, chosen), chances, step)
             labels = self.data.labels.index_select(0, chosen)
-            if self.augmentation.crop:
-                images = crop(images, self.plan.take(corners, step), self.augmentation.crop)
-            if self.augmentation.flip:
-                images = flip(images, self.plan.take(flipped, step))
-            if self.augmentation.randaugment:
-                images = rand_augment(images, self.plan.take(seeds, step).tolist(), self.rand_augment)
-            images = self.normalise(images)
-            if self.augmentation.erasing:
-                images = erase(images, self.plan.take(boxes, step))
             yield mix_batch(images, labels, self.num_classes, self.plan.mix(epoch, step))
+
+    def _chances(self, epoch: int) -> Chances:
+        device = self.data.images.device
+        uniforms = self.plan.uniforms(epoch)
+        boxes = erasing_boxes(uniforms[:, 3:], self.augmentation.erasing, *self.data.images.shape[2:])
+        return Chances(
+            order=self.plan.order(epoch).to(device),
+            corners=(uniforms[:, :2] * (2 * self.augmentation.crop + 1)).long().to(device),
+            flipped=(uniforms[:, 2] < 0.5).to(device),
+            boxes=boxes.to(device),
+            seeds=self.plan.seeds(epoch),
+        )
+
+    def _augmented(self, images: Tensor, chances: Chances, step: int) -> Tensor:
+        wanted, take = self.augmentation, self.plan.take
+        if wanted.crop:
+            images = crop(images, take(chances.corners, step), wanted.crop)
+        if wanted.flip:
+            images = flip(images, take(chances.flipped, step))
+        if wanted.randaugment:
+            images = rand_augment(images, take(chances.seeds, step).tolist(), self.rand_augment)
+        images = self.normalise(images)
+        return erase(images, take(chances.boxes, step)) if wanted.erasing else images
 
 
 class ArrayEvalLoader(Loader):

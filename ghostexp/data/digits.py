@@ -27,12 +27,12 @@ class Digits(ImageDataModule):
         require_whole("shift", self.shift, 0)
         self.crop = self.shift  # a shift is a crop out of as much zero-padding
         super().__post_init__()
-
-    def read(self) -> Images:
-        """All of scikit-learn's images, in two parts."""
         self.expect("num_classes", 10, "digits has 10 classes")
         self.expect("in_chans", 1, "digits is grey")
         self.expect("image_size", 8, "digits has images of 8 x 8")
+
+    def read(self) -> Images:
+        """All of scikit-learn's images, in two parts."""
         images, labels = load_digits(return_X_y=True)
         images = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
         test, train = stratified(labels, TEST_IMAGES, self.split_seed)

@@ -150,17 +150,25 @@ class FileLoader(Loader):
     """A DataLoader that fetches nothing before its first batch is asked for, and raises what a worker returned."""
 
     def __init__(self, batches: FileBatches, orders: TrainOrders | EvalOrders) -> None:
+        self.batches = batches
         self.orders = orders
-        data = batches.data
-        self.loader = DataLoader(
-            batches,
+        self.loader = self._new_loader()
+
+    def _new_loader(self) -> DataLoader[Batch | ValueError]:
+        data = self.batches.data
+        return DataLoader(
+            self.batches,
             batch_size=None,  # an order is a batch already
-            sampler=orders,
+            sampler=self.orders,
             num_workers=data.num_workers,
             persistent_workers=data.num_workers > 0,
             pin_memory=data.pin_memory,
             generator=torch.Generator(),  # not the global one, which would then depend on when loaders start
         )
+
+    def close(self) -> None:
+        """End the workers. The garbage collector takes their queues first, and then waits 5 s in vain for each."""
+        self.loader = self._new_loader()
 
     def __len__(self) -> int:
         return len(self.orders)

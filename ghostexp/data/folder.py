@@ -40,12 +40,16 @@ def find_images(folder: Path) -> ClassFolders:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
+        found = sorted(path for path in (folder / name).iterdir() if _is_image(path.name))
         if not found:
             raise ValueError(f"{folder / name}: no images in it ({', '.join(IMG_EXTENSIONS)})")
         paths += found
         labels += [label] * len(found)
     return ClassFolders(folder, class_names, paths, torch.tensor(labels))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

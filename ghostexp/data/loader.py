@@ -1,6 +1,5 @@
 """What Lightning sees of either path."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from torch import Tensor
@@ -8,18 +7,21 @@ from torch import Tensor
 Batch = tuple[Tensor, Tensor]  # float32 images (N, C, H, W); classes (N,), or probabilities (N, num_classes) if mixed
 
 
-class Loader(ABC):
+class Loader:
     """An iterable of batches that begins, each time, where its plan says training stands.
 
     `__iter__` is a generator: it asks at its first `next`, because on a resume Lightning calls `iter()` before its
     loops have settled where they stand. The length is always that of a whole epoch.
     """
 
-    @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        raise NotImplementedError
 
-    @abstractmethod
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __iter__(self) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what works for this loader; it can be iterated again."""
 
     def state_dict(self) -> dict[str, object]:
         """Empty. That the method is there tells Lightning that this loader can resume inside an epoch."""
@@ -27,4 +29,3 @@ class Loader(ABC):
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Nothing to load."""
-        assert not state_dict

@@ -77,6 +77,7 @@ class ImageDataModule(LightningDataModule):
         self.mixing = Mixing(self.mixup, self.cutmix)
         self.class_names: tuple[str, ...] = ()
         self.images: Images | None = None
+        self.loaders: list[Loader] = []
 
     def read(self) -> Images:
         """The images of train and test set; ValueError in one line for what is wrong with them."""
@@ -110,18 +111,27 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> Loader:
         """Augmented batches of the training set, the last incomplete global batch of an epoch dropped."""
         plan = TrainPlan(self.train_indices, self.share, self.seed, self.mixing, self._position)
-        return self._load().train.train_loader(plan, self.augmentation, self.num_classes)
+        return self._opened(self._load().train.train_loader(plan, self.augmentation, self.num_classes))
 
     def val_dataloader(self) -> Loader:
         """Batches of the validation set, which with split=test is the test set."""
         if self.val_indices is None:
             return self.test_dataloader()
-        return self._load().train.eval_loader(self.val_indices, self.share)
+        return self._opened(self._load().train.eval_loader(self.val_indices, self.share))
 
     def test_dataloader(self) -> Loader:
         """Batches of the test set."""
         test = self._load().test
-        return test.eval_loader(torch.arange(len(test.labels)), self.share)
+        return self._opened(test.eval_loader(torch.arange(len(test.labels)), self.share))
+
+    def _opened(self, loader: Loader) -> Loader:
+        self.loaders.append(loader)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """Close the loaders."""
+        for loader in self.loaders:
+            loader.close()
 
     @property
     def share(self) -> Share:

@@ -2,10 +2,10 @@
 
 Every network is a `contract.Network`:
 
-    network(x)                   (N, in_chans, H, W) -> logits (N, num_classes): the head of the features
-    network.forward_features(x)  -> the last feature map (N, C, H', W')
-    network.forward_head(map)    -> logits (N, num_classes)
-    network.feature_maps(x)      -> {stride: the last map at that resolution}, what a detector or a decoder reads
+    network(x)                   images (N, in_chans, H, W) -> logits (N, num_classes): the two below in a row
+    network.forward_features(x)  images -> the last feature map (N, C, H', W')
+    network.forward_head(map)    that map -> logits
+    network.feature_maps(x)      images -> {stride: the last map at that resolution}, what a detector reads
     network.feature_channels     {stride: channels of that map}
     network.min_size             the smallest image side that works; a smaller image raises ValueError
 

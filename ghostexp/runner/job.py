@@ -88,6 +88,7 @@ def keep_log(run: RunDirectory) -> None:
         root.addHandler(handler)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a full disk ends the run where it matters, not at a line of the log
     warnings.simplefilter("default")
 
 

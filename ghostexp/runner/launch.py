@@ -100,12 +100,15 @@ def _end(ranks: list[Process]) -> None:
 
 @contextmanager
 def _signals_handed_to(ranks: list[Process]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to every process, instead of dying of them."""
+    """Hand SIGINT and SIGTERM to every process, instead of dying of them; the second one kills them."""
+    received = 0
 
     def hand_on(signum: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received += 1
         for process in ranks:
             if process.poll() is None:
-                process.send_signal(signum)
+                process.send_signal(signum if received == 1 else signal.SIGKILL)
 
     before = {signum: signal.signal(signum, hand_on) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -32,15 +33,33 @@ def stamp() -> str:
 
 
 def sweep_name(overrides: Sequence[str]) -> str:
-    """The directory of one job of a sweep: `model.ratio=2 seed=1` becomes `ratio-2_seed-1`.
+    """The directory of one job of a sweep, from what is swept: `model.ratio=2 seed=1` becomes `ratio-2_seed-1`.
 
-    Two keys that end alike keep their whole path. Letters, digits, `-`, `_` and `.` only, because Hydra does not
-    parse `=` in a value without quotes.
+    What the command line says once for all jobs is no part of it. Two keys that end alike keep their whole path.
+    Letters, digits, `-`, `_` and `.` only, because Hydra does not parse `=` in a value without quotes.
     """
-    pairs = [override.lstrip("+~").partition("=") for override in overrides]
+    typed = {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
+    pairs = [override.partition("=") for override in overrides]
+    pairs = [(key.lstrip("+~"), "=", value) for key, _, value in pairs if key not in typed or _is_sweep(typed[key])]
     ends = [key.rpartition(".")[2] for key, _, _ in pairs]
-    names = [f"{key if ends.count(end) > 1 else end}-{value}" for (key, _, value), end in zip(pairs, ends, strict=True)]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(names)).strip("-") or "job"
+    names = [
+        f"{key if ends.count(end) > 1 else end}-{_plain(value)}"
+        for (key, _, value), end in zip(pairs, ends, strict=True)
+    ]
+    return "_".join(names) or "job"
+
+
+def _is_sweep(value: str) -> bool:
+    """Whether Hydra makes several jobs of a value as it was typed: `2,3`, not `[0,2]`, `{a:1,b:2}` or `"2,3"`."""
+    if re.match(r"(range|choice|interval|glob|sort|shuffle)\(", value):
+        return True
+    return "," in re.sub(r"\[.*?\]|\{.*?\}|'.*?'|\".*?\"", "", value)
+
+
+def _plain(value: str) -> str:
+    """A value without the characters that a directory's name must not have: `[0,2]` becomes `0-2`."""
+    inner = re.sub(r"^[^\w.-]+|[^\w.-]+$", "", value, flags=re.ASCII)
+    return re.sub(r"[^\w.-]+", "-", inner, flags=re.ASCII)
 
 
 def run_title(path: Path) -> str:

@@ -6,9 +6,9 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from ghostexp.analysis.cost import Cost, count
@@ -17,6 +17,7 @@ from ghostexp.runs.naming import run_identity, run_title
 from ghostexp.training.checkpoints import AtomicCheckpointIO
 from ghostexp.training.classifier import Classifier
 from ghostexp.training.loggers import LoggedRun
+from ghostexp.training.progress import Progress
 
 Config = dict[str, Any]
 USERS = (ValueError, OSError, MisconfigurationException)  # errors that say what is wrong with the configuration
@@ -92,18 +93,22 @@ def loggers_of(
 def trainer_of(config: Config, callbacks: list[Callback], loggers: list[Logger], run: RunDirectory) -> pl.Trainer:
     """Lightning's Trainer, without the parts that this project replaces.
 
-    Raises ValueError or MisconfigurationException: devices that are not there, values Lightning does not know.
+    Raises ValueError: values that Lightning does not know.
     """
-    return build(
-        config["trainer"],
-        "trainer",
-        callbacks=callbacks,
-        logger=loggers or False,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=run.path,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_checkpointing=bool(callbacks),
-        enable_progress_bar=any(type(callback).__name__ == "Progress" for callback in callbacks),
-        enable_model_summary=False,
-    )
+    try:
+        return build(
+            config["trainer"],
+            "trainer",
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=run.path,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=bool(callbacks),
+            enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
+            enable_model_summary=False,
+        )
+    except USERS as error:
+        message = str(error)
+        raise ValueError(message if message.startswith("trainer") else f"trainer: {message}") from error

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ghostexp.training.loggers import log_metrics
@@ -94,8 +94,8 @@ class Classifier(pl.LightningModule):
         self.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         with torch.no_grad():
             hits = self._hits(logits, targets)
-            count = torch.full_like(loss, len(images))
-            self.train_sums += torch.stack([loss * count, *hits, count]).float()
+            count = torch.full_like(hits[0], len(images))
+            self.train_sums += torch.stack([loss.float() * count, *hits, count])
         self._log_step(loss, batch_idx)
         return loss
 
@@ -146,6 +146,7 @@ class Classifier(pl.LightningModule):
         images, targets = batch
         logits = self.network(images).float()
         for name, metric in metrics.items():
+            assert isinstance(metric, Metric)
             if name == "loss":
                 metric.update(F.cross_entropy(logits, targets), weight=len(images))
             else:
@@ -154,6 +155,7 @@ class Classifier(pl.LightningModule):
     def _log_evaluation(self, stage: str, metrics: nn.ModuleDict) -> None:
         figures = {}
         for name, metric in metrics.items():
+            assert isinstance(metric, Metric)
             figures[f"{stage}/{name}"] = float(metric.compute()) * (1 if name == "loss" else 100)
             metric.reset()
         self._log(figures)
@@ -161,7 +163,7 @@ class Classifier(pl.LightningModule):
     def _log(self, figures: dict[str, float]) -> None:
         """Give figures to the callbacks and, when training, to the loggers."""
         self.figures |= figures
-        self.log_dict(figures, logger=False, rank_zero_only=True)
+        self.log_dict(figures, logger=False, sync_dist=True)  # equal on all ranks
         if self.trainer.state.fn == TrainerFn.FITTING:
             log_metrics(self.trainer, figures)
 

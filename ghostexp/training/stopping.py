@@ -33,11 +33,14 @@ class StopOnSignal(Callback):
         self.received: int | None = None
         self.before: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals over from Lightning, which would end with exit code 0 and no checkpoint."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the signals over from Lightning, which would end with exit code 0 and no checkpoint.
+
+        Lightning sets its handlers after `on_fit_start`; they wait for the other ranks inside the handler and hang.
+        """
         self.before = {signum: signal.signal(signum, self._receive) for signum in self.SIGNALS}
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the signals back."""
         self._restore()
 

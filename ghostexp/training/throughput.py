@@ -59,7 +59,7 @@ class Throughput(Callback):
         """Log the epoch's rate."""
         self.seconds += time.perf_counter() - self.epoch_started
         if self.started is not None:
-            pl_module.log("speed/img_s", self.rates[-1], logger=False, rank_zero_only=True)
+            pl_module.log("speed/img_s", self.rates[-1], logger=False, sync_dist=True)
             log_metrics(trainer, {"speed/img_s": self.rates[-1]})
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def noise() -> ArrayImages:
     return ArrayImages(images, torch.arange(COUNT) % CLASSES, MEAN, STD)
 
 
-def plan_of(share: Share | None = None, seed: int = 0, epoch: int = 0, done: int = 0, **mixing: float) -> TrainPlan:
+def plan_of(share: Share | None = None, seed: int = 0, epoch: int = 0, done: int = 0, **mixing: Any) -> TrainPlan:
     return TrainPlan(torch.arange(COUNT), share or Share(12), seed, Mixing(**mixing), lambda: (epoch, done))
 
 
@@ -55,7 +55,7 @@ def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_batches() -> None
 @pytest.mark.parametrize("mixing", [{}, {"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
 @pytest.mark.parametrize(("world_size", "accumulate"), [(2, 1), (3, 2), (1, 4)])
 def test_devices_and_accumulation_steps_see_together_what_one_device_sees(
-    world_size: int, accumulate: int, mixing: dict[str, float]
+    world_size: int, accumulate: int, mixing: dict[str, Any]
 ) -> None:
     one = batches(plan_of(**mixing), **EVERYTHING)
     shares = [Share(12, rank, world_size, accumulate) for rank in range(world_size)]

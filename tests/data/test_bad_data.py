@@ -1,5 +1,6 @@
 """Wrong values and wrong folders: one line that names the config key or the file."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,11 @@ import torchvision
 from ghostexp.data.cifar import Cifar10
 from ghostexp.data.digits import Digits
 from ghostexp.data.fake import Fake
-from ghostexp.data.image_folder import ImageFolder
-
-from .conftest import MakeTree
-from .test_folders import CLASSES, cifar10, small, write_pickles
+from tests.data.class_trees import CIFAR10_CLASSES, MakeTree, cifar10, image_folder, write_pickles
 
 
 def refused(action: Callable[[], object], *parts: str) -> None:
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError, match=re.escape(parts[0])) as caught:
         action()
     message = str(caught.value)
     assert "\n" not in message
@@ -63,8 +61,11 @@ def test_digits_refuses_a_negative_shift_and_says_what_its_images_are() -> None:
     arguments: dict[str, Any] = {"batch_size": 64, "num_classes": 10, "in_chans": 1, "image_size": 8}
     refused(lambda: Digits(**arguments, shift=-1), "datamodule.shift=-1: ")
     for key, right in (("num_classes", 10), ("in_chans", 1), ("image_size", 8)):
-        module = Digits(**(arguments | {key: 3}))
-        refused(module.setup, f"datamodule.{key}=3: digits ", f"set datamodule.{key}={right}")
+        refused(
+            lambda key=key: Digits(**{**arguments, key: 3}),
+            f"datamodule.{key}=3: digits ",
+            f"set datamodule.{key}={right}",
+        )
 
 
 def test_too_few_images_for_a_batch_are_refused_in_setup() -> None:
@@ -73,27 +74,27 @@ def test_too_few_images_for_a_batch_are_refused_in_setup() -> None:
 
 
 def test_large_images_are_not_cropped_from_zero_padding(tmp_path: Path) -> None:
-    refused(lambda: small(tmp_path, image_size=224, crop=4), "datamodule.crop=4: ", "datamodule.crop=0")
+    refused(lambda: image_folder(tmp_path, image_size=224, crop=4), "datamodule.crop=4: ", "datamodule.crop=0")
 
 
 def test_a_wrong_number_of_classes_is_answered_with_the_right_one(make_tree: MakeTree) -> None:
     root = make_tree({"train": 1, "val": 1})
     message = f"datamodule.num_classes=1000: {root}/train has 3 class folders; set datamodule.num_classes=3"
     for image_size in (16, 224):
-        refused(small(root, num_classes=1000, image_size=image_size).setup, message)
+        refused(image_folder(root, num_classes=1000, image_size=image_size).setup, message)
 
 
 def test_folders_that_are_missing_or_empty_are_named(make_tree: MakeTree) -> None:
     root = make_tree({"train": 1, "val": 1})
-    refused(small(root / "nowhere").setup, f"datamodule.root={root}/nowhere: no such folder")
+    refused(image_folder(root / "nowhere").setup, f"datamodule.root={root}/nowhere: no such folder")
     (root / "train" / "bee" / "0000.png").rename(root / "train" / "bee" / "0000.txt")
-    refused(small(root).setup, f"{root}/train/bee: no images in it")
+    refused(image_folder(root).setup, f"{root}/train/bee: no images in it")
     shutil.rmtree(root / "train" / "bee")
-    refused(small(root, num_classes=2).setup, "class bee is in only one of", f"{root}/train", f"{root}/val")
+    refused(image_folder(root, num_classes=2).setup, "class bee is in only one of", f"{root}/train", f"{root}/val")
     shutil.rmtree(root / "train" / "cow")
-    refused(small(root, num_classes=1).setup, f"datamodule.root={root}: {root}/train has 1 class folder")
+    refused(image_folder(root, num_classes=1).setup, f"datamodule.root={root}: {root}/train has 1 class folder")
     shutil.rmtree(root / "train")
-    refused(small(root).setup, f"{root}/train: no class folders in it")
+    refused(image_folder(root).setup, f"{root}/train: no class folders in it")
 
 
 @pytest.mark.parametrize("damage", [b"", b"not an image", None], ids=["empty", "text", "truncated"])
@@ -102,7 +103,7 @@ def test_a_corrupt_image_is_named(make_tree: MakeTree, extension: str, damage: b
     root = make_tree({"train": 2, "val": 1}, size=70, extension=extension)
     corrupt = root / "train" / "bee" / f"0001.{extension}"
     corrupt.write_bytes(corrupt.read_bytes()[:-200] if damage is None else damage)
-    refused(small(root).setup, f"{corrupt}: not a readable image")
+    refused(image_folder(root).setup, f"{corrupt}: not a readable image")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -110,9 +111,7 @@ def test_a_corrupt_image_is_named_by_workers_too(make_tree: MakeTree, num_worker
     root = make_tree({"train": 2, "val": 1}, size=70)
     corrupt = root / "train" / "bee" / "0001.png"
     corrupt.write_bytes(b"")
-    module = ImageFolder(
-        root=str(root), batch_size=6, num_classes=3, in_chans=3, image_size=65, num_workers=num_workers
-    )
+    module = image_folder(root, batch_size=6, image_size=65, num_workers=num_workers)
     module.setup("fit")
     refused(lambda: list(module.train_dataloader()), f"{corrupt}: not a readable image")
 
@@ -136,7 +135,7 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_missing_or_damaged_cifar_file_is_named(make_tree: MakeTree) -> None:
-    tree = make_tree({"train": 2, "test": 1}, CLASSES)
+    tree = make_tree({"train": 2, "test": 1}, classes=CIFAR10_CLASSES)
     target = write_pickles(tree / "original", tree)
     batch = target / "data_batch_3"
     content = batch.read_bytes()
@@ -150,4 +149,6 @@ def test_a_missing_or_damaged_cifar_file_is_named(make_tree: MakeTree) -> None:
 def test_cifar_says_at_once_what_its_images_are() -> None:
     arguments: dict[str, Any] = {"root": "x", "batch_size": 4, "num_classes": 10, "in_chans": 3, "image_size": 32}
     for key, wrong in (("num_classes", 100), ("in_chans", 1), ("image_size", 64)):
-        refused(lambda key=key, wrong=wrong: Cifar10(**(arguments | {key: wrong})), f"datamodule.{key}={wrong}: CIFAR-10")
+        refused(
+            lambda key=key, wrong=wrong: Cifar10(**{**arguments, key: wrong}), f"datamodule.{key}={wrong}: CIFAR-10"
+        )

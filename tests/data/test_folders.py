@@ -2,7 +2,6 @@
 
 import logging
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,8 @@ from PIL import Image
 
 from ghostexp.data import folder as folder_module
 from ghostexp.data.arrays import ArrayImages
-from ghostexp.data.cifar import Cifar10, Cifar100
-from ghostexp.data.image_folder import ImageFolder
-
-from .conftest import MakeTree
-
-CLASSES = tuple(sorted(("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")))
-
-
-def cifar10(root: Path, **changes: Any) -> Cifar10:
-    return Cifar10(root=str(root), batch_size=4, num_classes=10, in_chans=3, image_size=32, **changes)
-
-
-def small(root: Path, **changes: Any) -> ImageFolder:
-    arguments: dict[str, Any] = {"batch_size": 2, "num_classes": 3, "in_chans": 3, "image_size": 16}
-    return ImageFolder(root=str(root), **(arguments | changes))
+from ghostexp.data.cifar import Cifar100
+from tests.data.class_trees import CIFAR10_CLASSES, MakeTree, cifar10, image_folder, write_pickles
 
 
 def images_of(module: Any) -> tuple[ArrayImages, ArrayImages]:
@@ -37,29 +23,14 @@ def images_of(module: Any) -> tuple[ArrayImages, ArrayImages]:
     return module.images.train, module.images.test
 
 
-def write_pickles(root: Path, tree: Path) -> Path:
-    """Write the images of a tree as CIFAR-10's own files."""
-    target = root / "cifar-10-batches-py"
-    target.mkdir(parents=True)
-    (target / "batches.meta").write_bytes(pickle.dumps({"label_names": list(CLASSES)}))
-    for part, names in (("train", [f"data_batch_{number}" for number in range(1, 6)]), ("test", ["test_batch"])):
-        paths = sorted((tree / part).glob("*/*.png"))
-        labels = [CLASSES.index(path.parent.name) for path in paths]
-        pixels = np.stack([np.asarray(Image.open(path)).transpose(2, 0, 1).reshape(-1) for path in paths])
-        for name, chosen in zip(names, np.array_split(np.arange(len(paths)), len(names)), strict=True):
-            entry = {"data": pixels[chosen], "labels": [labels[i] for i in chosen]}
-            (target / name).write_bytes(pickle.dumps(entry))
-    return target
-
-
 def test_pickles_and_class_folders_read_to_the_same_images(make_tree: MakeTree) -> None:
-    tree = make_tree({"train": 2, "test": 1}, CLASSES)
+    tree = make_tree({"train": 2, "test": 1}, classes=CIFAR10_CLASSES)
     write_pickles(tree / "original", tree)
     folders, pickles = cifar10(tree), cifar10(tree / "original")
     for mine, theirs in zip(images_of(folders), images_of(pickles), strict=True):
         assert torch.equal(mine.images, theirs.images)
         assert torch.equal(mine.labels, theirs.labels)
-    assert folders.class_names == pickles.class_names == CLASSES
+    assert folders.class_names == pickles.class_names == CIFAR10_CLASSES
     assert images_of(cifar10(tree / "original" / "cifar-10-batches-py"))[0].images.shape == (20, 3, 32, 32)
 
 
@@ -75,30 +46,28 @@ def test_cifar100_reads_the_fine_labels_of_its_pickles(tmp_path: Path) -> None:
     assert module.class_names[99] == "fine99"
 
 
-def test_a_tree_is_decoded_once_and_again_when_it_changes(
-    make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tree_is_decoded_once_and_again_when_it_changes(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_tree({"train": 2, "val": 1})
-    first, _ = images_of(small(root))
+    first, _ = images_of(image_folder(root))
     decode = folder_module._decode
     monkeypatch.setattr(folder_module, "_decode", lambda *_: pytest.fail("decoded again"))
-    assert torch.equal(first.images, images_of(small(root))[0].images)
+    assert torch.equal(first.images, images_of(image_folder(root))[0].images)
     monkeypatch.setattr(folder_module, "_decode", decode)
     changed = root / "train" / "bee" / "0000.png"
     Image.new("RGB", (32, 32), "red").save(changed)
-    again, _ = images_of(small(root))
+    again, _ = images_of(image_folder(root))
     assert again.images[2].float().mean((1, 2)).tolist() == [255, 0, 0]
     assert torch.equal(again.images[:2], first.images[:2])
     changed.unlink()
-    assert len(images_of(small(root))[0].labels) == 5
+    assert len(images_of(image_folder(root))[0].labels) == 5
 
 
 def test_a_damaged_cache_is_made_again(make_tree: MakeTree) -> None:
     root = make_tree({"train": 2, "val": 1})
-    first, _ = images_of(small(root))
+    first, _ = images_of(image_folder(root))
     for cache in (root / ".ghostexp").glob("*.npz"):
         cache.write_bytes(cache.read_bytes()[:-40])
-    assert torch.equal(first.images, images_of(small(root))[0].images)
+    assert torch.equal(first.images, images_of(image_folder(root))[0].images)
 
 
 def test_where_no_cache_can_be_written_one_line_says_so_and_nothing_is_lost(
@@ -107,7 +76,7 @@ def test_where_no_cache_can_be_written_one_line_says_so_and_nothing_is_lost(
     root = make_tree({"train": 2, "val": 1})
     (root / ".ghostexp").write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
-        train, _ = images_of(small(root))
+        train, _ = images_of(image_folder(root))
     assert train.images.shape == (6, 3, 16, 16)
     assert [record.getMessage().count("\n") for record in caplog.records] == [0, 0]  # train and val
     assert "train-3x16x16.npz: cannot be written" in caplog.records[0].getMessage()
@@ -115,16 +84,7 @@ def test_where_no_cache_can_be_written_one_line_says_so_and_nothing_is_lost(
 
 def test_small_images_of_any_size_are_cut_to_the_square_and_may_be_grey(make_tree: MakeTree) -> None:
     root = make_tree({"train": 2, "val": 1}, size=40)
-    train, test = images_of(small(root, in_chans=1))
+    train, test = images_of(image_folder(root, in_chans=1))
     assert train.images.shape == (6, 1, 16, 16)
     assert test.images.shape == (3, 1, 16, 16)
     assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
-
-
-def test_reading_a_cache_is_not_slower_than_decoding(make_tree: MakeTree) -> None:
-    root = make_tree({"train": 60, "val": 1})
-    start = time.perf_counter()
-    images_of(small(root))
-    decoded = time.perf_counter()
-    images_of(small(root))
-    assert time.perf_counter() - decoded < decoded - start

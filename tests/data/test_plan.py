@@ -23,7 +23,9 @@ def test_fewer_images_than_one_batch_are_refused_with_both_numbers() -> None:
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_the_spans_of_all_devices_and_steps_tile_the_whole_batches_of_an_epoch(world_size: int, accumulate: int) -> None:
+def test_the_spans_of_all_devices_and_steps_tile_the_whole_batches_of_an_epoch(
+    world_size: int, accumulate: int
+) -> None:
     shares = [Share(12, rank, world_size, accumulate) for rank in range(world_size)]
     steps = shares[0].train_steps(59)
     assert steps == 4 * accumulate
@@ -33,12 +35,15 @@ def test_the_spans_of_all_devices_and_steps_tile_the_whole_batches_of_an_epoch(w
 
 @pytest.mark.parametrize("count", [4, 5, 7, 10, 31, 64, 65, 101])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_each_image_is_evaluated_once_in_as_many_non_empty_batches_on_every_device(world_size: int, count: int) -> None:
-    spans = [Share(8, rank, world_size).eval_spans(count) for rank in range(world_size)]
+@pytest.mark.parametrize("batch_size", [4, 8])
+def test_each_image_is_evaluated_once_in_as_many_non_empty_batches_on_every_device(
+    batch_size: int, world_size: int, count: int
+) -> None:
+    spans = [Share(batch_size, rank, world_size).eval_spans(count) for rank in range(world_size)]
     assert len({len(of_rank) for of_rank in spans}) == 1
     assert all(start < stop for of_rank in spans for start, stop in of_rank)
     assert sorted(place for of_rank in spans for span in of_rank for place in range(*span)) == list(range(count))
-    assert max(stop - start for of_rank in spans for start, stop in of_rank) <= 8
+    assert max(stop - start for of_rank in spans for start, stop in of_rank) <= batch_size
 
 
 def test_fewer_images_to_evaluate_than_devices_are_refused() -> None:

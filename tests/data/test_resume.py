@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from torch import Tensor
 from ghostexp.data.fake import Fake
 from ghostexp.data.image_folder import ImageFolder
 from ghostexp.data.module import ImageDataModule
-
-from .conftest import MakeTree
+from tests.data.class_trees import MakeTree, image_folder
 
 Step = tuple[int, int, str]  # epoch, batch, hash of the batch
 
@@ -67,7 +67,12 @@ class SaveEverywhere(Callback):
 
 def fit(data: ImageDataModule, checkpoint: Path | None = None, **trainer: Any) -> list[Step]:
     witness = Witness()
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     lightning = pl.Trainer(accelerator="cpu", max_epochs=3, use_distributed_sampler=False, **quiet, **trainer)
     lightning.fit(witness, data, ckpt_path=checkpoint, weights_only=True)
     return witness.seen
@@ -106,11 +111,10 @@ def test_worker_batches_go_on_where_they_were(make_tree: MakeTree, tmp_path: Pat
     root = make_tree({"train": 5, "val": 1}, size=70)
 
     def make() -> ImageFolder:
-        return ImageFolder(
-            root=str(root), batch_size=4, num_classes=3, in_chans=3, image_size=65, num_workers=2, flip=True, seed=3
-        )
+        return image_folder(root, batch_size=4, image_size=65, num_workers=2, flip=True, seed=3)
 
     check_resume(make, tmp_path, every=3, accumulate_grad_batches=accumulate)
+    assert not multiprocessing.active_children()  # no worker outlives its run
 
 
 def test_overfitting_sees_the_same_batches_in_every_epoch() -> None:

@@ -1,5 +1,6 @@
 """The worker path: large images out of class folders."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,13 +9,13 @@ from torchvision.transforms import v2
 
 from ghostexp.data.image_folder import ImageFolder
 from ghostexp.data.loader import Batch
+from ghostexp.data.plan import Share, TrainPlan
+from tests.data.class_trees import MakeTree, image_folder
 
-from .conftest import MakeTree
 
-
-def folder(root: object, **changes: Any) -> ImageFolder:
+def folder(root: Path, **changes: Any) -> ImageFolder:
     arguments: dict[str, Any] = {"num_workers": 0, "batch_size": 4, "image_size": 72, "flip": True, "seed": 1}
-    module = ImageFolder(root=str(root), num_classes=3, in_chans=3, **(arguments | changes))
+    module = image_folder(root, **(arguments | changes))
     module.setup()
     return module
 
@@ -44,6 +45,19 @@ def test_seed_and_epoch_decide_the_batches(make_tree: MakeTree) -> None:
     assert equal(batches, list(folder(root).train_dataloader()))
     assert not equal(batches, list(other_seed.train_dataloader()))
     assert not equal(batches, list(other_epoch.train_dataloader()))
+
+
+def test_two_devices_see_together_what_one_device_sees(make_tree: MakeTree) -> None:
+    root = make_tree({"train": 4, "val": 2}, size=80)
+    one, two = folder(root, cutmix=1.0), [folder(root, cutmix=1.0) for _ in range(2)]
+    assert one.images is not None
+    loaders = []
+    for rank, module in enumerate(two):
+        plan = TrainPlan(module.train_indices, Share(4, rank, world_size=2), 1, module.mixing, lambda: (0, 0))
+        loaders.append(one.images.train.train_loader(plan, one.augmentation, 3))
+    for whole, *parts in zip(one.train_dataloader(), *loaders, strict=True):
+        for mine, theirs in zip(whole, zip(*parts, strict=True), strict=True):  # images, then targets
+            assert torch.equal(mine, torch.cat(theirs))
 
 
 def test_evaluation_is_the_centre_crop_of_every_image_once(make_tree: MakeTree) -> None:

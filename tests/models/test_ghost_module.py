@@ -38,7 +38,7 @@ def test_kernel_stride_and_padding_may_differ_by_direction() -> None:
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_the_plain_form_is_a_convolution_and_depthwise_filters_of_its_output(ratio: int) -> None:
     ghost = GhostModule(3, 8, 3, ratio, 5, 2, bias=True, form="plain")
-    x = torch.randn(2, 3, 9, 9)
+    x = torch.randn(2, 3, 9, 9, requires_grad=True)
     parameters = dict(ghost.named_parameters())
     intrinsic = F.conv2d(x, parameters["primary_conv.0.weight"], parameters["primary_conv.0.bias"], 2, 1)
     maps = [intrinsic]
@@ -50,7 +50,11 @@ def test_the_plain_form_is_a_convolution_and_depthwise_filters_of_its_output(rat
                 F.conv2d(intrinsic[:, source : source + 1], weight[index : index + 1], bias[index : index + 1], 1, 2)
             )
     assert intrinsic.shape[1] == math.ceil(8 / ratio)
-    torch.testing.assert_close(ghost(x), torch.cat(maps, 1)[:, :8])
+    expected = torch.cat(maps, 1)[:, :8]
+    torch.testing.assert_close(ghost(x), expected)
+    wanted = [x, *ghost.parameters()]
+    gradients = torch.autograd.grad(ghost(x).square().sum(), wanted)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), wanted))
 
 
 @pytest.mark.parametrize("form", ["plain", "bn", "bn_relu"])

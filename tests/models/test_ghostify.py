@@ -45,6 +45,21 @@ def test_the_report_says_what_was_replaced_and_what_it_cost() -> None:
     assert before - params(network) == sum(row.params_before - row.params_after for row in report)
 
 
+def test_the_new_weights_are_drawn_by_he_s_rule() -> None:
+    torch.manual_seed(0)
+    network = ghostify(nn.Sequential(nn.Conv2d(64, 512, 3)), 2, 5)
+    primary = network.get_parameter("0.primary_conv.0.weight")
+    cheap = network.get_parameter("0.cheap_operation.0.weight")
+    assert primary.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.03)
+    assert cheap.std().item() == pytest.approx((2 / 25) ** 0.5, rel=0.03)
+
+
+def test_two_passes_report_what_both_replaced() -> None:
+    network = ghostify(ghostify(resnet20(shortcut="B"), 4, keep=["first", "1x1"]), 2)
+    assert [row.name for row in ghostified(network)[-3:]] == ["conv1", "layer2.0.shortcut.0", "layer3.0.shortcut.0"]
+    assert len(ghostified(network)) == 21
+
+
 def test_ratio_1_keeps_the_network_s_size_and_arithmetic() -> None:
     network = resnet20().eval()
     plain, x = resnet20().eval(), torch.randn(2, 3, 16, 16)
@@ -74,7 +89,9 @@ def test_a_network_that_pads_in_circles_still_commutes_with_shifts() -> None:
 
 
 def test_padding_given_by_a_word_is_kept() -> None:
-    network = ghostify(nn.Sequential(nn.Conv2d(3, 8, 4, padding="same"), nn.Conv2d(8, 8, 3, padding="valid")))
+    network = ghostify(
+        nn.Sequential(nn.Conv2d(3, 8, 3, padding="same", dilation=2), nn.Conv2d(8, 8, 3, padding="valid"))
+    )
     assert network(torch.randn(1, 3, 9, 9)).shape == (1, 8, 7, 7)
 
 

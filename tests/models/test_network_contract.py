@@ -43,14 +43,13 @@ def test_the_logits_are_the_head_of_the_features(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("side", [64, 96])
-def test_feature_maps_have_the_channels_and_the_stride_that_they_say(name: str, side: int) -> None:
+def test_feature_maps_have_the_channels_and_the_stride_that_they_say(name: str) -> None:
     network = build(name)
     with torch.no_grad():
-        maps = network.feature_maps(torch.randn(1, 3, side, side))
+        maps = network.feature_maps(torch.randn(1, 3, 64, 96))
     assert list(maps) == list(network.feature_channels) == sorted(maps)
     for stride, found in maps.items():
-        assert found.shape == (1, network.feature_channels[stride], side // stride, side // stride)
+        assert found.shape == (1, network.feature_channels[stride], 64 // stride, 96 // stride)
 
 
 def test_ghostnet_s_maps_are_the_last_ones_at_their_resolution() -> None:
@@ -69,6 +68,37 @@ def test_ghostnet_s_maps_are_the_last_ones_at_their_resolution() -> None:
         maps = network.feature_maps(x)
     for stride, name in zip((4, 8, 16, 32), "2468", strict=True):
         assert torch.equal(maps[stride], seen[name])
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_torchvision_network_s_maps_are_the_last_ones_at_their_resolution(name: str) -> None:
+    network, x = build(name), torch.randn(1, 3, 64, 64)
+    last: dict[tuple[int, int], torch.Tensor] = {}  # (side, channels) -> the last output of that shape
+
+    def remember(_: nn.Module, __: tuple, out: torch.Tensor) -> None:
+        last[out.shape[-1], out.shape[1]] = out.clone()
+
+    layers = network.children() if name == "resnet50" else network.get_submodule("features").children()
+    for layer in layers:
+        if not isinstance(layer, nn.Linear):
+            layer.register_forward_hook(remember)
+    with torch.no_grad():
+        network(x)
+        maps = network.feature_maps(x)
+    for stride, found in maps.items():
+        assert torch.equal(found, last[64 // stride, network.feature_channels[stride]])
+
+
+@pytest.mark.parametrize("build", [ghostnet, ghostnet_small, vgg16])
+def test_dropout_acts_in_the_head_and_only_in_training(build: Callable[..., Network]) -> None:
+    torch.manual_seed(0)
+    network = build(dropout=0.5)
+    features = network.eval().forward_features(torch.randn(1, 3, 32, 32))
+    assert torch.equal(network.forward_head(features), network.forward_head(features))
+    network.train()
+    assert not torch.equal(network.forward_head(features), network.forward_head(features))
+    network = build(dropout=0).train()
+    assert torch.equal(network.forward_head(features), network.forward_head(features))
 
 
 def test_the_coarsest_map_of_the_small_image_networks_is_their_features() -> None:
@@ -120,7 +150,7 @@ def test_channels_last_changes_the_layout_and_not_the_logits(name: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["ghostnet_small", "ghost_resnet20", "vgg16", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["ghostnet_small", "ghost_resnet20", "vgg16"])
 def test_it_compiles_in_place_as_one_graph(name: str) -> None:
     network, x = build(name), torch.randn(2, 3, 32, 32)
     keys = list(network.state_dict())
@@ -144,8 +174,12 @@ def test_a_torchvision_network_has_torchvision_s_state_dict_and_logits(name: str
 
 
 def test_a_torchvision_network_reads_other_channels_and_names_an_unknown_one() -> None:
+    torch.manual_seed(0)
     network = torchvision_network("mobilenet_v3_small", num_classes=7, in_chans=1).eval()
     assert network(torch.randn(1, 1, 32, 32)).shape == (1, 7)
+    first = network.get_parameter("features.0.0.weight")
+    assert first.shape == (16, 1, 3, 3)
+    assert first.std().item() == pytest.approx((2 / (16 * 9)) ** 0.5, rel=0.25)
     with pytest.raises(ValueError, match=r"^model.name=resnet5: one of resnet50, mobilenet_v2, .* is needed$"):
         torchvision_network("resnet5")
 
@@ -156,8 +190,9 @@ def test_a_residual_block_without_its_convolutions_is_its_shortcut(shortcut: Sho
     block = network.layer2[0]
     assert isinstance(block, BasicBlock)
     nn.init.zeros_(block.bn2.weight)
+    nn.init.ones_(block.bn2.bias)
     x = torch.randn(1, 16, 9, 9)
-    torch.testing.assert_close(block(x), block.shortcut(x).relu())
+    torch.testing.assert_close(block(x), (block.shortcut(x) + 1).relu())
     if shortcut == "A":
         assert torch.equal(block.shortcut(x)[:, :16], x[:, :, ::2, ::2])
         assert not block.shortcut(x)[:, 16:].any()

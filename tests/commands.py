@@ -1,0 +1,40 @@
+"""Command lines for tests: in this process through the entry's own function, or in a process of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ghostexp.__main__ import main
+
+TINY = ("model=resnet20", "datamodule=fake", "datamodule.num_images=64", "datamodule.batch_size=16")
+TINY += ("trainer.max_epochs=2", "callbacks.progress=false", "threads=1")
+
+
+def command(*arguments: str) -> int:
+    """The exit code of `python -m ghostexp ARGUMENTS`, run in this process."""
+    return main(arguments)
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `python -m ghostexp ARGUMENTS` in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ghostexp", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(*arguments: str, timeout: float = 300, **environment: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command line in a process of its own."""
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def in_directory(path: Path) -> str:
+    """The override that puts a run into a directory."""
+    return f"hydra.run.dir={path}"

@@ -1,0 +1,16 @@
+"""What every test needs: one thread, no W&B account, outputs in a temporary place."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GHOSTEXP_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("GHOSTEXP_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -1,0 +1,170 @@
+"""Training through the command line: results, stops, resumes."""
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ghostexp.training import checkpoints
+from ghostexp.training.classifier import Classifier
+from tests.commands import TINY, command, in_directory
+from tests.test_exact_resume import digests
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """A run's result.json."""
+    return json.loads((run / "result.json").read_text())
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int) -> None:
+    """Signal this process in the middle of a step."""
+    forward = Classifier.training_step
+
+    def training_step(self: Classifier, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.trainer.global_step == step:
+            os.kill(os.getpid(), signum)
+        return forward(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", training_step)
+
+
+def test_a_run_leaves_everything_that_says_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*TINY, in_directory(tmp_path / "run"), "seed=3") == 0
+    result = result_of(tmp_path / "run")
+    assert result["task"] == "fit"
+    assert result["seed"] == 3
+    assert result["params"] == 269722
+    assert result["epochs"] == 2
+    assert result["steps"] == 8
+    assert set(result["metrics"]) == {"last", "best", "test"}
+    assert result["metrics"]["last"]["val/acc1"] == result["metrics"]["test"]["test/acc1"]  # split=test
+    wanted = {"fingerprint", "versions", "git", "hardware", "devices", "macs", "wall_s", "img_s", "threads", "tested"}
+    assert wanted <= set(result)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {".hydra", "config.yaml", "run.log", "metrics.csv", "speed.csv", "checkpoints", "result.json"} <= names
+    out = capsys.readouterr().out
+    assert "test accuracy" in out
+    assert str(tmp_path / "run") in out
+
+
+def test_the_test_task_repeats_the_figure_of_the_run(tmp_path: Path) -> None:
+    for split in ("test", "val"):
+        run = tmp_path / split
+        assert command(*TINY, f"datamodule.split={split}", "callbacks.ema=0.9", in_directory(run)) == 0
+        assert command("task=test", f"run={run}") == 0
+        assert result_of(run / "test")["metrics"]["test"] == result_of(run)["metrics"]["test"]
+        assert result_of(run)["tested"] == {"test": "last", "val": "best"}[split]
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])  # in mid-epoch, at an epoch's last step, in the second epoch
+def test_a_signal_saves_and_the_resumed_run_ends_as_the_unbroken_one(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (*TINY, "callbacks.ema=0.9", "datamodule.mixup=0.2", "trainer.log_every_n_steps=2")
+    assert command(*arguments, in_directory(tmp_path / "whole")) == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, signal.SIGTERM)
+        assert command(*arguments, in_directory(tmp_path / "stopped")) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err
+    assert f"stopped by SIGTERM after step {step + 1}" in said
+    assert f"python -m ghostexp resume={tmp_path / 'stopped'}" in said
+    assert not (tmp_path / "stopped" / "result.json").exists()
+    assert command(f"resume={tmp_path / 'stopped'}") == 0
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
+    assert result_of(tmp_path / "stopped")["metrics"] == result_of(tmp_path / "whole")["metrics"]
+
+
+def test_ctrl_c_saves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(monkeypatch, 1, signal.SIGINT)
+    assert command(*TINY, in_directory(tmp_path / "run")) == 130
+    assert checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*TINY, in_directory(tmp_path / "run")) == 0
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    assert command(f"resume={tmp_path / 'run'}") == 0
+    assert "finished already" in capsys.readouterr().err
+    assert command(*TINY, in_directory(tmp_path / "run")) == 1
+    assert "choose another directory" in capsys.readouterr().err
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward = Classifier.training_step
+
+    def training_step(self: Classifier, batch: Any, batch_idx: int) -> torch.Tensor:
+        return forward(self, batch, batch_idx) * (float("nan") if self.trainer.global_step == 5 else 1)
+
+    monkeypatch.setattr(Classifier, "training_step", training_step)
+    assert command(*TINY, "callbacks.save_steps=1", in_directory(tmp_path / "run")) == 1
+    assert "the loss of step 6 is not a finite number" in capsys.readouterr().err
+    last = checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert last["global_step"] == 5
+    assert all(torch.isfinite(value).all() for value in last["state_dict"].values())
+    assert "finite" in json.loads((tmp_path / "run" / "failure.json").read_text())["error"]
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save, written = torch.save, []
+
+    def full_at_the_third(obj: Any, file: Any) -> None:
+        written.append(file)
+        if len(written) == 3:
+            file.write(b"half a checkpoint")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(obj, file)
+
+    monkeypatch.setattr(torch, "save", full_at_the_third)
+    assert command(*TINY, "callbacks.save_steps=1", in_directory(tmp_path / "run")) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "could not be written (No space left on device)" in lines[0]
+    assert checkpoints.read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.partial"))
+
+
+def test_training_stops_when_it_gets_no_better(tmp_path: Path) -> None:
+    frozen = ("trainer.max_epochs=20", "optimizer.lr=1e-12", "callbacks.patience=2", "model.network.shortcut=A")
+    arguments = (*TINY[1:], *frozen, "model=ghost_resnet20")
+    assert command(*arguments, in_directory(tmp_path / "run")) == 0
+    assert result_of(tmp_path / "run")["epochs"] < 20
+    assert result_of(tmp_path / "run")["epochs"] == result_of(tmp_path / "run")["metrics"]["best"]["epoch"] + 3
+
+
+def test_every_word_for_speed_and_smoothing_trains(tmp_path: Path) -> None:
+    words = ("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2")
+    words += ("loss.label_smoothing=0.1", "datamodule.cutmix=1", "optimizer=rmsprop_tf", "scheduler=step")
+    words += ("scheduler.warmup=0.5", "logger=[tensorboard,csv]", "callbacks.save_minutes=0.0001")
+    assert command(*TINY, *words, in_directory(tmp_path / "run")) == 0
+    assert result_of(tmp_path / "run")["steps"] == 8
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def test_checkpoints_hold_nothing_that_weights_only_refuses(tmp_path: Path) -> None:
+    assert command(*TINY, "callbacks.ema=0.9", "callbacks.patience=5", in_directory(tmp_path / "run")) == 0
+    for name in ("best", "last"):
+        assert "state_dict" in torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def test_a_sweep_runs_each_job_once_in_its_own_directory_and_skips_it_when_repeated(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ("-m", *TINY, "trainer.max_epochs=1", "seed=0,1", "name=sweep")
+    assert command(*sweep) == 0
+    runs = sorted((tmp_path / "outputs" / "sweep").glob("*/result.json"))
+    assert [path.parent.name for path in runs] == ["seed-0", "seed-1"]
+    assert [json.loads(path.read_text())["seed"] for path in runs] == [0, 1]
+    before = [path.stat().st_mtime_ns for path in runs]
+    assert command(*sweep) == 0
+    assert capfd.readouterr().err.count("finished already") == 2
+    assert [path.stat().st_mtime_ns for path in runs] == before
