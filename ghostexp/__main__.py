@@ -28,7 +28,7 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code. Whatever is wrong with it is answered in one line."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for name in ("run_dir", "record_subdir", "sweep_name"):
+    for name in ("run_dir", "run_name", "record_subdir", "sweep_name"):
         OmegaConf.register_new_resolver(name, getattr(naming, name), replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us, who make one line of them
     with_traceback = any(argument.startswith("debug=") or argument == "traceback=true" for argument in arguments)
@@ -60,6 +60,7 @@ def run(composed: DictConfig) -> int:
     directory = RunDirectory(Path(context.runtime.output_dir))
     with removed_unless_used(directory):
         config = plain(composed, list(context.overrides.task))
+        config["name"] = naming.run_name(config["name"], context.runtime.choices)
         count = processes(config["trainer"])
         if rank() == 0 and not claim(directory, config, is_sweep):
             return 0

@@ -4,8 +4,8 @@ import functools
 import itertools
 
 import pytest
-import timm.optim
 import torch
+from timm.optim.rmsprop_tf import RMSpropTF
 from torch import nn
 from torch.optim import SGD, lr_scheduler
 
@@ -70,7 +70,7 @@ def test_rmsprop_is_tensorflows(decay: float) -> None:
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
     first = optimizers.rmsprop_tf(ours, 0.05, alpha=0.9, momentum=0.9, eps=1e-3, weight_decay=decay, no_decay=False)
-    second = timm.optim.RMSpropTF(theirs.parameters(), lr=0.05, alpha=0.9, momentum=0.9, eps=1e-3, weight_decay=decay)
+    second = RMSpropTF(theirs.parameters(), lr=0.05, alpha=0.9, momentum=0.9, eps=1e-3, weight_decay=decay)
     for step in range(20):
         x = torch.randn(8, 5)
         for group in (*first.param_groups, *second.param_groups):

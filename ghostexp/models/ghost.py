@@ -126,6 +126,7 @@ class GhostBottleneck(nn.Module):
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
     kernel_size reaches the two strided depthwise convolutions only; the ghosts have dw_size.
+    keep_size: the same layers for any stride, and weights of the same shapes, but H and W stay.
     Source: arXiv 1911.11907, section 3.2 and figure 3.
     """
 
@@ -139,17 +140,19 @@ class GhostBottleneck(nn.Module):
         se_ratio: float = 0.0,
         ratio: int = 2,
         dw_size: int = 3,
+        keep_size: bool = False,
     ) -> None:
         super().__init__()
+        step = 1 if keep_size else stride
         self.ghost1 = GhostModule(in_channels, expanded, ratio=ratio, dw_size=dw_size)
-        self.conv_dw = _depthwise(expanded, kernel_size, stride) if stride > 1 else nn.Identity()
+        self.conv_dw = _depthwise(expanded, kernel_size, step) if stride > 1 else nn.Identity()
         self.bn_dw = nn.BatchNorm2d(expanded) if stride > 1 else nn.Identity()
         self.se = SqueezeExcite(expanded, se_ratio) if se_ratio > 0 else nn.Identity()
         self.ghost2 = GhostModule(expanded, out_channels, ratio=ratio, dw_size=dw_size, form="bn")
         self.shortcut = nn.Sequential()  # the identity
         if stride > 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                _depthwise(in_channels, kernel_size, stride),
+                _depthwise(in_channels, kernel_size, step),
                 nn.BatchNorm2d(in_channels),
                 nn.Conv2d(in_channels, out_channels, 1, bias=False),
                 nn.BatchNorm2d(out_channels),

@@ -1,5 +1,6 @@
 """GhostNet (arXiv 1911.11907, table 1) and its small sibling, as tables of rows."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -72,6 +73,8 @@ class GhostNet(Network):
     (N, in_chans, H, W) -> (N, num_classes), any H and W. At ratio 2 and dw_size 3 the state dict has the names, the
     order and the shapes of the released weights. Convolutions are drawn by `he_init`.
     width scales every channel count but the head's; se_ratio 0 leaves squeeze-and-excitation out.
+    image_size: below 32 the total stride would exceed the image, so the first strides, from the stem's on, become 1
+    until it does not: 8 x 8 images are seen at 8 x 8 until 1 x 1 is left at the end. The weights' shapes stay.
     Raises ValueError for a knob out of its range.
     """
 
@@ -86,28 +89,33 @@ class GhostNet(Network):
         width: float = 1.0,
         se_ratio: float = 0.25,
         dropout: float = 0.2,
+        image_size: int | None = None,
     ) -> None:
         check_knobs(num_classes=num_classes, in_chans=in_chans, ratio=ratio, dw_size=dw_size)
         check_knobs(width=width, se_ratio=se_ratio, dropout=dropout)
         super().__init__()
+        surplus = _surplus_strides(stages, image_size)
         channels = make_divisible(16 * width)
-        self.conv_stem = nn.Conv2d(in_chans, channels, 3, 2, 1, bias=False)
+        stride = 1 if surplus else 2
+        surplus = max(0, surplus - 1)
+        self.conv_stem = nn.Conv2d(in_chans, channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU(inplace=True)
 
         self.blocks = nn.Sequential()
         self.strides: list[int] = []  # of each stage's output
         self.feature_channels = {}
-        expanded, stride = channels, 2
+        expanded = channels
         for rows in stages:
             stage = nn.Sequential()
             for row in rows:
                 expanded, out_channels = make_divisible(row.expanded * width), make_divisible(row.channels * width)
                 weigh = se_ratio if row.se else 0.0
-                stage.append(
-                    GhostBottleneck(channels, expanded, out_channels, row.kernel, row.stride, weigh, ratio, dw_size)
-                )
-                channels, stride = out_channels, stride * row.stride
+                keep_size = row.stride > 1 and surplus > 0
+                knobs = (row.kernel, row.stride, weigh, ratio, dw_size, keep_size)
+                stage.append(GhostBottleneck(channels, expanded, out_channels, *knobs))
+                channels, stride = out_channels, stride * (1 if keep_size else row.stride)
+                surplus -= keep_size
             self.blocks.append(stage)
             self.strides.append(stride)
             if stride >= 4:  # the maps that detectors read
@@ -137,6 +145,14 @@ class GhostNet(Network):
         return {stride: maps[stride] for stride in self.feature_channels}
 
 
+def _surplus_strides(stages: Stages, image_size: int | None) -> int:
+    """How many of the network's strides of 2, the stem's included, an image is too small for."""
+    if image_size is None:
+        return 0
+    strides = 1 + sum(row.stride > 1 for rows in stages for row in rows)
+    return max(0, strides - int(math.log2(image_size)))
+
+
 def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, bn1=nn.BatchNorm2d(out_channels), act1=nn.ReLU(inplace=True)))
@@ -150,9 +166,10 @@ def ghostnet(
     width: float = 1.0,
     se_ratio: float = 0.25,
     dropout: float = 0.2,
+    image_size: int | None = None,
 ) -> GhostNet:
     """GhostNet of table 1: 5.18M parameters and 141M MACs at 224 x 224. Source: arXiv 1911.11907."""
-    return GhostNet(LARGE, 1280, num_classes, in_chans, ratio, dw_size, width, se_ratio, dropout)
+    return GhostNet(LARGE, 1280, num_classes, in_chans, ratio, dw_size, width, se_ratio, dropout, image_size)
 
 
 def ghostnet_small(
@@ -163,6 +180,7 @@ def ghostnet_small(
     width: float = 1.0,
     se_ratio: float = 0.25,
     dropout: float = 0.2,
+    image_size: int | None = None,
 ) -> GhostNet:
     """GhostNet in the proportions of MobileNetV3-Small: 2.30M parameters and 38.1M MACs at 224 x 224."""
-    return GhostNet(SMALL, 1024, num_classes, in_chans, ratio, dw_size, width, se_ratio, dropout)
+    return GhostNet(SMALL, 1024, num_classes, in_chans, ratio, dw_size, width, se_ratio, dropout, image_size)

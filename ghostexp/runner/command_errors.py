@@ -13,21 +13,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 def explain(error: Exception, arguments: Sequence[str], conf: Path) -> Exception:
     """The same error in the user's words, as a ValueError; errors that are not Hydra's stay what they are."""
-    if not isinstance(error, HydraException | OmegaConfBaseException | OSError):
-        return error
-    text = " ".join(str(link) for link in _chain(error))
-    if isinstance(error, OverrideParseException):
-        return ValueError(f"{error.override}: cannot be read as KEY=VALUE; quote special characters")
-    missing = next((link for link in _chain(error) if isinstance(link, MissingConfigException)), None)
-    if missing is not None and missing.options:
-        group = (missing.missing_cfg_file or "").rpartition("/")
-        return ValueError(f"{group[0]}={group[2]}: not found; there are {', '.join(missing.options)}")
+    links = list(_chain(error))
+    for link in links:
+        if isinstance(link, OverrideParseException):
+            return ValueError(f"{link.override}: cannot be read as KEY=VALUE; quote special characters")
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
+            group, _, option = link.missing_cfg_file.rpartition("/")
+            there_is = f"there are {', '.join(link.options)}" if link.options else "there are none yet"
+            return ValueError(f"{group}={option}: not found; {there_is}")
     if isinstance(error, OSError):
         return ValueError(f"{error.filename}: cannot be written ({error.strerror})")
+    text = " ".join(str(link) for link in links)
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if unknown:
         return ValueError(_unknown_key(unknown[1], arguments, conf))
-    return ValueError(" ".join(str(error).split()))
+    return ValueError(text) if isinstance(error, HydraException | OmegaConfBaseException) else error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -38,6 +38,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
     """Name the keys beside an unknown one, as they are without it."""
+    earlier = next((argument for argument in arguments if argument.startswith(("run=", "resume="))), None)
+    if earlier is not None and key.startswith("model."):
+        return f"{key}: {earlier} brings its own model; leave it out"
     parent = key.rpartition(".")[0]
     others = [argument for argument in arguments if "=" in argument and not _sets(argument, key)]
     try:

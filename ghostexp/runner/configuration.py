@@ -61,7 +61,8 @@ def _overlaid(earlier: Config, config: Config, typed: Sequence[str]) -> Config:
         path = override.lstrip("+~").partition("=")[0].partition("@")[0]
         group = path.partition(".")[0]
         if group in ("model", "experiment", "study"):
-            raise ValueError(f"{override}: run= and resume= bring their own {group}; leave it out")
+            earlier_run = "resume=" if config["resume"] is not None else "run="
+            raise ValueError(f"{override}: {earlier_run} brings its own {group}; leave it out")
         if group in config and group not in TAKEN_FROM_COMMAND:
             _set(merged, config, path.split("."))
     return merged

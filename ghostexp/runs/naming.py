@@ -19,6 +19,20 @@ def run_dir(output_dir: str, name: str, task: str, run: str | None, resume: str 
     return f"{run}/{task}" if run is not None else f"{output_dir}/{name}/{stamp()}"
 
 
+def run_name(name: str | None, choices: Mapping[str, str | None]) -> str:
+    """What runs of a kind are called: the name they were given, their recipe's, or that of network and data.
+
+    A group that is swept names the jobs, not the sweep.
+    """
+    if name is not None:
+        return name
+    if choices.get("experiment"):
+        return str(choices["experiment"])
+    typed = _typed()
+    parts = [str(choices[group]) for group in ("model", "datamodule") if not _is_sweep(typed.get(group, ""))]
+    return "_".join(parts) or "sweep"
+
+
 def record_subdir(resume: str | None) -> str | None:
     """Where Hydra records what it composed; a resumed run keeps the record of its first command."""
     return ".hydra" if resume is None else None
@@ -38,7 +52,7 @@ def sweep_name(overrides: Sequence[str]) -> str:
     What the command line says once for all jobs is no part of it. Two keys that end alike keep their whole path.
     Letters, digits, `-`, `_` and `.` only, because Hydra does not parse `=` in a value without quotes.
     """
-    typed = {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
+    typed = _typed()
     pairs = [override.partition("=") for override in overrides]
     pairs = [(key.lstrip("+~"), "=", value) for key, _, value in pairs if key not in typed or _is_sweep(typed[key])]
     ends = [key.rpartition(".")[2] for key, _, _ in pairs]
@@ -47,6 +61,11 @@ def sweep_name(overrides: Sequence[str]) -> str:
         for (key, _, value), end in zip(pairs, ends, strict=True)
     ]
     return "_".join(names) or "job"
+
+
+def _typed() -> dict[str, str]:
+    """The command line's values by key."""
+    return {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
 
 
 def _is_sweep(value: str) -> bool:

@@ -1,5 +1,6 @@
 """From configuration to objects: the one place that instantiates."""
 
+import re
 from typing import Any
 
 import lightning.pytorch as pl
@@ -35,10 +36,18 @@ def build(node: Any, key: str, **arguments: Any) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, USERS):
-            raise cause from error
+            raise _with_whole_key(cause, key, error) from error
         raise ValueError(f"{key}: cannot be built ({_one_line(cause or error)})") from error
     except TypeError as error:
         raise ValueError(f"{key}: cannot be built ({_one_line(error)})") from error
+
+
+def _with_whole_key(cause: Exception, key: str, error: InstantiationException) -> Exception:
+    """An error of a nested node with that node's own path: it says `model.shortcut` of `model.network.shortcut`."""
+    nested = re.search(r"full_key: (\S+)", str(error))
+    if nested is None or nested[1] == key or not str(cause).startswith(f"{key}."):
+        return cause
+    return type(cause)(str(cause).replace(key, nested[1], 1))
 
 
 def _one_line(error: BaseException) -> str:

@@ -51,9 +51,8 @@ class Classifier(pl.LightningModule):
         self.test_metrics = self._evaluation_metrics(num_classes)
         self.lr = 0.0  # of the last step taken
         self.figures: dict[str, float] = {}  # the latest of each
-        self.register_buffer("train_sums", torch.zeros(4), persistent=False)  # loss, top-1 hits, top-5 hits, images
-        self.train_sums: Tensor
-        self.restored_sums: Tensor | None = None
+        # Loss, top-1 hits, top-5 hits and images of this rank's epoch. No buffer: DDP would overwrite it with rank 0's.
+        self.train_sums = torch.zeros(4)
 
     def _evaluation_metrics(self, num_classes: int) -> nn.ModuleDict:
         metrics: dict[str, nn.Module] = {"loss": MeanMetric(), "acc1": MulticlassAccuracy(num_classes, average="micro")}
@@ -75,10 +74,8 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Take up the sums of an epoch that was broken off."""
-        if self.restored_sums is not None:
-            self.train_sums.copy_(self.restored_sums)
-            self.restored_sums = None
+        """Bring the sums, of an epoch that was broken off perhaps, to the device."""
+        self.train_sums = self.train_sums.to(self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make dropout a function of (seed, batch, rank)."""
@@ -174,11 +171,11 @@ class Classifier(pl.LightningModule):
         checkpoint["train_sums"] = sums.reshape(-1, 4)  # (ranks, 4)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep this rank's sums until training starts; on another number of ranks, all of them go to the first."""
+        """Take up this rank's sums; on another number of ranks, all of them go to the first."""
         sums = checkpoint.get("train_sums")
         if sums is None:
             return
         if len(sums) == self.trainer.world_size:
-            self.restored_sums = sums[self.global_rank]
+            self.train_sums = sums[self.global_rank]
         else:
-            self.restored_sums = sums.sum(0) if self.global_rank == 0 else torch.zeros(4)
+            self.train_sums = sums.sum(0) if self.global_rank == 0 else torch.zeros(4)

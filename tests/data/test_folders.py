@@ -62,6 +62,14 @@ def test_a_tree_is_decoded_once_and_again_when_it_changes(make_tree: MakeTree, m
     assert len(images_of(image_folder(root))[0].labels) == 5
 
 
+def test_hidden_and_other_files_are_left_alone(make_tree: MakeTree) -> None:
+    root = make_tree({"train": 2, "val": 1})
+    for name in (".hidden.png", "notes.txt"):
+        (root / "train" / "ant" / name).touch()
+    (root / "train" / ".hidden").mkdir()
+    assert len(images_of(image_folder(root))[0].labels) == 6
+
+
 def test_a_damaged_cache_is_made_again(make_tree: MakeTree) -> None:
     root = make_tree({"train": 2, "val": 1})
     first, _ = images_of(image_folder(root))

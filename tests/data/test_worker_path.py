@@ -60,6 +60,17 @@ def test_two_devices_see_together_what_one_device_sees(make_tree: MakeTree) -> N
             assert torch.equal(mine, torch.cat(theirs))
 
 
+def test_mixup_blends_each_image_with_the_one_before_as_the_plan_says(make_tree: MakeTree) -> None:
+    root = make_tree({"train": 4, "val": 2}, size=80)
+    module, plain = folder(root, mixup=0.4), list(folder(root).train_dataloader())
+    plan = TrainPlan(module.train_indices, module.share, module.seed, module.mixing, lambda: (0, 0))
+    for step, (images, targets) in enumerate(module.train_dataloader()):
+        mix, own = plan.mix(0, step), plain[step][0]
+        assert mix is not None
+        torch.testing.assert_close(images, own * mix.weight + own.roll(1, 0) * (1 - mix.weight))
+        torch.testing.assert_close(targets.sum(1), torch.ones(4))
+
+
 def test_evaluation_is_the_centre_crop_of_every_image_once(make_tree: MakeTree) -> None:
     root = make_tree({"train": 4, "val": 3}, size=90)
     transform = v2.Compose([v2.Resize(82), v2.CenterCrop(72), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])

@@ -196,3 +196,14 @@ def test_a_residual_block_without_its_convolutions_is_its_shortcut(shortcut: Sho
     if shortcut == "A":
         assert torch.equal(block.shortcut(x)[:, :16], x[:, :, ::2, ::2])
         assert not block.shortcut(x)[:, 16:].any()
+
+
+@pytest.mark.parametrize(("side", "stride"), [(8, 8), (12, 8), (16, 16), (31, 16), (32, 32), (224, 32)])
+def test_ghostnet_leaves_out_the_first_strides_that_a_small_image_has_no_pixels_for(side: int, stride: int) -> None:
+    whole, network = ghostnet(width=0.5), ghostnet(width=0.5, image_size=side)
+    network.load_state_dict(whole.state_dict())  # the weights fit whatever the image
+    maps = network.eval().feature_maps(torch.randn(1, 3, side, side))
+    assert max(maps) == stride
+    assert {key: value.shape[1] for key, value in maps.items()} == network.feature_channels
+    assert maps[stride].shape[-1] == -(-side // stride)
+    assert network.conv_stem.stride == ((1, 1) if stride < 32 else (2, 2))

@@ -1,0 +1,220 @@
+"""Whatever is wrong with a command is answered in one line that names the key or the file, and a non-zero exit."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.commands import TINY, command, finish, in_directory
+
+# What is typed, and what the line must say: the key as it was typed, and what is allowed.
+KEYS = [
+    (["model=ghostnt"], "model=ghostnt: not found; there are ghost_resnet20"),
+    (["datamodule=mnist"], "datamodule=mnist: not found; there are cifar10"),
+    (["scheduler=cosin"], "scheduler=cosin: not found; there are constant"),
+    (["optimizer=lion"], "optimizer=lion: not found; there are adamw"),
+    (["task=train"], "task=train: not found; there are fit"),
+    (["experiment=none_such"], "experiment=none_such: not found"),
+    (["model.rato=2"], "model.rato=2: model has no rato; there is network, ratio, dw_size"),
+    (["modle=ghostnet"], "modle=ghostnet"),
+    (["optimizer.learning_rate=1"], "optimizer has no learning_rate; there is lr, momentum"),
+    (["trainer.epochs=3"], "trainer has no epochs"),
+    (["model=vgg16", "model.ratio=2"], "model.ratio=2: model has no ratio; there is num_classes"),
+    (["model=mobilenet_v2", "model.width=0.5"], "model.width=0.5: model has no width; there is name"),
+    (["model=resnet20", "model.dw_size=3"], "model.dw_size=3: model has no dw_size"),
+    (["model.ratio=[1"], "model.ratio=[1"),
+    (["seed"], "seed"),
+]
+VALUES = [
+    (["model.ratio=0"], "model.ratio=0: a whole number >= 1 is needed"),
+    (["model.ratio=2.5"], "model.ratio=2.5: a whole number >= 1 is needed"),
+    (["model.ratio=two"], "model.ratio=two: a whole number >= 1 is needed"),
+    (["model.dw_size=4"], "model.dw_size=4: an odd whole number >= 1 is needed"),
+    (["model=ghostnet", "model.width=0"], "model.width=0: a number > 0 is needed"),
+    (["model=ghostnet", "model.width=-1"], "model.width=-1: a number > 0 is needed"),
+    (["model=ghostnet", "model.se_ratio=-1"], "model.se_ratio=-1"),
+    (["model=ghostnet", "model.dropout=1.5"], "model.dropout=1.5"),
+    (["model.keep=[no_such_layer]"], "model.keep=no_such_layer: none of the"),
+    (["model.form=fancy"], "model.form=fancy: one of"),
+    (["model.network.shortcut=C"], "model.network.shortcut=C: one of A, B"),
+    (["model=vgg16"], "32 x 32 is the smallest image that works; found 8 x 8"),
+    (["model._target_=ghostexp.models.nothing"], "model: "),
+    (["optimizer.lr=0"], "optimizer.lr=0: a number > 0 is needed"),
+    (["optimizer.lr=-1"], "optimizer.lr=-1: a number > 0 is needed"),
+    (["optimizer.momentum=1"], "optimizer.momentum=1: a number in [0, 1) is needed"),
+    (["optimizer.weight_decay=-1"], "optimizer.weight_decay=-1"),
+    (["scheduler.warmup=20"], "scheduler.warmup=20: epochs, at least 0 and fewer than trainer.max_epochs=15"),
+    (["scheduler.interval=hour"], "scheduler.interval=hour: step or epoch"),
+    (["scheduler.rise=2"], "scheduler.rise=2"),
+    (["scheduler=multistep", "scheduler.milestones=[9,3]"], "scheduler.milestones=[9, 3]: rising epochs"),
+    (["loss.label_smoothing=1.5"], "loss.label_smoothing=1.5"),
+    (["seed=-1"], "seed=-1: a whole number >= 0 is needed"),
+    (["seed=one"], "seed=one: a whole number >= 0 is needed"),
+    (["threads=0"], "threads=0: a number >= 1"),
+    (["callbacks.ema=1.5"], "callbacks.ema=1.5"),
+    (["callbacks.patience=0"], "callbacks.patience=0"),
+    (["callbacks.save_steps=-5"], "callbacks.save_steps=-5"),
+    (["trainer.max_epochs=0"], "trainer.max_epochs=0: a whole number >= 1 is needed"),
+    (["trainer.max_epochs=null"], "trainer.max_epochs=None: a whole number >= 1 is needed"),
+    (["trainer.precision=12"], "trainer: "),
+    (["trainer.devices=0"], "trainer.devices=0: a number >= 1, auto, or a list"),
+    (["trainer.devices=some"], "trainer.devices=some: a number >= 1, auto, or a list"),
+    (["+trainer.no_such_argument=1"], "trainer: cannot be built"),
+    (["datamodule.batch_size=63", "trainer.accumulate_grad_batches=2"], "datamodule.batch_size=63: not divisible by 1"),
+    (["datamodule.batch_size=5000"], "datamodule.batch_size=5000: the training set has 1437 images"),
+    (["datamodule.split=train"], "datamodule.split=train"),
+    (["datamodule.train_fraction=0"], "datamodule.train_fraction=0"),
+    (["datamodule.num_classes=9"], "datamodule.num_classes=9"),
+    (["datamodule.mixup=-1"], "datamodule.mixup=-1"),
+    (["task=test"], "task=test: needs run=DIR"),
+    (["run=no/such/run", "task=test"], "no/such/run: not a run's directory"),
+    (["resume=no/such/run"], "no/such/run: not a run's directory"),
+    (["datamodule=image_folder", "datamodule.root=no/such/folder"], "no/such/folder"),
+]
+GPU = [
+    (["trainer.accelerator=gpu"], "trainer.accelerator=gpu: no GPU is there"),
+    (["trainer.sync_batchnorm=true"], "trainer.sync_batchnorm=true: torch synchronises BatchNorm on GPUs only"),
+]
+
+
+def expect_one_line(err: str, wanted: str) -> None:
+    """Check what a failed command wrote to standard error."""
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert wanted in lines[0]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), KEYS + VALUES, ids=lambda value: str(value)[:40])
+def test_a_wrong_key_or_value_is_one_line(
+    arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command("callbacks.progress=false", *arguments) != 0
+    expect_one_line(capsys.readouterr().err, wanted)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(("arguments", "wanted"), GPU, ids=lambda value: str(value)[:40])
+def test_gpus_that_are_not_there_are_one_line(
+    arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*arguments) != 0
+    expect_one_line(capsys.readouterr().err, wanted)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is done; tests damage copies of it."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    assert command(*TINY, in_directory(run)) == 0
+    return run
+
+
+def truncate(run: Path) -> None:
+    """Cut the last checkpoint in half."""
+    path = run / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:10_000])
+
+
+def exchange(run: Path) -> None:
+    """Put the checkpoint of another network in place."""
+    path = run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    state = checkpoint["state_dict"]
+    state["network.fc.weight"] = torch.zeros(7, 64)
+    state["network.extra.weight"] = state.pop("network.conv1.weight")
+    torch.save(checkpoint, path)
+
+
+def remove_checkpoints(run: Path) -> None:
+    """Leave a run without weights."""
+    (run / "checkpoints" / "last.ckpt").unlink()
+
+
+def spoil_config(run: Path) -> None:
+    """Leave a configuration that is no YAML."""
+    (run / "config.yaml").write_text("model: [")
+
+
+@pytest.mark.parametrize(
+    ("damage", "arguments", "wanted"),
+    [
+        (truncate, ["resume={run}"], "last.ckpt: not a whole checkpoint"),
+        (truncate, ["task=test", "run={run}"], "last.ckpt: not a whole checkpoint"),
+        (remove_checkpoints, ["task=test", "run={run}"], "last.ckpt: no such checkpoint"),
+        (exchange, ["task=test", "run={run}"], "1 missing (network.conv1.weight); 1 unexpected (network.extra.weight)"),
+        (exchange, ["resume={run}"], "network.fc.weight (7, 64) instead of (10, 64)"),
+        (spoil_config, ["resume={run}"], "config.yaml: not valid YAML"),
+        (None, ["resume={run}", "trainer.max_epochs=30"], "trainer.max_epochs: 2 -> 30"),
+        (None, ["resume={run}", "seed=5"], "seed: 0 -> 5"),
+        (None, ["resume={run}", "model.shortcut=B"], "brings its own model; leave it out"),
+        (None, ["task=test", "run={run}", "model=resnet56"], "model=resnet56: run= brings its own model"),
+        (None, ["task=test", "resume={run}"], "continues task=fit"),
+        (None, ["task=test", "run={run}", "task.checkpoint=first"], "task.checkpoint=first: best or last"),
+    ],
+)
+def test_a_damaged_or_different_run_is_one_line(
+    damage: Callable[[Path], None] | None,
+    arguments: list[str],
+    wanted: str,
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "result.json").unlink()
+    if damage is not None:
+        damage(run)
+    assert command(*(argument.format(run=run) for argument in arguments)) != 0
+    expect_one_line(capsys.readouterr().err, wanted)
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    assert command(*TINY, in_directory(tmp_path / "file" / "run")) != 0
+    expect_one_line(capsys.readouterr().err, "file")
+
+
+def test_a_corrupt_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"{number}.png")
+    (tmp_path / "images" / "train" / "dog" / "2.png").write_bytes(b"no image")
+    arguments = ["model=resnet20", "datamodule=image_folder", f"datamodule.root={tmp_path / 'images'}"]
+    arguments += ["datamodule.num_classes=2", "datamodule.image_size=32", "datamodule.batch_size=4"]
+    assert command(*arguments) != 0
+    expect_one_line(capsys.readouterr().err, "train/dog/2.png")
+
+
+def test_a_mistake_leaves_no_directory_behind(tmp_path: Path) -> None:
+    assert command("seed=-1") != 0
+    assert not list((tmp_path / "outputs").rglob("*.yaml"))
+
+
+def test_a_traceback_is_shown_with_debug_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("debug=default", "model.ratio=0") != 0
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["model=ghostnt"], "model=ghostnt: not found"),
+        (["model.ratio=2.5"], "model.ratio=2.5: a whole number >= 1 is needed"),
+        (["resume=no/such/run"], "no/such/run: not a run's directory"),
+        (["trainer.devices=2", "datamodule.batch_size=63"], "datamodule.batch_size=63: not divisible by 2 devices"),
+        (["-m", "model.ratio=0", "callbacks.progress=false"], "model.ratio=0"),
+    ],
+)
+def test_a_process_of_its_own_answers_in_one_line_too(arguments: list[str], wanted: str) -> None:
+    code, _, err = finish(*arguments)
+    assert code == 1
+    expect_one_line(err, wanted)

@@ -1,0 +1,86 @@
+"""Several processes: the same training as one, one directory, nothing left behind."""
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ghostexp.models.resnet import ResNet, resnet20
+from tests.commands import TINY, command, finish, in_directory, start
+
+# Fifty steps, the log of each; BatchNorm is frozen because torch synchronises it on GPUs only.
+FIFTY = ("model=resnet20", "model._target_=tests.test_devices.frozen_resnet20", "threads=1", "optimizer.lr=0.005")
+FIFTY += ("trainer.max_epochs=5", "trainer.limit_train_batches=10", "callbacks.progress=false")
+
+
+def frozen_resnet20(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
+    """ResNet-20 whose BatchNorm stays in evaluation mode."""
+    network = resnet20(num_classes, in_chans, "B" if shortcut == "B" else "A")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train(False)
+            module.train = lambda mode=True, module=module: module
+    return network
+
+
+def losses(run: Path) -> list[float]:
+    """The mean training loss after every epoch."""
+    with (run / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def processes_of(run: Path) -> str:
+    """What still runs in this run's name."""
+    return subprocess.run(["pgrep", "-f", str(run)], capture_output=True, text=True).stdout
+
+
+def test_two_devices_train_as_one_does(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert command(*FIFTY, in_directory(one)) == 0
+    code, out, err = finish(*FIFTY, "trainer.devices=2", in_directory(two))
+    assert code == 0, err
+    assert out.count("test accuracy") == 1
+    ours, theirs = torch.tensor(losses(one)), torch.tensor(losses(two))
+    assert len(ours) == 5
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-4), (ours, theirs)
+    weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-3) for name in weights[0])
+    assert len(list(tmp_path.rglob("result.json"))) == 2
+    assert processes_of(two) == ""
+
+
+def test_a_killed_parent_leaves_no_rank_behind_and_a_stopped_one_can_be_continued(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = (*TINY, "trainer.devices=2", "trainer.max_epochs=100", in_directory(run))
+    process = start(*arguments)
+    wait_for(run / "metrics.csv")
+    os.kill(process.pid, signal.SIGKILL)  # the parent alone: not its group
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while processes_of(run) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_of(run) == ""
+
+    process = start(f"resume={run}")
+    before = len(losses(run))
+    deadline = time.monotonic() + 120
+    while len(losses(run)) <= before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert f"to continue: python -m ghostexp resume={run}" in err
+    assert processes_of(run) == ""
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    """Wait until a file is there."""
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert path.exists()

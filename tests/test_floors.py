@@ -1,0 +1,54 @@
+"""Each floor of the package imports only what lies below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "ghostexp"
+FLOORS = {  # what each may import of the package, itself apart
+    "models": set(),
+    "runs": set(),
+    "analysis": {"models"},
+    "data": set(),
+    "training": {"runs", "models", "analysis"},
+    "tasks": {"training", "data", "analysis", "runs", "models"},
+    "runner": {"runs"},
+}
+HYDRA = {"tasks", "runner", "__main__"}
+WITHOUT_TORCH = {"runs", "runner", "__main__"}  # at import: reports and --help open at once
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """The absolute names a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_floor_knows_only_those_below_it(floor: str) -> None:
+    for path in (PACKAGE / floor).rglob("*.py"):
+        known = {name.split(".")[1] for name in imports(path) if name.startswith("ghostexp.")}
+        assert known <= FLOORS[floor] | {floor}, path
+
+
+def test_hydras_objects_stop_at_the_tasks() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        floor = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if floor not in HYDRA:
+            assert not {name for name in imports(path) if name.split(".")[0] in ("hydra", "omegaconf")}, path
+
+
+def test_what_opens_at_once_does_not_import_torch() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        floor = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if floor in WITHOUT_TORCH:
+            heavy = {name.split(".")[0] for name in imports(path, top_level_only=True)}
+            assert not heavy & {"torch", "torchvision", "lightning", "torchmetrics", "wandb"}, path
+
+
+def test_one_place_instantiates() -> None:
+    users = [path.name for path in PACKAGE.rglob("*.py") if "hydra.utils" in imports(path)]
+    assert users == ["build.py"]
