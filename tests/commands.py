@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from ghostexp.__main__ import main
@@ -38,3 +39,11 @@ def finish(*arguments: str, timeout: float = 300, **environment: str) -> tuple[i
 def in_directory(path: Path) -> str:
     """The override that puts a run into a directory."""
     return f"hydra.run.dir={path}"
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    """Wait until a file is there."""
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert path.exists()

@@ -69,6 +69,11 @@ VALUES = [
     (["datamodule.train_fraction=0"], "datamodule.train_fraction=0"),
     (["datamodule.num_classes=9"], "datamodule.num_classes=9"),
     (["datamodule.mixup=-1"], "datamodule.mixup=-1"),
+    (["datamodule.split=val", "trainer.limit_val_batches=0"], "datamodule.split=val: needs validation"),
+    (["callbacks.patience=2", "trainer.check_val_every_n_epoch=30"], "callbacks.patience: needs validation"),
+    (["trainer.limit_test_batches=0"], "trainer.limit_test_batches=0"),
+    (["optimizer.momentum=0"], "optimizer.nesterov=true: needs optimizer.momentum > 0"),
+    (["trainer.num_nodes=2"], "every machine needs NODE_RANK, MASTER_ADDR, MASTER_PORT, hydra.run.dir=DIR"),
     (["task=test"], "task=test: needs run=DIR"),
     (["run=no/such/run", "task=test"], "no/such/run: not a run's directory"),
     (["resume=no/such/run"], "no/such/run: not a run's directory"),
@@ -76,6 +81,7 @@ VALUES = [
 ]
 GPU = [
     (["trainer.accelerator=gpu"], "trainer.accelerator=gpu: no GPU is there"),
+    (["trainer.devices=[0,1]"], "trainer.devices=[0, 1]: a list names GPUs, and none is there"),
     (["trainer.sync_batchnorm=true"], "trainer.sync_batchnorm=true: torch synchronises BatchNorm on GPUs only"),
 ]
 
@@ -150,10 +156,17 @@ def spoil_config(run: Path) -> None:
         (exchange, ["resume={run}"], "network.fc.weight (7, 64) instead of (10, 64)"),
         (spoil_config, ["resume={run}"], "config.yaml: not valid YAML"),
         (None, ["resume={run}", "trainer.max_epochs=30"], "trainer.max_epochs: 2 -> 30"),
-        (None, ["resume={run}", "seed=5"], "seed: 0 -> 5"),
-        (None, ["resume={run}", "model.shortcut=B"], "brings its own model; leave it out"),
+        (None, ["resume={run}", "seed=5"], "seed=5: resume= brings its own seed; leave it out"),
+        (None, ["resume={run}", "model.shortcut=B"], "model.shortcut=B: resume= brings its own model; leave it out"),
+        (None, ["resume={run}", "datamodule.mixup=1"], "datamodule.mixup: 0.0 -> 1"),
+        (None, ["resume={run}", "hydra.run.dir={run}-other"], "continues where that run is"),
+        (None, ["-m", "resume={run}"], "takes one run, and no -m"),
+        (None, ["run={run}"], "goes with another task, as task=test; to continue, use resume="),
+        (None, ["run={run}", "task=test", "data_dir=elsewhere"], "data_dir=elsewhere: run= brings its own data_dir"),
+        (None, ["run={run}", "task=test", "datamodule.shift=1"], "datamodule has no shift; there is num_images"),
+        (None, ["run={run}", "resume={run}"], "run= and resume=: one of them"),
         (None, ["task=test", "run={run}", "model=resnet56"], "model=resnet56: run= brings its own model"),
-        (None, ["task=test", "resume={run}"], "continues task=fit"),
+        (None, ["task=test", "resume={run}"], "goes with task=fit"),
         (None, ["task=test", "run={run}", "task.checkpoint=first"], "task.checkpoint=first: best or last"),
     ],
 )
@@ -194,9 +207,35 @@ def test_a_corrupt_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     expect_one_line(capsys.readouterr().err, "train/dog/2.png")
 
 
-def test_a_mistake_leaves_no_directory_behind(tmp_path: Path) -> None:
+def test_a_mistake_leaves_no_directory_behind_and_removes_none(tmp_path: Path) -> None:
     assert command("seed=-1") != 0
     assert not list((tmp_path / "outputs").rglob("*.yaml"))
+    (tmp_path / "mine").mkdir()
+    assert command(f"resume={tmp_path / 'mine'}") != 0
+    assert command("resume=not/there") != 0
+    assert (tmp_path / "mine").is_dir()
+    assert not Path("not").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "wanted"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "none"}, [], "torchrun: not needed"),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "4"}, ["trainer.devices=2"], "srun started 4 tasks, not 2"),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, ["-m", "seed=0,1"], "-m under srun"),
+    ],
+)
+def test_processes_that_somebody_else_started_have_to_fit(
+    variables: dict[str, str],
+    arguments: list[str],
+    wanted: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert command(*arguments) != 0
+    assert wanted in capsys.readouterr().err.splitlines()[0]
 
 
 def test_a_traceback_is_shown_with_debug_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ghostexp.models.resnet import ResNet, resnet20
-from tests.commands import TINY, command, finish, in_directory, start
+from tests.commands import TINY, command, finish, in_directory, start, wait_for
 
 # Fifty steps, the log of each; BatchNorm is frozen because torch synchronises it on GPUs only.
 FIFTY = ("model=resnet20", "model._target_=tests.test_devices.frozen_resnet20", "threads=1", "optimizer.lr=0.005")
@@ -76,11 +76,3 @@ def test_a_killed_parent_leaves_no_rank_behind_and_a_stopped_one_can_be_continue
     assert process.returncode == 128 + signal.SIGTERM, err
     assert f"to continue: python -m ghostexp resume={run}" in err
     assert processes_of(run) == ""
-
-
-def wait_for(path: Path, seconds: float = 120) -> None:
-    """Wait until a file is there."""
-    deadline = time.monotonic() + seconds
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert path.exists()

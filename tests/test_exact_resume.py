@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ghostexp.runs.table import last_step
 from tests.commands import finish, in_directory, start
 
 EPOCHS = 6
@@ -44,26 +45,36 @@ def _feed(state: "hashlib._Hash", value: object) -> None:
         state.update(repr(value).encode())
 
 
+def lines_of(path: Path) -> int:
+    """How much a run has logged so far."""
+    return path.read_text().count("\n") if path.exists() else 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_killed_at_random_moments_ends_as_the_unbroken_one(case: str, tmp_path: Path) -> None:
-    """`pytest -m slow tests/test_exact_resume.py`: ten kills for the first case, three for the others."""
+    """`pytest -m slow -s tests/test_exact_resume.py`: ten kills for the first case, three for the others.
+
+    A kill comes after a random line of metrics.csv, which has one for every third step, and a random tenth of a second.
+    """
     arguments = ("threads=1", f"trainer.max_epochs={EPOCHS}", "trainer.log_every_n_steps=3", *CASES[case])
     whole = tmp_path / "whole"
-    began = time.monotonic()
     code, _, err = finish(*arguments, in_directory(whole))
-    duration = time.monotonic() - began
     assert code == 0, err
+    total = lines_of(whole / "metrics.csv")
     chance = random.Random(case)
     for number in range(10 if case == "ema_mixup" else 3):
         broken = tmp_path / f"broken-{number}"
-        moment = chance.uniform(0.5, 1.0) * duration
+        line, delay = chance.randrange(total), chance.uniform(0, 0.1)
         process = start(*arguments, in_directory(broken))
-        time.sleep(moment)
+        while lines_of(broken / "metrics.csv") < line or not (broken / "config.yaml").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(delay)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        at = (broken / "metrics.csv").read_text().count("\n") if (broken / "metrics.csv").exists() else 0
+        step = last_step(broken / "metrics.csv")
         code, _, err = finish(f"resume={broken}")
         assert code == 0, err
-        print(f"{case} {number}: killed after {moment:.1f} of {duration:.1f} s, {at} lines of metrics.csv")
-        assert digests(broken) == digests(whole), f"killed after {moment:.2f} s"
+        print(f"{case} {number}: killed {1000 * delay:.0f} ms after line {line} of {total}, step {step}")
+        assert digests(broken) == digests(whole), f"killed after line {line}"

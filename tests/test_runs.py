@@ -45,6 +45,7 @@ def test_the_fingerprint_does_not_change_with_places_devices_loggers_and_names(c
         ({"datamodule": CONFIG["datamodule"] | {"batch_size": 32}}, "datamodule.batch_size: 64 -> 32"),
         ({"trainer": CONFIG["trainer"] | {"precision": "bf16-mixed"}}, "trainer.precision: 32-true -> bf16-mixed"),
         ({"trainer": CONFIG["trainer"] | {"max_epochs": 30}}, "trainer.max_epochs: 15 -> 30"),
+        ({"trainer": CONFIG["trainer"] | {"overfit_batches": 2}}, "trainer.overfit_batches: None -> 2"),
     ],
 )
 def test_the_fingerprint_changes_with_what_decides_the_result(change: dict, difference: str) -> None:

@@ -1,7 +1,9 @@
 """Training through the command line: results, stops, resumes."""
 
 import errno
+import fcntl
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -9,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.optim import SGD
 
-from ghostexp.training import checkpoints
+from ghostexp.training import checkpoints, schedules
 from ghostexp.training.classifier import Classifier
-from tests.commands import TINY, command, in_directory
+from tests.commands import TINY, command, in_directory, start, wait_for
 from tests.test_exact_resume import digests
 
 
@@ -77,6 +81,71 @@ def test_a_signal_saves_and_the_resumed_run_ends_as_the_unbroken_one(
     assert command(f"resume={tmp_path / 'stopped'}") == 0
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
     assert result_of(tmp_path / "stopped")["metrics"] == result_of(tmp_path / "whole")["metrics"]
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_only_tested_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, "callbacks.ema=0.9", in_directory(run)) == 0
+    whole, weights = result_of(run), digests(run)
+    (run / "result.json").unlink()
+    assert command(f"resume={run}") == 0
+    again = result_of(run)
+    assert again["metrics"] == whole["metrics"]
+    assert (again["epochs"], again["steps"], again["img_s"]) == (whole["epochs"], whole["steps"], whole["img_s"])
+    assert digests(run) == weights
+
+
+def test_the_mean_of_the_weights_follows_a_short_training(tmp_path: Path) -> None:
+    short = ("threads=1", "callbacks.progress=false", "trainer.max_epochs=6", "callbacks.ema=0.999")
+    assert command(*short, in_directory(tmp_path / "run")) == 0
+    assert result_of(tmp_path / "run")["metrics"]["test"]["test/acc1"] > 90
+
+
+def test_the_loss_of_many_batches_is_right_in_bf16_too() -> None:
+    network = nn.Linear(4, 10)
+    nn.init.zeros_(network.weight)
+    nn.init.zeros_(network.bias)
+    classifier = Classifier(network, lambda network: SGD(network.parameters()), schedules.constant, num_classes=10)
+    classifier.to(torch.bfloat16)
+    classifier.on_test_epoch_start()
+    for number in range(1000):
+        classifier.test_step((torch.zeros(64, 4, dtype=torch.bfloat16), torch.zeros(64, dtype=torch.long)), number)
+    loss, images = classifier.eval_sums.tolist()
+    assert images == 64_000
+    assert loss / images == pytest.approx(math.log(10), rel=1e-3)
+
+
+def test_a_run_can_be_looked_at_with_other_trainers_and_data_places(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, in_directory(run)) == 0
+    before = result_of(run)["metrics"]["test"]
+    assert command("task=test", f"run={run}", "datamodule.batch_size=8", "trainer.limit_test_batches=1.0") == 0
+    assert result_of(run / "test")["metrics"]["test"]["test/acc1"] == before["test/acc1"]
+    assert command("task=test", f"run={run}", "datamodule.num_images=32", "logger=none") == 0
+
+
+def test_debug_runs_to_the_end_on_the_default_data(tmp_path: Path) -> None:
+    assert command("debug=default", in_directory(tmp_path / "run")) == 0
+    assert result_of(tmp_path / "run")["steps"] == 8
+
+
+def test_two_processes_do_not_share_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with (run / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert command(*TINY, in_directory(run)) == 1
+    assert "another process is running here" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_sweep_and_not_only_its_job(tmp_path: Path) -> None:
+    process = start("-m", *TINY, "trainer.max_epochs=200", "seed=0,1", "name=sweep")
+    wait_for(tmp_path / "outputs" / "sweep" / "seed-0" / "metrics.csv")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "to continue" in err
+    assert not (tmp_path / "outputs" / "sweep" / "seed-1").exists()
 
 
 def test_ctrl_c_saves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,20 +47,22 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [{item.nested_key[0] or item.key: json.loads(item.value_json) for item in row.item} for row in found]
 
 
-def values(run: Path, kind: str) -> dict[str, Any]:
-    """The last `config` or `summary` value of every key."""
-    return {
-        item.key or item.nested_key[0]: json.loads(item.value_json)
-        for record in records(run)
-        if record.HasField(kind)
-        for item in getattr(record, kind).update
-    }
+def config_of(run: Path) -> dict[str, Any]:
+    """The configuration with which a run began."""
+    (began,) = (record.run for record in records(run) if record.HasField("run"))
+    return {item.key: json.loads(item.value_json) for item in began.config.update}
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """The last value of every key of the summary."""
+    found = (record.summary for record in records(run) if record.HasField("summary"))
+    return {item.key or item.nested_key[0]: json.loads(item.value_json) for row in found for item in row.update}
 
 
 def test_an_offline_run_holds_config_metrics_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert command(*TINY, "logger=wandb", "logger.wandb.tags=[a]", in_directory(run)) == 0
-    config, summary = values(run, "config"), values(run, "summary")
+    config, summary = config_of(run), summary_of(run)
     assert config["model"]["_target_"] == "ghostexp.models.resnet.resnet20"
     assert config["trainer"]["max_epochs"] == 2
     result = json.loads((run / "result.json").read_text())

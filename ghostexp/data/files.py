@@ -4,6 +4,7 @@ A worker is given whole batches as `Order`s, which carry all of their chance, an
 not depend on the number of workers.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -146,6 +147,12 @@ class EvalOrders(Sampler[Order]):
             yield Order(self.indices[start:stop].tolist())
 
 
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Let a worker outlive a signal to the whole group: the trainer, which got it too, saves first and then ends it."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 class FileLoader(Loader):
     """A DataLoader that fetches nothing before its first batch is asked for, and raises what a worker returned."""
 
@@ -163,6 +170,7 @@ class FileLoader(Loader):
             num_workers=data.num_workers,
             persistent_workers=data.num_workers > 0,
             pin_memory=data.pin_memory,
+            worker_init_fn=_leave_signals_to_the_trainer,
             generator=torch.Generator(),  # not the global one, which would then depend on when loaders start
         )
 

@@ -4,8 +4,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from ghostexp.runner.ranks import is_first
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences
 
@@ -18,14 +20,18 @@ def claim(run: RunDirectory, config: dict[str, Any], is_sweep: bool) -> bool:
 
     Raises ValueError: the directory holds another run, or cannot be written.
     """
-    if config["task"]["name"] == "fit" and run.config.is_file():
-        if config["resume"] is None:
-            _check_same(run, config, is_sweep)
-            config["resume"] = str(run.path)
-        if run.result.is_file():
+    is_fit = config["task"]["name"] == "fit"
+    if config["resume"] is not None and run.path.resolve() != Path(config["resume"]).resolve():
+        raise ValueError(f"resume={config['resume']}: continues where that run is; leave out hydra.run.dir={run.path}")
+    if is_fit and run.config.is_file() and config["resume"] is None and is_first():
+        _check_same(run, config, is_sweep)
+        config["resume"] = str(run.path)
+    if is_fit and run.result.is_file():
+        if is_first():
             print(f"{run.path}: finished already", file=sys.stderr)
-            return False
-    run.write_config(config)
+        return False
+    if is_first():
+        run.write_config(config)
     return True
 
 
@@ -44,6 +50,6 @@ def removed_unless_used(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except ValueError:
-        if {path.name for path in run.path.iterdir()} <= {".hydra"}:
+        if {path.name for path in run.path.iterdir()} == {".hydra"}:
             shutil.rmtree(run.path)
         raise

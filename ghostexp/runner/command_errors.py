@@ -1,7 +1,7 @@
 """What Hydra and OmegaConf say of a command line, as one line that names the key and what is allowed."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -36,24 +36,26 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
+def no_such_key(text: str, key: str, siblings: Iterable[object]) -> str:
+    """What to say of an override, as it was typed, whose key is not there."""
+    parent, _, leaf = key.rpartition(".")
+    names = ", ".join(str(name) for name in siblings if not str(name).startswith("_"))
+    return f"{text}: {parent or 'the configuration'} has no {leaf}" + (f"; there is {names}" if names else "")
+
+
 def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
     """Name the keys beside an unknown one, as they are without it."""
-    earlier = next((argument for argument in arguments if argument.startswith(("run=", "resume="))), None)
-    if earlier is not None and key.startswith("model."):
-        return f"{key}: {earlier} brings its own model; leave it out"
     parent = key.rpartition(".")[0]
     others = [argument for argument in arguments if "=" in argument and not _sets(argument, key)]
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = compose("config", [argument for argument in others if not argument.startswith("-")])
-        node = OmegaConf.select(composed, parent) if parent else composed
-        names = ", ".join(str(name) for name in node if not str(name).startswith("_"))
+        siblings = list(OmegaConf.select(composed, parent) if parent else composed)
     except Exception:  # the rest of the command is wrong too
-        names = ""
+        siblings = []
     given = next((argument for argument in arguments if _sets(argument, key)), key)
-    there_is = f"; there is {names}" if names else ""
-    return f"{given}: {parent or 'the configuration'} has no {key.rpartition('.')[2]}{there_is}"
+    return no_such_key(given, key, siblings)
 
 
 def _sets(argument: str, key: str) -> bool:

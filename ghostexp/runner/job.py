@@ -1,16 +1,21 @@
 """One task in one process: what it returns becomes result.json, what it raises failure.json.
 
-As a program, `python -m ghostexp.runner.job DIR`, it is one fresh process of the run in DIR: a job of a sweep, or one
-rank of several.
+As a program, `python -m ghostexp.runner.job DIR`, it is one fresh process of the run in DIR, a job of a sweep or one
+rank of several, and its configuration is the first line of its standard input, as JSON.
 """
 
+import fcntl
 import importlib
+import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,32 +31,56 @@ log = logging.getLogger(__name__)
 
 def execute(config: dict[str, Any], run: RunDirectory) -> int:
     """Run the task of a configuration; the exit code says how it ended."""
-    keep_log(run)
-    started = datetime.now().astimezone()
-    clock = time.perf_counter()
+    started, clock = datetime.now().astimezone(), time.perf_counter()
+    source = {"versions": versions(), "git": git_revision()}  # now: a commit may come while this runs
     try:
+        keep_log(run)
         _prepare(config)
         task = importlib.import_module(f"ghostexp.tasks.{config['task']['name']}")
         _silence_libraries()
-        outcome = task.run(config, run)
+        with _locked(run):
+            outcome = task.run(config, run)
     except Exception as error:
         return _fail(error, config, run)
     except BaseException as error:  # told to stop
-        signum = getattr(error, "signum", None)
-        if signum is None and not isinstance(error, KeyboardInterrupt):
-            raise
-        if rank() == 0:
-            print(f"{one_line(error)}; to continue: python -m ghostexp resume={run.path}", file=sys.stderr)
-        return 128 + (signum or 2)
+        return _stopped(error, run)
     if rank() == 0:
         run.write_result(
             {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
             | {"seed": config["seed"]}
             | outcome
             | {"started": started.isoformat(timespec="seconds"), "wall_s": round(time.perf_counter() - clock, 2)}
-            | {"versions": versions(), "git": git_revision()}
+            | source
         )
     return 0
+
+
+@contextmanager
+def _locked(run: RunDirectory) -> Iterator[None]:
+    """Keep a second process from running in this directory while this one, the first of its run, does.
+
+    Raises ValueError: there is one.
+    """
+    if rank() != 0:
+        yield
+        return
+    with (run.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{run.path}: another process is running here") from error
+        yield
+
+
+def _stopped(error: BaseException, run: RunDirectory) -> int:
+    """Say how to continue. Lightning turns an interrupt outside of training into SystemExit."""
+    signum = getattr(error, "signum", None)
+    if signum is None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        raise error
+    said = one_line(error) if signum is not None else "interrupted"
+    if rank() == 0:
+        print(f"{said}; to continue: python -m ghostexp resume={run.path}", file=sys.stderr)
+    return 128 + (signum or signal.SIGINT)
 
 
 def _prepare(config: dict[str, Any]) -> None:
@@ -100,6 +129,14 @@ def _silence_libraries() -> None:
         library.propagate = True
 
 
+def first_line() -> bytes:
+    """The first line of standard input, past Python's buffer, whose lock a waiting thread would hold at the end."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(0, 1 << 16)
+    return line
+
+
 def end_with_parent() -> None:
     """End this process when the one that started it is gone: its end of our standard input closes then."""
 
@@ -112,10 +149,10 @@ def end_with_parent() -> None:
 
 
 def main() -> int:
-    """Run the task of the directory that the command line names."""
+    """Run a task for the process that started this one."""
+    config = json.loads(first_line())
     end_with_parent()
-    run = RunDirectory(Path(sys.argv[1]))
-    return execute(run.read_config(), run)
+    return execute(config, RunDirectory(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -6,20 +6,36 @@ from typing import Any
 
 def rank() -> int:
     """This process's number among all of its run; 0 where there is only one."""
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ and (name == "RANK" or started_by_slurm()):
-            return int(os.environ[name])
-    return 0
+    return int(os.environ.get("SLURM_PROCID", "0") if started_by_slurm() else os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this process, a rank or the one that will start a machine's ranks, is the one that writes for the run."""
+    return rank() == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def started_by_slurm() -> bool:
     """Whether `srun` started this process as one of several tasks."""
-    return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
-def exist_already() -> bool:
-    """Whether somebody else started the ranks: `srun`, `torchrun`, or this project's launcher."""
-    return started_by_slurm() or "LOCAL_RANK" in os.environ
+def check_place(count: int, nodes: int, is_sweep: bool, is_named: bool) -> None:
+    """Raise ValueError where processes that somebody started, or machines, do not fit what a run needs."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ValueError("torchrun: not needed; start the command by itself and trainer.devices starts its processes")
+    if started_by_slurm():
+        tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+        if is_sweep:
+            raise ValueError("-m under srun: one task for each sweep, or one srun for each run")
+        if tasks != count * nodes:
+            raise ValueError(
+                f"trainer.devices={count}, trainer.num_nodes={nodes}: srun started {tasks} tasks, not {count * nodes}"
+            )
+    elif nodes > 1:
+        missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing or not is_named:
+            needed = ", ".join([*missing, *([] if is_named else ["hydra.run.dir=DIR on a shared disk"])])
+            raise ValueError(f"trainer.num_nodes={nodes}: every machine needs {needed}")
 
 
 def processes(trainer: dict[str, Any]) -> int:
@@ -40,8 +56,10 @@ def processes(trainer: dict[str, Any]) -> int:
     else:
         raise ValueError(f"trainer.devices={devices}: a number >= 1, auto, or a list such as [0,2] is needed")
     wants_gpu = accelerator in ("gpu", "cuda")
-    if wants_gpu or count > 1 or trainer.get("sync_batchnorm"):
+    if wants_gpu or isinstance(devices, list) or count > 1 or trainer.get("sync_batchnorm"):
         gpus = _gpus(accelerator)
+        if isinstance(devices, list) and gpus == 0:
+            raise ValueError(f"trainer.devices={devices}: a list names GPUs, and none is there; give a number")
         if wants_gpu and gpus == 0:
             raise ValueError(f"trainer.accelerator={accelerator}: no GPU is there; use auto or cpu")
         if gpus and highest > gpus:

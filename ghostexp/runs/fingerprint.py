@@ -5,28 +5,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-DECIDES = (
-    "seed",
-    "model",
-    "datamodule",
-    "optimizer",
-    "scheduler",
-    "loss",
-    "callbacks.ema",
-    "callbacks.patience",
-    "trainer.precision",
-    "trainer.max_epochs",
-    "trainer.max_steps",
-    "trainer.gradient_clip_val",
-    "trainer.gradient_clip_algorithm",
-    "trainer.accumulate_grad_batches",
-    "trainer.sync_batchnorm",
-    "trainer.check_val_every_n_epoch",
-    "trainer.limit_train_batches",
-    "trainer.limit_val_batches",
-    "trainer.limit_test_batches",
+DECIDES = ("seed", "model", "datamodule", "optimizer", "scheduler", "loss", "callbacks", "trainer")
+PLACES = frozenset(
+    {
+        *(f"datamodule.{key}" for key in ("root", "num_workers", "download")),
+        *(f"callbacks.{key}" for key in ("save_epochs", "save_steps", "save_minutes", "progress")),
+        *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps")),
+        *(f"trainer.{key}" for key in ("benchmark", "deterministic", "detect_anomaly", "profiler")),
+    }
 )
-PLACES = frozenset({"datamodule.root", "datamodule.num_workers", "datamodule.download", "datamodule.cache"})
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -39,10 +39,10 @@ def record_subdir(resume: str | None) -> str | None:
 
 
 def stamp() -> str:
-    """What tells apart the runs of one configuration: the SLURM job, equal on all its nodes, or the time."""
+    """What tells apart the runs of one configuration: the SLURM step, equal for all its tasks, or the time."""
     job = os.environ.get("SLURM_JOB_ID")
-    if job and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        return f"slurm-{job}"
+    if job and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return f"slurm-{job}-{os.environ.get('SLURM_STEP_ID', '0')}"
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
 
 

@@ -21,7 +21,7 @@ from ghostexp.training.loggers import LoggedRun
 from ghostexp.training.progress import Progress
 
 Config = dict[str, Any]
-USERS = (ValueError, OSError, MisconfigurationException)  # errors that say what is wrong with the configuration
+USER_ERRORS = (ValueError, OSError, MisconfigurationException)  # errors that say what is wrong with the configuration
 
 
 def build(node: Any, key: str, **arguments: Any) -> Any:
@@ -35,7 +35,7 @@ def build(node: Any, key: str, **arguments: Any) -> Any:
         return instantiate(node, _convert_="all", _partial_=True)(**arguments)
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, USERS):
+        if isinstance(cause, USER_ERRORS):
             raise _with_whole_key(cause, key, error) from error
         raise ValueError(f"{key}: cannot be built ({_one_line(cause or error)})") from error
     except TypeError as error:
@@ -45,9 +45,9 @@ def build(node: Any, key: str, **arguments: Any) -> Any:
 def _with_whole_key(cause: Exception, key: str, error: InstantiationException) -> Exception:
     """An error of a nested node with that node's own path: it says `model.shortcut` of `model.network.shortcut`."""
     nested = re.search(r"full_key: (\S+)", str(error))
-    if nested is None or nested[1] == key or not str(cause).startswith(f"{key}."):
+    if nested is None or not str(cause).startswith(f"{key}."):
         return cause
-    return type(cause)(str(cause).replace(key, nested[1], 1))
+    return type(cause)(str(cause).replace(key, f"{key}.{nested[1]}", 1))
 
 
 def _one_line(error: BaseException) -> str:
@@ -70,6 +70,8 @@ def network_of(config: Config) -> tuple[nn.Module, Cost]:
     cost = count(network, (data["in_chans"], data["image_size"], data["image_size"]))
     if config["channels_last"]:
         network = network.to(memory_format=torch.channels_last)
+    if config["compile"]:
+        network.compile()  # in place, so that the names in the state dict stay
     return network, cost
 
 
@@ -95,7 +97,8 @@ def loggers_of(
 ) -> list[Logger]:
     """The loggers of a run; after a resume they go on from a step."""
     task = config["task"]["name"]
-    logged = LoggedRun(run.path, run_identity(run.path, config), run_title(run.path), task, resumed_step, logged_step)
+    identity, title = run_identity(run.path, config), run_title(run.path)
+    logged = LoggedRun(run.path, identity, title, task, config, resumed_step, logged_step)
     return [build(node, f"logger.{name}", run=logged) for name, node in config["logger"].items()]
 
 
@@ -118,6 +121,6 @@ def trainer_of(config: Config, callbacks: list[Callback], loggers: list[Logger],
             enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
             enable_model_summary=False,
         )
-    except USERS as error:
+    except USER_ERRORS as error:
         message = str(error)
         raise ValueError(message if message.startswith("trainer") else f"trainer: {message}") from error

@@ -48,7 +48,7 @@ def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> Non
         ("training", f"{result['epochs']} epochs, {result['train_s']:.1f} s, {_rate(result['img_s'])}"),
         ("everything is in", str(run.path)),
     ]
-    _print(rows + [("to sync", hint) for hint in hints])
+    _print(rows + [("W&B", hint) for hint in hints])
 
 
 def show_test(result: dict[str, Any], run: RunDirectory) -> None:

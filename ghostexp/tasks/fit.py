@@ -4,7 +4,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.table import last_step
@@ -12,11 +11,11 @@ from ghostexp.tasks import build
 from ghostexp.tasks.closing import baselines_of, figures_of, place_of, show_fit
 from ghostexp.training.checkpoints import Checkpoints, check_match, load_weights, read
 from ghostexp.training.classifier import Classifier
-from ghostexp.training.loggers import WandB
+from ghostexp.training.loggers import finish
 from ghostexp.training.throughput import Throughput
 
 
-def run(config: build.Config, run: RunDirectory) -> dict[str, Any]:
+def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     """Fit, with `resume` from `checkpoints/last.ckpt` on; returns what result.json says of it.
 
     With `datamodule.split=test` the test figure is the last epoch's: choosing the best by it would be peeking.
@@ -25,36 +24,33 @@ def run(config: build.Config, run: RunDirectory) -> dict[str, Any]:
     datamodule = build.datamodule_of(config)
     network, cost = build.network_of(config)
     classifier = build.classifier_of(config, network)
-    resumed = read(run.last) if config["resume"] and run.last.exists() else None
+    resumed = read(directory.last) if config["resume"] and directory.last.exists() else None
     if resumed is not None:
-        check_match(classifier.state_dict(), resumed["state_dict"], run.last)
+        check_match(classifier.state_dict(), resumed["state_dict"], directory.last)
     loggers = build.loggers_of(
         config,
-        run,
+        directory,
         resumed_step=resumed["global_step"] if resumed else None,
-        logged_step=last_step(run.metrics) if resumed else None,
+        logged_step=last_step(directory.metrics) if resumed else None,
     )
-    callbacks = build.callbacks_of(config, run)
-    trainer = build.trainer_of(config, callbacks, loggers, run)
-    if config["compile"]:
-        network.compile()
+    callbacks = build.callbacks_of(config, directory)
+    trainer = build.trainer_of(config, callbacks, loggers, directory)
 
     result: dict[str, Any] = {"params": cost.params, "macs": cost.macs}
     try:
-        trainer.fit(classifier, datamodule=datamodule, ckpt_path=run.last if resumed else None)
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=directory.last if resumed else None)
         result |= _outcome(trainer, classifier, callbacks)
         result["tested"] = "best" if config["datamodule"]["split"] == "val" else "last"
-        if result["tested"] == "best":
-            load_weights(classifier, run.best)
+        load_weights(classifier, directory.best if result["tested"] == "best" else directory.last)
         trainer.test(classifier, datamodule=datamodule, verbose=False)
         result["metrics"]["test"] = figures_of(classifier, "test/")
         result |= {"baselines": baselines_of(datamodule)} | place_of(trainer)
     except BaseException:
-        finish(loggers, config, result, exit_code=1)
+        finish(loggers, result, exit_code=1)
         raise
-    hints = finish(loggers, config, result, exit_code=0)
+    hints = finish(loggers, result, exit_code=0)
     if trainer.is_global_zero:
-        show_fit(result, run, hints)
+        show_fit(result, directory, hints)
     return result
 
 
@@ -70,11 +66,3 @@ def _outcome(trainer: pl.Trainer, classifier: Classifier, callbacks: list[Callba
         "train_s": round(throughput.seconds, 2),
         "img_s": throughput.median,
     }
-
-
-def finish(loggers: list[Logger], config: build.Config, result: dict[str, Any], exit_code: int) -> list[str]:
-    """End the W&B run, failed ones as failed; returns what a person has to do still."""
-    summary = {key: value for key, value in result.items() if isinstance(value, int | float)}
-    summary |= result.get("metrics", {}).get("test", {})
-    hints = [logger.finish(config, summary, exit_code) for logger in loggers if isinstance(logger, WandB)]
-    return [hint for hint in hints if hint]

@@ -9,7 +9,7 @@ from ghostexp.tasks.closing import figures_of, place_of, show_test
 from ghostexp.training.checkpoints import load_weights
 
 
-def run(config: build.Config, run: RunDirectory) -> dict[str, Any]:
+def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     """Test `best.ckpt` or `last.ckpt` of `run=DIR`; without a choice, the one that the run itself tested.
 
     Raises ValueError: no `run=DIR`, no such checkpoint, or one of another network.
@@ -24,7 +24,7 @@ def run(config: build.Config, run: RunDirectory) -> dict[str, Any]:
     network, cost = build.network_of(config)
     classifier = build.classifier_of(config, network)
     load_weights(classifier, earlier.best if chosen == "best" else earlier.last)
-    trainer = build.trainer_of(config, [], build.loggers_of(config, run), run)
+    trainer = build.trainer_of(config, [], [], directory)
     trainer.test(classifier, datamodule=datamodule, verbose=False)
     result = {
         "run": config["run"],
@@ -34,5 +34,5 @@ def run(config: build.Config, run: RunDirectory) -> dict[str, Any]:
         "metrics": {"test": figures_of(classifier, "test/")},
     } | place_of(trainer)
     if trainer.is_global_zero:
-        show_test(result, run)
+        show_test(result, directory)
     return result

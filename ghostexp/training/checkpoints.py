@@ -9,7 +9,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor, nn
+from torch import nn
+
+from ghostexp.models.weights import check_match
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -68,25 +70,6 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise ValueError(f"{path}: holds no state_dict")
     check_match(module.state_dict(), state, path)
     module.load_state_dict(state)
-
-
-def check_match(ours: dict[str, Tensor], theirs: dict[str, Tensor], path: Path) -> None:
-    """Raise ValueError unless two state dicts have the same names and shapes."""
-    missing = [name for name in ours if name not in theirs]
-    unexpected = [name for name in theirs if name not in ours]
-    shapes = [
-        f"{name} {tuple(theirs[name].shape)} instead of {tuple(ours[name].shape)}"
-        for name in ours
-        if name in theirs and ours[name].shape != theirs[name].shape
-    ]
-    found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    problems = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for kind, names in found.items()
-        if names
-    ]
-    if problems:
-        raise ValueError(f"{path}: a checkpoint of another network: {'; '.join(problems)}")
 
 
 class Checkpoints(Checkpoint):
@@ -155,10 +138,14 @@ class Checkpoints(Checkpoint):
             self.best, self.best_epoch = score, epoch
             self.best_metrics = {name: value for name, value in figures.items() if name.startswith("val/")}
         due = self.every_epochs is not None and (epoch + 1) % self.every_epochs == 0
+        due |= self._steps_are_due(trainer)
+        due |= self._minutes_are_due(trainer)
         if due or improved or self.demanded or trainer.should_stop or epoch + 1 == trainer.max_epochs:
             self.save_last(trainer)
-        if improved and trainer.is_global_zero:
-            copy_atomically(self.folder / "last.ckpt", self.folder / "best.ckpt")
+        if improved:
+            if trainer.is_global_zero:
+                copy_atomically(self.folder / "last.ckpt", self.folder / "best.ckpt")
+            trainer.strategy.barrier("best.ckpt")  # before another rank reads it
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""

@@ -1,6 +1,7 @@
 """The one LightningModule for every classifying network."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from ghostexp.training.loggers import log_metrics
@@ -47,18 +48,19 @@ class Classifier(pl.LightningModule):
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.top_k = 5 if num_classes > 5 else 0
-        self.val_metrics = self._evaluation_metrics(num_classes)
-        self.test_metrics = self._evaluation_metrics(num_classes)
+        self.accuracies = self._accuracies(num_classes)
+        # Sums of loss and images under evaluation. No metric: in bf16-true its sums would be bf16 too.
+        self.eval_sums = torch.zeros(2)
         self.lr = 0.0  # of the last step taken
         self.figures: dict[str, float] = {}  # the latest of each
         # Loss, top-1 hits, top-5 hits and images of this rank's epoch. No buffer: DDP would overwrite it with rank 0's.
         self.train_sums = torch.zeros(4)
 
-    def _evaluation_metrics(self, num_classes: int) -> nn.ModuleDict:
-        metrics: dict[str, nn.Module] = {"loss": MeanMetric(), "acc1": MulticlassAccuracy(num_classes, average="micro")}
+    def _accuracies(self, num_classes: int) -> MetricCollection:
+        metrics = {"acc1": MulticlassAccuracy(num_classes, average="micro")}
         if self.top_k:
-            metrics["acc5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
-        return nn.ModuleDict(metrics)
+            metrics["acc5"] = MulticlassAccuracy(num_classes, top_k=self.top_k, average="micro")
+        return MetricCollection(dict(metrics), compute_groups=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, C, H, W)."""
@@ -69,7 +71,8 @@ class Classifier(pl.LightningModule):
         epochs = self.trainer.max_epochs
         assert epochs is not None
         optimizer = self.make_optimizer(self.network)
-        steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
+        _ = self.trainer.estimated_stepping_batches  # has the loader made, whose length is needed
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         schedule = LambdaLR(optimizer, self.make_schedule(epochs, steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -114,48 +117,57 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means over all devices."""
-        sums = self.trainer.strategy.reduce(self.train_sums.clone(), reduce_op="sum")
-        assert isinstance(sums, Tensor)
-        loss, hits1, hits5, images = sums.tolist()
+        loss, hits1, hits5, images = self._sum_over_devices(self.train_sums)
         means = {"train/loss": loss / images, "train/acc1": 100 * hits1 / images}
         if self.top_k:
             means["train/acc5"] = 100 * hits5 / images
         self._log(means | {"lr": self.lr})
         self.train_sums.zero_()
 
+    def on_validation_epoch_start(self) -> None:
+        """Start the validation figures."""
+        self._start_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        """Start the test figures."""
+        self._start_evaluation()
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add a batch to the validation figures."""
-        self._evaluate(self.val_metrics, batch)
+        self._evaluate(batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add a batch to the test figures."""
-        self._evaluate(self.test_metrics, batch)
+        self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation figures, each image counted once over all devices."""
-        self._log_evaluation("val", self.val_metrics)
+        self._log_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the test figures, each image counted once over all devices."""
-        self._log_evaluation("test", self.test_metrics)
+        self._log_evaluation("test")
 
-    def _evaluate(self, metrics: nn.ModuleDict, batch: tuple[Tensor, Tensor]) -> None:
+    def _start_evaluation(self) -> None:
+        self.eval_sums = torch.zeros(2, device=self.device)
+        self.accuracies.reset()
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
         images, targets = batch
         logits = self.network(images).float()
-        for name, metric in metrics.items():
-            assert isinstance(metric, Metric)
-            if name == "loss":
-                metric.update(F.cross_entropy(logits, targets), weight=len(images))
-            else:
-                metric.update(logits, targets)
+        loss = F.cross_entropy(logits, targets, reduction="sum")
+        self.eval_sums += torch.stack([loss, torch.full_like(loss, len(images))])
+        self.accuracies.update(logits, targets)
 
-    def _log_evaluation(self, stage: str, metrics: nn.ModuleDict) -> None:
-        figures = {}
-        for name, metric in metrics.items():
-            assert isinstance(metric, Metric)
-            figures[f"{stage}/{name}"] = float(metric.compute()) * (1 if name == "loss" else 100)
-            metric.reset()
-        self._log(figures)
+    def _log_evaluation(self, stage: str) -> None:
+        loss, images = self._sum_over_devices(self.eval_sums)
+        accuracies = {f"{stage}/{name}": 100 * float(value) for name, value in self.accuracies.compute().items()}
+        self._log({f"{stage}/loss": loss / images} | accuracies)
+
+    def _sum_over_devices(self, sums: Tensor) -> list[float]:
+        total = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total.tolist()
 
     def _log(self, figures: dict[str, float]) -> None:
         """Give figures to the callbacks and, when training, to the loggers."""
@@ -165,16 +177,16 @@ class Classifier(pl.LightningModule):
             log_metrics(self.trainer, figures)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add every rank's sums of the epoch under way."""
+        """Add the latest figures, and every rank's sums of the epoch under way."""
+        checkpoint["figures"] = self.figures
         sums = self.all_gather(self.train_sums)
         assert isinstance(sums, Tensor)
         checkpoint["train_sums"] = sums.reshape(-1, 4)  # (ranks, 4)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up this rank's sums; on another number of ranks, all of them go to the first."""
-        sums = checkpoint.get("train_sums")
-        if sums is None:
-            return
+        """Take up the figures, and this rank's sums; on another number of ranks, all of them go to the first."""
+        self.figures = checkpoint["figures"]
+        sums = checkpoint["train_sums"]
         if len(sums) == self.trainer.world_size:
             self.train_sums = sums[self.global_rank]
         else:

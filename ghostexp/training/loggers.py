@@ -2,7 +2,7 @@
 
 import netrc
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class LoggedRun:
     id: str
     title: str
     task: str
+    config: Mapping[str, Any]
     resumed_step: int | None = None  # of the checkpoint
     logged_step: int | None = None  # of the last row that the stopped process logged
 
@@ -106,6 +107,7 @@ class WandB(WandbLogger):
     ) -> None:
         import wandb
 
+        self.folder = run.folder
         self.offline = not has_key() if offline is None else offline
         self.logged_step = -1 if run.logged_step is None else run.logged_step
         super().__init__(
@@ -119,8 +121,10 @@ class WandB(WandbLogger):
             tags=tags,
             notes=notes,
             job_type=run.task,
+            config=dict(run.config),
             settings=wandb.Settings(silent=True, console="off"),
         )
+        self._wandb_init.pop("anonymous", None)  # Lightning passes it on, and W&B warns of it in every run
 
     @rank_zero_only
     def log_metrics(self, metrics: Metrics, step: int | None = None) -> None:
@@ -129,17 +133,21 @@ class WandB(WandbLogger):
             super().log_metrics(metrics, step)
 
     @rank_zero_only
-    def finish(self, config: Mapping[str, Any], summary: Mapping[str, Any], exit_code: int) -> str | None:
-        """Write configuration and summary and end the run, as failed if the code is not 0.
-
-        Returns the command that syncs an offline run.
-        """
+    def finish(self, summary: Mapping[str, Any], exit_code: int) -> str:
+        """Write the summary and end the run, as failed if the code is not 0; returns where it is, or how to sync it."""
         run = self.experiment
-        run.config.update(dict(config), allow_val_change=True)
         run.summary.update(dict(summary))
-        folder = Path(run.dir).parent
+        url = run.url
         run.finish(exit_code=exit_code)
-        return f"wandb sync {folder}" if self.offline else None
+        return f"wandb sync {self.folder}/wandb/offline-run-*" if self.offline else str(url)
+
+
+def finish(loggers: Sequence[Logger], result: Mapping[str, Any], exit_code: int) -> list[str]:
+    """End what has to be ended, with the numbers of a result as its summary; returns what a person should know."""
+    summary = {key: value for key, value in result.items() if isinstance(value, int | float)}
+    summary |= result.get("metrics", {}).get("test", {})
+    said = [logger.finish(summary, exit_code) for logger in loggers if isinstance(logger, WandB)]
+    return [line for line in said if line]
 
 
 def has_key() -> bool:

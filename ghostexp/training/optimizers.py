@@ -14,7 +14,9 @@ def sgd(
     """Stochastic gradient descent with momentum, or Nesterov's."""
     _check(lr=lr, momentum=momentum, weight_decay=weight_decay)
     groups = parameter_groups(network, weight_decay, no_decay)
-    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
+    if nesterov and momentum == 0:
+        raise ValueError("optimizer.nesterov=true: needs optimizer.momentum > 0")
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 def adamw(

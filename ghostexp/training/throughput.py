@@ -22,6 +22,7 @@ class Throughput(Callback):
         self.epoch_started = 0.0
         self.images = 0
         self.started: float | None = None
+        self.rate: float | None = None  # of the epoch under way, once its last batch is done
 
     @property
     def median(self) -> float | None:
@@ -37,6 +38,7 @@ class Throughput(Callback):
         self.epoch_started = time.perf_counter()
         self.images = 0
         self.started = None
+        self.rate = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -53,18 +55,20 @@ class Throughput(Callback):
         self.images += len(batch[0]) * trainer.world_size
         if trainer.is_last_batch and self.started is not None:
             float(outputs["loss"])  # waits for the device
-            self.rates.append(self.images / (time.perf_counter() - self.started))
+            self.rate = self.images / (time.perf_counter() - self.started)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the epoch's rate."""
         self.seconds += time.perf_counter() - self.epoch_started
-        if self.started is not None:
-            pl_module.log("speed/img_s", self.rates[-1], logger=False, sync_dist=True)
-            log_metrics(trainer, {"speed/img_s": self.rates[-1]})
+        self.epoch_started = time.perf_counter()
+        if self.rate is not None:
+            self.rates.append(self.rate)
+            pl_module.log("speed/img_s", self.rate, logger=False, sync_dist=True)
+            log_metrics(trainer, {"speed/img_s": self.rate})
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured so far."""
-        return {"rates": self.rates, "seconds": self.seconds}
+        return {"rates": self.rates, "seconds": self.seconds + time.perf_counter() - self.epoch_started}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what was measured before."""

@@ -1,0 +1,153 @@
+"""What this project's training costs over a bare loop, and what its CPU settings gain over a plain script's.
+
+    python experiments/speed/training_loop.py                 # both tables, ten minutes on two cores
+    python experiments/speed/training_loop.py --threads 1
+
+Overhead: Lightning with all of this project's callbacks, logging and checkpoints, from the first batch to the end of
+the last epoch without validation, beside a bare loop with the same network, loader, optimizer and settings.
+Settings: a bare loop in eager float32 with contiguous images, as a plain script runs it, beside the same loop with
+channels_last (this project's default), and with channels_last and compile=true.
+All alternate 7 times; ratios are medians over the pairs.
+"""
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
+from torch import nn
+
+from ghostexp.__main__ import CONF, register_resolvers
+from ghostexp.data.loader import Loader
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.provenance import cpu
+from ghostexp.tasks import build
+
+PAIRS = 7
+DIGITS = ("model=ghost_resnet20", "datamodule=digits", "trainer.max_epochs=3")
+CIFAR = ("model=ghost_resnet56", "datamodule=fake", "datamodule.num_images=1280", "datamodule.batch_size=128")
+CIFAR += ("datamodule.crop=4", "datamodule.flip=true", "trainer.max_epochs=1")
+
+
+class Clock(Callback):
+    """Seconds from the first batch to the end of the last epoch."""
+
+    seconds = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start."""
+        self.seconds = -time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop."""
+        self.seconds += time.perf_counter()
+
+
+def configuration(*overrides: str) -> build.Config:
+    """The configuration of a command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", [*overrides, "trainer.limit_val_batches=0", "callbacks.progress=false"])
+    config = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(config, dict)
+    return config  # pyright: ignore[reportReturnType]
+
+
+def lightning_seconds(config: build.Config) -> float:
+    """One training by this project."""
+    with tempfile.TemporaryDirectory() as folder:
+        run, clock = RunDirectory(Path(folder)), Clock()
+        network, _ = build.network_of(config)
+        callbacks = [*build.callbacks_of(config, run), clock]
+        trainer = build.trainer_of(config, callbacks, build.loggers_of(config, run), run)
+        trainer.fit(build.classifier_of(config, network), datamodule=build.datamodule_of(config))
+    return clock.seconds
+
+
+def bare_loop(config: build.Config, network: nn.Module, loader: Loader) -> Callable[[], float]:
+    """The same training by hand; each call gives its seconds."""
+    epochs = config["trainer"]["max_epochs"]
+    optimizer = build.build(config["optimizer"], "optimizer")(network)
+    factor = build.build(config["scheduler"], "scheduler")(epochs, len(loader))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(epochs):
+            for images, targets in loader:
+                loss = F.cross_entropy(network(images), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+        return time.perf_counter() - start
+
+    return run
+
+
+def prepared_loop(overrides: tuple[str, ...], *more: str) -> Callable[[], float]:
+    """A bare loop ready to run, warm."""
+    config = configuration(*overrides, *more)
+    datamodule: Any = build.datamodule_of(config)
+    datamodule.setup("fit")
+    network, _ = build.network_of(config)
+    loop = bare_loop(config, network, datamodule.train_dataloader())
+    loop()
+    return loop
+
+
+def overhead(name: str, overrides: tuple[str, ...]) -> None:
+    """Print a row of the first table."""
+    config, bare = configuration(*overrides), prepared_loop(overrides)
+    lightning_seconds(config)
+    pairs = [(lightning_seconds(config), bare()) for _ in range(PAIRS)]
+    ratios = sorted(ours / theirs - 1 for ours, theirs in pairs)
+    ours, theirs = (median(column) for column in zip(*pairs, strict=True))
+    print(
+        f"| {name} | {ours:.2f} | {theirs:.2f} | {100 * median(ratios):+.1f} % "
+        f"({100 * ratios[0]:+.1f} to {100 * ratios[-1]:+.1f}) |"
+    )
+
+
+def settings() -> None:
+    """Print the second table."""
+    loops = {
+        "eager, contiguous": prepared_loop(CIFAR, "channels_last=false"),
+        "channels_last (default)": prepared_loop(CIFAR),
+        "channels_last, compile=true": prepared_loop(CIFAR, "compile=true"),
+    }
+    rounds = [{name: loop() for name, loop in loops.items()} for _ in range(PAIRS)]
+    for name in loops:
+        rates = [1280 / seconds[name] for seconds in rounds]
+        ratios = [seconds["eager, contiguous"] / seconds[name] for seconds in rounds]
+        print(f"| {name} | {median(rates):.0f} | {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |")
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=None)
+    threads = parser.parse_args().threads
+    if threads:
+        torch.set_num_threads(threads)
+    logging.disable(logging.WARNING)
+    register_resolvers()
+    print(f"{cpu()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {PAIRS} alternating runs\n")
+    print("| overhead | this project, s | bare loop, s | over the bare loop |\n| --- | --- | --- | --- |")
+    overhead("digits, ghost_resnet20, 3 epochs", DIGITS)
+    overhead("32 x 32, ghost_resnet56, 10 steps of 128", CIFAR)
+    print("\n| ghost_resnet56, 32 x 32, batch 128 | img/s | times eager |\n| --- | --- | --- |")
+    settings()
+
+
+if __name__ == "__main__":
+    main()
