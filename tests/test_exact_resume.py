@@ -7,8 +7,10 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ghostexp.runs.table import last_step
 from tests.commands import finish, in_directory, start
@@ -17,6 +19,15 @@ EPOCHS = 6
 CASES = {
     "ema_mixup": ("callbacks.ema=0.99", "datamodule.mixup=0.2", "callbacks.save_steps=7"),
     "accumulation": ("trainer.accumulate_grad_batches=2", "callbacks.save_steps=5", "optimizer=adamw"),
+    "workers": (
+        *("model=ghostnet", "model.width=0.5", "callbacks.save_steps=2", "datamodule=image_folder"),
+        *(
+            "datamodule.num_classes=3",
+            "datamodule.num_workers=2",
+            "datamodule.batch_size=8",
+            "datamodule.root={folder}",
+        ),
+    ),
     "dropout": ("model=ghostnet_small", "model.width=0.5", "callbacks.save_steps=4", "datamodule.split=val"),
 }
 
@@ -50,6 +61,18 @@ def lines_of(path: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
+def write_jpegs(root: Path) -> None:
+    """Three classes of noise in JPEGs of several sizes, 16 images each to train on and 4 to test."""
+    noise = np.random.default_rng(0)
+    for part, count in (("train", 16), ("test", 4)):
+        for name in ("ant", "bee", "cat"):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = noise.integers(0, 255, (230 + 10 * number, 300, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_killed_at_random_moments_ends_as_the_unbroken_one(case: str, tmp_path: Path) -> None:
@@ -58,6 +81,9 @@ def test_a_run_killed_at_random_moments_ends_as_the_unbroken_one(case: str, tmp_
     A kill comes after a random line of metrics.csv, which has one for every third step, and a random tenth of a second.
     """
     arguments = ("threads=1", f"trainer.max_epochs={EPOCHS}", "trainer.log_every_n_steps=3", *CASES[case])
+    if case == "workers":
+        write_jpegs(tmp_path / "images")
+        arguments = tuple(argument.format(folder=tmp_path / "images") for argument in arguments)
     whole = tmp_path / "whole"
     code, _, err = finish(*arguments, in_directory(whole))
     assert code == 0, err
