@@ -136,6 +136,7 @@ def test_two_processes_do_not_share_a_directory(tmp_path: Path, capsys: pytest.C
         fcntl.flock(file, fcntl.LOCK_EX)
         assert command(*TINY, in_directory(run)) == 1
     assert "another process is running here" in capsys.readouterr().err
+    assert not (run / "failure.json").exists()
 
 
 def test_ctrl_c_ends_a_sweep_and_not_only_its_job(tmp_path: Path) -> None:

@@ -31,6 +31,15 @@ log = logging.getLogger(__name__)
 
 def execute(config: dict[str, Any], run: RunDirectory) -> int:
     """Run the task of a configuration; the exit code says how it ended."""
+    try:
+        with _locked(run):
+            return _execute(config, run)
+    except BlockingIOError:  # which is no failure of the run that is here
+        report(ValueError(f"{run.path}: another process is running here"), config["traceback"])
+        return 1
+
+
+def _execute(config: dict[str, Any], run: RunDirectory) -> int:
     started, clock = datetime.now().astimezone(), time.perf_counter()
     source = {"versions": versions(), "git": git_revision()}  # now: a commit may come while this runs
     try:
@@ -38,8 +47,7 @@ def execute(config: dict[str, Any], run: RunDirectory) -> int:
         _prepare(config)
         task = importlib.import_module(f"ghostexp.tasks.{config['task']['name']}")
         _silence_libraries()
-        with _locked(run):
-            outcome = task.run(config, run)
+        outcome = task.run(config, run)
     except Exception as error:
         return _fail(error, config, run)
     except BaseException as error:  # told to stop
@@ -59,16 +67,13 @@ def execute(config: dict[str, Any], run: RunDirectory) -> int:
 def _locked(run: RunDirectory) -> Iterator[None]:
     """Keep a second process from running in this directory while this one, the first of its run, does.
 
-    Raises ValueError: there is one.
+    Raises BlockingIOError: there is one.
     """
     if rank() != 0:
         yield
         return
     with (run.path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{run.path}: another process is running here") from error
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
