@@ -247,10 +247,11 @@ def test_a_traceback_is_shown_with_debug_only(capsys: pytest.CaptureFixture[str]
     ("arguments", "wanted"),
     [
         (["model=ghostnt"], "model=ghostnt: not found"),
-        (["model.ratio=2.5"], "model.ratio=2.5: a whole number >= 1 is needed"),
+        (["model.rato=2"], "model.rato=2: model has no rato; there is network, ratio"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: a whole number >= 1 is needed"),
         (["resume=no/such/run"], "no/such/run: not a run's directory"),
+        (["-m", "model=resnet20,resnet21"], "model=resnet21: not found"),
         (["trainer.devices=2", "datamodule.batch_size=63"], "datamodule.batch_size=63: not divisible by 2 devices"),
-        (["-m", "model.ratio=0", "callbacks.progress=false"], "model.ratio=0"),
     ],
 )
 def test_a_process_of_its_own_answers_in_one_line_too(arguments: list[str], wanted: str) -> None:

@@ -27,6 +27,9 @@ class Network(nn.Module, ABC):
     def feature_maps(self, x: Tensor) -> dict[int, Tensor]:
         """Images to the last map at each stride: (N, feature_channels[stride], H / stride, W / stride), rounded."""
 
+    def reparameterize(self) -> None:
+        """Fold, in place, the branches that only training needs; a network without any stays as it is."""
+
     def check_image(self, x: Tensor) -> None:
         """Raise ValueError when the image is smaller than `min_size`."""
         height, width = x.shape[-2:]

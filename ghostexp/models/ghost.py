@@ -78,11 +78,20 @@ class GhostModule(nn.Module):
             )
             self.cheap_operation = _branch(cheap, form)
 
+    def primary(self, x: Tensor) -> Tensor:
+        """The intrinsic maps: (N, in_channels, H, W) -> (N, ceil(out_channels / ratio), H', W')."""
+        return self.primary_conv(x)
+
+    def cheap(self, intrinsic: Tensor) -> Tensor:
+        """The ghosts of intrinsic maps, those included that will be cut off; not at ratio 1."""
+        assert self.cheap_operation is not None
+        return self.cheap_operation(intrinsic)
+
     def forward(self, x: Tensor) -> Tensor:
-        intrinsic = self.primary_conv(x)
+        intrinsic = self.primary(x)
         if self.cheap_operation is None:
             return intrinsic
-        ghosts = self.cheap_operation(intrinsic)
+        ghosts = self.cheap(intrinsic)
         # cut before the concatenation: cutting behind it would hand on a map that is not contiguous
         return torch.cat([intrinsic, ghosts[:, : self.out_channels - intrinsic.shape[1]]], dim=1)
 
@@ -130,6 +139,8 @@ class GhostBottleneck(nn.Module):
     Source: arXiv 1911.11907, section 3.2 and figure 3.
     """
 
+    expansion: type[GhostModule] = GhostModule
+
     def __init__(
         self,
         in_channels: int,
@@ -144,24 +155,29 @@ class GhostBottleneck(nn.Module):
     ) -> None:
         super().__init__()
         step = 1 if keep_size else stride
-        self.ghost1 = GhostModule(in_channels, expanded, ratio=ratio, dw_size=dw_size)
-        self.conv_dw = _depthwise(expanded, kernel_size, step) if stride > 1 else nn.Identity()
+        self.ghost1 = self.expansion(in_channels, expanded, ratio=ratio, dw_size=dw_size)
+        self.conv_dw = depthwise(expanded, kernel_size, step) if stride > 1 else nn.Identity()
         self.bn_dw = nn.BatchNorm2d(expanded) if stride > 1 else nn.Identity()
         self.se = SqueezeExcite(expanded, se_ratio) if se_ratio > 0 else nn.Identity()
         self.ghost2 = GhostModule(expanded, out_channels, ratio=ratio, dw_size=dw_size, form="bn")
-        self.shortcut = nn.Sequential()  # the identity
-        if stride > 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                _depthwise(in_channels, kernel_size, step),
-                nn.BatchNorm2d(in_channels),
-                nn.Conv2d(in_channels, out_channels, 1, bias=False),
-                nn.BatchNorm2d(out_channels),
-            )
+        same = stride == 1 and in_channels == out_channels
+        self.shortcut = nn.Sequential() if same else projection(in_channels, out_channels, kernel_size, step)
 
     def forward(self, x: Tensor) -> Tensor:
         expanded = self.bn_dw(self.conv_dw(self.ghost1(x)))
         return self.ghost2(self.se(expanded)) + self.shortcut(x)
 
 
-def _depthwise(channels: int, kernel_size: int, stride: int) -> nn.Conv2d:
+def depthwise(channels: int, kernel_size: int, stride: int) -> nn.Conv2d:
+    """A filter of its own for each channel, without bias; H and W stay at stride 1."""
     return nn.Conv2d(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
+
+
+def projection(in_channels: int, out_channels: int, kernel_size: int, stride: int) -> nn.Sequential:
+    """The shortcut of a bottleneck whose output has another shape than its input."""
+    return nn.Sequential(
+        depthwise(in_channels, kernel_size, stride),
+        nn.BatchNorm2d(in_channels),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )

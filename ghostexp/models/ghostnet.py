@@ -1,8 +1,9 @@
 """GhostNet (arXiv 1911.11907, table 1) and its small sibling, as tables of rows."""
 
+import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class Row(NamedTuple):
     channels: int
     se: bool
     stride: int
+    block: Callable[..., nn.Module] = GhostBottleneck  # called as that one is
 
 
 Stages = Sequence[Sequence[Row]]
@@ -67,6 +69,12 @@ SMALL: Stages = (
 )
 
 
+def with_blocks(stages: Stages, block: Callable[[int], Callable[..., nn.Module]]) -> Stages:
+    """The same rows with other bottlenecks; `block` says which, of a row's index counted through all stages."""
+    index = itertools.count()
+    return tuple(tuple(row._replace(block=block(next(index))) for row in rows) for rows in stages)
+
+
 class GhostNet(Network):
     """A stem at stride 2, stages of ghost bottlenecks, a 1x1 convolution, and a head of `head` features.
 
@@ -77,6 +85,8 @@ class GhostNet(Network):
     until it does not: 8 x 8 images are seen at 8 x 8 until 1 x 1 is left at the end. The weights' shapes stay.
     Raises ValueError for a knob out of its range.
     """
+
+    least_side = 1  # of the last map, for its layers to work
 
     def __init__(
         self,
@@ -92,9 +102,9 @@ class GhostNet(Network):
         image_size: int | None = None,
     ) -> None:
         check_knobs(num_classes=num_classes, in_chans=in_chans, ratio=ratio, dw_size=dw_size)
-        check_knobs(width=width, se_ratio=se_ratio, dropout=dropout)
+        check_knobs(width=width, se_ratio=se_ratio, dropout=dropout, image_size=image_size)
         super().__init__()
-        surplus = _surplus_strides(stages, image_size)
+        surplus = _surplus_strides(stages, image_size, self.least_side)
         channels = make_divisible(16 * width)
         stride = 1 if surplus else 2
         surplus = max(0, surplus - 1)
@@ -113,7 +123,7 @@ class GhostNet(Network):
                 weigh = se_ratio if row.se else 0.0
                 keep_size = row.stride > 1 and surplus > 0
                 knobs = (row.kernel, row.stride, weigh, ratio, dw_size, keep_size)
-                stage.append(GhostBottleneck(channels, expanded, out_channels, *knobs))
+                stage.append(row.block(channels, expanded, out_channels, *knobs))
                 channels, stride = out_channels, stride * (1 if keep_size else row.stride)
                 surplus -= keep_size
             self.blocks.append(stage)
@@ -121,6 +131,7 @@ class GhostNet(Network):
             if stride >= 4:  # the maps that detectors read
                 self.feature_channels[stride] = channels
         self.blocks.append(nn.Sequential(_conv_bn_relu(channels, expanded)))
+        self.min_size = (self.least_side - 1) * stride + 1
 
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.conv_head = nn.Conv2d(expanded, head, 1)
@@ -130,27 +141,32 @@ class GhostNet(Network):
         he_init(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        return self.blocks(self.act1(self.bn1(self.conv_stem(x))))
+        return self.blocks(self._stem(x))
 
     def forward_head(self, features: Tensor) -> Tensor:
         x = self.act2(self.conv_head(self.global_pool(features)))
         return self.classifier(self.dropout(x.flatten(1)))
 
     def feature_maps(self, x: Tensor) -> dict[int, Tensor]:
-        x = self.act1(self.bn1(self.conv_stem(x)))
+        x = self._stem(x)
         maps: dict[int, Tensor] = {}
         for stride, stage in zip(self.strides, self.blocks, strict=False):  # the last block is the classifier's
             x = stage(x)
             maps[stride] = x  # the last stage at a stride stays
         return {stride: maps[stride] for stride in self.feature_channels}
 
+    def _stem(self, x: Tensor) -> Tensor:
+        self.check_image(x)
+        return self.act1(self.bn1(self.conv_stem(x)))
 
-def _surplus_strides(stages: Stages, image_size: int | None) -> int:
+
+def _surplus_strides(stages: Stages, image_size: int | None, least_side: int) -> int:
     """How many of the network's strides of 2, the stem's included, an image is too small for."""
     if image_size is None:
         return 0
     strides = 1 + sum(row.stride > 1 for rows in stages for row in rows)
-    return max(0, strides - int(math.log2(image_size)))
+    largest = max(1, image_size - least_side + 1)  # total stride; each rounds up, so below image_size two pixels stay
+    return max(0, strides - int(math.log2(largest)))
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -19,6 +19,8 @@ RULES: dict[str, tuple[str, Callable]] = {
     "dw_size": ("an odd whole number >= 1", lambda value: _whole(value) and value % 2 == 1),
     "width": ("a number > 0", lambda value: _number(value) and value > 0),
     "se_ratio": ("a number >= 0 (0: no squeeze-and-excitation)", lambda value: _number(value) and value >= 0),
+    "branches": ("a whole number >= 1", _whole),
+    "image_size": ("a whole number >= 1, or null,", lambda value: value is None or _whole(value)),
     "dropout": ("a number from 0 to below 1", lambda value: _number(value) and 0 <= value < 1),
 }
 

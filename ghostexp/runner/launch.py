@@ -49,7 +49,10 @@ def _tell(run: RunDirectory, number: int, code: int, log: Path | None) -> None:
         message = f"process {number} was ended by {name}{hint}; to continue: python -m ghostexp resume={run.path}"
     elif log is not None:
         said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("error: ")]
-        message = f"{log.stem}: {said[-1].removeprefix('error: ') if said else f'failed, see {log}'}"
+        text = said[-1].removeprefix("error: ") if said else f"failed, see {log}"
+        if run.failure.exists() and json.loads(run.failure.read_text())["error"] == text:
+            return  # the first rank found the same, and has said so
+        message = f"{log.stem}: {text}"
     else:
         return
     print(f"error: {message}", file=sys.stderr)

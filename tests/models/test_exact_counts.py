@@ -4,13 +4,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ghostexp.analysis.cost import Cost, count
+from ghostexp.models.external import torchvision_network
 from ghostexp.models.ghostify import ghostify
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
+from ghostexp.models.ghostnet_v2 import ghostnetv2
+from ghostexp.models.ghostnet_v3 import ghostnetv3
 from ghostexp.models.resnet import Shortcut, resnet56
 from ghostexp.models.vgg import vgg16
 
@@ -24,7 +26,13 @@ def ghost_vgg16(ratio: int, dw_size: int) -> nn.Module:
 
 
 def ghost_resnet50(ratio: int) -> nn.Module:
-    return ghostify(torchvision.models.resnet50(), ratio, 3, keep="first")
+    return ghostify(torchvision_network("resnet50"), ratio, 3, keep="first")
+
+
+def deployed(width: float) -> nn.Module:
+    network = ghostnetv3(width=width)
+    network.reparameterize()
+    return network
 
 
 # name: (network, image side, parameters, MACs; a text is in millions with the decimals that are known)
@@ -33,6 +41,15 @@ EXACT: dict[str, tuple[Callable[[], nn.Module], int, int | str, int | str]] = {
     "ghostnet_1.0x": (lambda: ghostnet(width=1.0), 224, 5182508, 141150512),
     "ghostnet_1.1x": (lambda: ghostnet(width=1.1), 224, 5855650, 166986864),
     "ghostnet_1.3x": (lambda: ghostnet(width=1.3), 224, 7358820, 227003256),
+    "ghostnet_v2_1.0x": (lambda: ghostnetv2(width=1.0), 224, 6156908, 167048288),
+    "ghostnet_v2_1.3x": (lambda: ghostnetv2(width=1.3), 224, 8960404, 269322976),
+    "ghostnet_v2_1.6x": (lambda: ghostnetv2(width=1.6), 224, 12392698, 398607224),
+    "ghostnet_v3_1.0x, training": (lambda: ghostnetv3(width=1.0), 224, 8129028, 404128320),
+    "ghostnet_v3_1.3x, training": (lambda: ghostnetv3(width=1.3), 224, 12217720, 654842824),
+    "ghostnet_v3_1.6x, training": (lambda: ghostnetv3(width=1.6), 224, 17275700, 971574612),
+    "ghostnet_v3_1.0x, deployed": (lambda: deployed(1.0), 224, 6147588, 167048288),
+    "ghostnet_v3_1.3x, deployed": (lambda: deployed(1.3), 224, 8948296, 269322976),
+    "ghostnet_v3_1.6x, deployed": (lambda: deployed(1.6), 224, 12377778, 398607224),
     "ghostnet_small_0.5x": (lambda: ghostnet_small(width=0.5), 224, 1502398, 13500696),
     "ghostnet_small_1.0x": (lambda: ghostnet_small(width=1.0), 224, 2301288, 38064240),
     "resnet56_option_a": (lambda: resnet56(shortcut="A"), 32, 853018, 125485696),
@@ -85,7 +102,7 @@ def test_parameters_and_macs_are_those_known(name: str) -> None:
     assert agrees(found[1], macs), found
 
 
-@pytest.mark.parametrize("name", ["ghostnet_0.5x", "resnet56_option_a", "ghost_vgg16_s2_d3"])
+@pytest.mark.parametrize("name", ["ghostnet_0.5x", "ghostnet_v3_1.0x, deployed", "ghost_vgg16_s2_d3"])
 def test_the_cost_that_runs_report_is_the_same(name: str) -> None:
     build, side, params, macs = EXACT[name]
     assert count(build(), (3, side, side)) == Cost(params, macs)  # pyright: ignore[reportArgumentType]

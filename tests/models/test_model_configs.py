@@ -43,16 +43,14 @@ def two_steps(network: Network, in_chans: int, side: int) -> None:
 
 
 HAS_RATIO = [name for name in CONFIGS if "ratio" in composed(name).model]
-CASES = [(name, None) for name in CONFIGS if name not in HAS_RATIO]
-CASES += [(name, ratio) for name in HAS_RATIO for ratio in (1, 2, 3, 5)]
+CASES = [(name, (), *image) for name in CONFIGS for image in IMAGES]
+CASES += [(name, (f"model.ratio={ratio}",), 3, 32) for name in HAS_RATIO for ratio in (1, 3, 5)]
 
 
-@pytest.mark.parametrize(("in_chans", "side"), IMAGES)
-@pytest.mark.parametrize(("name", "ratio"), CASES)
+@pytest.mark.parametrize(("name", "overrides", "in_chans", "side"), CASES)
 def test_it_takes_two_training_steps_or_says_the_smallest_size(
-    name: str, ratio: int | None, in_chans: int, side: int
+    name: str, overrides: tuple[str, ...], in_chans: int, side: int
 ) -> None:
-    overrides = [] if ratio is None else [f"model.ratio={ratio}"]
     cfg = composed(name, *overrides, in_chans=in_chans, side=side)
     torch.manual_seed(0)
     network = instantiate(cfg.model)
@@ -65,7 +63,8 @@ def test_it_takes_two_training_steps_or_says_the_smallest_size(
 
 
 def test_ghost_networks_have_the_knobs_and_ordinary_networks_have_none() -> None:
-    assert set(HAS_RATIO) >= {"ghost_resnet20", "ghost_resnet56", "ghost_vgg16", "ghostnet", "ghostnet_small"}
+    ghostified = {"ghost_resnet20", "ghost_resnet50", "ghost_resnet56", "ghost_vgg16"}
+    assert set(HAS_RATIO) >= ghostified | {"ghostnet", "ghostnet_small", "ghostnetv2", "ghostnetv3"}
     for name in CONFIGS:
         knobs = {"ratio", "dw_size", "width", "se_ratio"} & set(composed(name).model)
         assert knobs >= {"ratio", "dw_size"} if name in HAS_RATIO else not knobs
@@ -75,6 +74,7 @@ def test_ghost_networks_have_the_knobs_and_ordinary_networks_have_none() -> None
 def test_ratio_and_dw_size_reach_every_ghost_module(name: str) -> None:
     with torch.device("meta"):
         network = instantiate(composed(name, "model.ratio=4", "model.dw_size=5").model)
+        network.reparameterize()
     ghosts = ghosts_of(network)
     assert len(ghosts) > 10
     for ghost in ghosts:
@@ -85,7 +85,15 @@ def test_ratio_and_dw_size_reach_every_ghost_module(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "params"),
-    [("ghost_resnet56", 438010), ("ghost_vgg16", 7650474), ("resnet56", 853018), ("vgg16", 14990922)],
+    [
+        ("ghost_resnet56", 438010),
+        ("ghost_vgg16", 7650474),
+        ("resnet56", 853018),
+        ("vgg16", 14990922),
+        ("ghost_resnet50", 13953512 - 990 * 2049),  # 10 classes instead of 1000
+        ("ghostnetv2", 6156908 - 990 * 1281),
+        ("ghostnetv3", 8129028 - 990 * 1281),
+    ],
 )
 def test_the_defaults_are_the_papers_networks(name: str, params: int) -> None:
     with torch.device("meta"):

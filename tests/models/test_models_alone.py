@@ -32,9 +32,13 @@ def test_a_copy_under_another_name_works_without_the_rest(tmp_path: Path) -> Non
     script = """
 import sys
 import torch
-from lifted import ghostify, ghostnet, resnet, vgg
+from lifted import fuse, ghostify, ghostnet_v3, resnet, vgg, weights
 network = ghostify.ghostify(resnet.resnet20(num_classes=10, in_chans=1))
 assert network(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+network = ghostnet_v3.ghostnetv3(num_classes=10, width=0.5)
+torch.save(network.state_dict(), "weights.pth")
+assert weights.load_weights(network, "weights.pth") == ()
+assert fuse.fuse(network)(torch.randn(2, 3, 33, 33)).shape == (2, 10)
 loaded = {name.partition(".")[0] for name in sys.modules}
 assert not loaded & {"ghostexp", "lightning", "hydra", "omegaconf", "torchvision", "sklearn", "wandb"}, loaded
 """

@@ -11,13 +11,20 @@ from ghostexp.models.contract import Network
 from ghostexp.models.external import MAPS, torchvision_network
 from ghostexp.models.ghostify import ghostify
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
+from ghostexp.models.ghostnet_v2 import ghostnetv2
+from ghostexp.models.ghostnet_v3 import ghostnetv3
 from ghostexp.models.resnet import BasicBlock, Shortcut, resnet20, resnet56
 from ghostexp.models.vgg import vgg16
+
+from .parity import randomize_norms
 
 NETWORKS: dict[str, Callable[[], Network]] = {
     "ghostnet": lambda: ghostnet(num_classes=7),
     "ghostnet ratio 3": lambda: ghostnet(num_classes=7, ratio=3, width=0.6),
     "ghostnet_small": lambda: ghostnet_small(num_classes=7),
+    "ghostnetv2": lambda: ghostnetv2(num_classes=7),
+    "ghostnetv3": lambda: ghostnetv3(num_classes=7),
+    "ghostnetv3 ratio 3": lambda: ghostnetv3(num_classes=7, ratio=3, width=0.6, branches=2),
     "resnet20": lambda: resnet20(num_classes=7),
     "ghost_resnet20": lambda: ghostify(resnet20(num_classes=7, shortcut="B")),
     "vgg16": lambda: vgg16(num_classes=7),
@@ -108,6 +115,17 @@ def test_the_coarsest_map_of_the_small_image_networks_is_their_features() -> Non
             assert torch.equal(list(network.feature_maps(x).values())[-1], network.forward_features(x))
 
 
+@pytest.mark.parametrize(
+    "name", ["ghostnetv3", "ghostnetv3 ratio 3", "ghostnetv2", "ghost_resnet20", "mobilenet_v3_small"]
+)
+def test_re_parameterising_keeps_the_logits_and_is_allowed_to_have_nothing_to_do(name: str) -> None:
+    network, x = build(name).double(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network(x)
+        network.reparameterize()
+        torch.testing.assert_close(network(x), expected)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("size", [(8, 8), (31, 40), (1, 1)])
 def test_the_smallest_size_that_works_is_told_and_true(name: str, size: tuple[int, int]) -> None:
@@ -138,9 +156,10 @@ def test_it_builds_without_memory_on_the_meta_device(name: str) -> None:
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
 
 
-@pytest.mark.parametrize("name", ["ghostnet", "ghost_resnet20", "vgg16", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["ghostnet", "ghostnetv3", "ghost_resnet20", "vgg16", "mobilenet_v3_small"])
 def test_channels_last_changes_the_layout_and_not_the_logits(name: str) -> None:
     network, x = build(name), torch.randn(2, 3, 64, 64)
+    randomize_norms(network)
     with torch.no_grad():
         expected = network(x)
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
