@@ -249,6 +249,22 @@ def test_a_truncated_file_is_an_error_of_one_line(name: str, share: float, tmp_p
     assert f"model.weights={file}: not a whole file of weights (" in fails(resnet20(), file)
 
 
+def test_a_tensor_that_is_shorter_than_its_shape_says_is_cut_off(tmp_path: Path) -> None:
+    file, state = tmp_path / "weights.safetensors", resnet20().state_dict()
+    safetensors.torch.save_file(state, file)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert fails(resnet20(), file).endswith("not a whole file of weights (a tensor is cut off)")
+
+
+def test_a_reason_of_many_lines_becomes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("unreadable\nframe #0: ...")
+
+    (tmp_path / "weights.pth").touch()
+    monkeypatch.setattr(torch, "load", fail)
+    assert fails(resnet20(), tmp_path / "weights.pth").endswith("(unreadable)")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -264,7 +280,14 @@ def test_a_file_that_is_something_else_is_an_error_of_one_line(
 
 
 @pytest.mark.parametrize(
-    "header", ["[]", "{", '{"a": 1}', '{"a": {"dtype": "F9", "shape": [1], "data_offsets": [0, 4]}}']
+    "header",
+    [
+        "[]",
+        "{",
+        '{"a": 1}',
+        '{"a": {"dtype": "F9", "shape": [1], "data_offsets": [0, 4]}}',
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
+    ],
 )
 def test_a_header_that_makes_no_sense_is_an_error_of_one_line(header: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
