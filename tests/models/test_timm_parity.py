@@ -1,5 +1,6 @@
 """Every generation of GhostNet against timm's, on weights where every BatchNorm matters."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -20,7 +21,7 @@ def test_every_block_and_the_logits_agree_with_timm(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_100", "ghostnetv3_050"])
 def test_a_training_step_updates_the_running_statistics_as_timms_does(name: str) -> None:
-    ours, theirs = pair(name)
+    ours, theirs = copy.deepcopy(pair(name))
     x = torch.randn(4, 3, 64, 64)
     for network in (ours, theirs):
         network.train()
