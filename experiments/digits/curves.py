@@ -36,11 +36,10 @@ def main() -> None:
         lowest, highest = [min(column) for column in columns], [max(column) for column in columns]
         axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.2, linewidth=0)
         accuracies = [result["metrics"]["test"]["test/acc1"] for result in results]
-        rows += [[arm, result["seed"], result["metrics"]["test"]["test/acc1"], result["train_s"]] for result in results]
+        rows += [[arm, result["seed"], result["metrics"]["test"]["test/acc1"]] for result in results]
         print(
             f"| {label} | {results[0]['params']:,} | {results[0]['macs']:,} | {statistics.mean(accuracies):.2f} "
-            f"± {statistics.stdev(accuracies):.2f} | {min(accuracies):.2f} | "
-            f"{statistics.median(result['train_s'] for result in results):.1f} |"
+            f"± {statistics.stdev(accuracies):.2f} | {min(accuracies):.2f} |"
         )
         neighbour = 100 - results[0]["baselines"]["1-nearest-neighbour"]
     axes.axhline(neighbour, color="black", linestyle=":", label="1-nearest-neighbour")
@@ -51,7 +50,7 @@ def main() -> None:
     axes.legend(title="band: lowest to highest", frameon=False)
     figure.savefig(HERE / "curves.png", dpi=130)
     with (HERE / "results.csv").open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([["model", "seed", "test_acc1", "train_s"], *rows])
+        csv.writer(file, lineterminator="\n").writerows([["model", "seed", "test_acc1"], *rows])
 
 
 if __name__ == "__main__":
