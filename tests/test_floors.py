@@ -12,11 +12,12 @@ FLOORS = {  # what each may import of the package, itself apart
     "analysis": {"models"},
     "data": set(),
     "training": {"runs", "models", "analysis"},
-    "tasks": {"training", "data", "analysis", "runs", "models"},
+    "report": {"runs"},
+    "tasks": {"report", "training", "data", "analysis", "runs", "models"},
     "runner": {"runs"},
 }
 HYDRA = {"tasks", "runner", "__main__"}
-WITHOUT_TORCH = {"runs", "runner", "__main__"}  # at import: reports and --help open at once
+WITHOUT_TORCH = {"runs", "report", "runner", "__main__"}  # at import: reports and --help open at once
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

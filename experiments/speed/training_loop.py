@@ -66,7 +66,7 @@ def lightning_seconds(config: build.Config) -> float:
     """One training by this project."""
     with tempfile.TemporaryDirectory() as folder:
         run, clock = RunDirectory(Path(folder)), Clock()
-        network, _ = build.network_of(config)
+        network, *_ = build.network_of(config)
         callbacks = [*build.callbacks_of(config, run), clock]
         trainer = build.trainer_of(config, callbacks, build.loggers_of(config, run), run)
         trainer.fit(build.classifier_of(config, network), datamodule=build.datamodule_of(config))
@@ -99,7 +99,7 @@ def prepared_loop(overrides: tuple[str, ...], *more: str) -> Callable[[], float]
     config = configuration(*overrides, *more)
     datamodule: Any = build.datamodule_of(config)
     datamodule.setup("fit")
-    network, _ = build.network_of(config)
+    network, *_ = build.network_of(config)
     loop = bare_loop(config, network, datamodule.train_dataloader())
     loop()
     return loop

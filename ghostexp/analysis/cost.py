@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+Shape = tuple[int, int, int]  # of an image: (C, H, W)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -19,8 +21,8 @@ class Cost:
     macs: int
 
 
-def count(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
-    """Count a network's cost on one image of shape (C, H, W); nothing is computed.
+def count(network: nn.Module, image_shape: Shape) -> Cost:
+    """Count a network's cost on one image; nothing is computed.
 
     Raises ValueError: the network does not take images of this shape.
     """

@@ -13,7 +13,7 @@ from torchvision import datasets
 from ghostexp.data.arrays import ArrayImages
 from ghostexp.data.checks import require
 from ghostexp.data.folder import find_images, read_images
-from ghostexp.data.module import ImageDataModule, Images
+from ghostexp.data.module import Channels, ImageDataModule, Images
 
 SIZE = 32
 
@@ -60,6 +60,10 @@ class Cifar(ImageDataModule):
                 f"datamodule.root={root}: no {self.name} in it, and the download failed ({error}); "
                 f"unpack {self.source.url} there"
             ) from error
+
+    def normalisation(self) -> tuple[Channels, Channels]:
+        """Mean and std of the training images."""
+        return self.mean, self.std
 
     def read(self) -> Images:
         """Train and test set from whichever form is there."""

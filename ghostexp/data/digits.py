@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ghostexp.data.arrays import ArrayImages
 from ghostexp.data.checks import require_whole
-from ghostexp.data.module import ImageDataModule, Images
+from ghostexp.data.module import Channels, ImageDataModule, Images
 from ghostexp.data.split import stratified
 
 TEST_IMAGES = 360
@@ -30,6 +30,10 @@ class Digits(ImageDataModule):
         self.expect("num_classes", 10, "digits has 10 classes")
         self.expect("in_chans", 1, "digits is grey")
         self.expect("image_size", 8, "digits has images of 8 x 8")
+
+    def normalisation(self) -> tuple[Channels, Channels]:
+        """Mean and std of all digits."""
+        return MEAN, STD
 
     def read(self) -> Images:
         """All of scikit-learn's images, in two parts."""

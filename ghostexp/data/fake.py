@@ -6,7 +6,7 @@ import torch
 
 from ghostexp.data.arrays import ArrayImages
 from ghostexp.data.checks import require_whole
-from ghostexp.data.module import ImageDataModule, Images
+from ghostexp.data.module import Channels, ImageDataModule, Images
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -19,6 +19,10 @@ class Fake(ImageDataModule):
         require_whole("num_images", self.num_images, 4)
         super().__post_init__()
 
+    def normalisation(self) -> tuple[Channels, Channels]:
+        """Near enough to those of noise."""
+        return (0.5,) * self.in_chans, (0.25,) * self.in_chans
+
     def read(self) -> Images:
         """Noise from a generator with a fixed seed."""
         generator = torch.Generator().manual_seed(0)
@@ -28,5 +32,4 @@ class Fake(ImageDataModule):
     def _noise(self, count: int, generator: torch.Generator) -> ArrayImages:
         shape = (count, self.in_chans, self.image_size, self.image_size)
         images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-        mean, std = (0.5,) * self.in_chans, (0.25,) * self.in_chans
-        return ArrayImages(images, torch.arange(count) % self.num_classes, mean, std)
+        return ArrayImages(images, torch.arange(count) % self.num_classes, *self.normalisation())

@@ -69,6 +69,11 @@ def open_image(path: Path, in_chans: int) -> Image.Image:
         raise ValueError(f"{path}: not a readable image ({reason}); replace or delete it") from None
 
 
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The image scaled and cut to the centre square of a size; one that has it stays as it is."""
+    return image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+
+
 def read_images(found: ClassFolders, image_size: int, in_chans: int) -> Tensor:
     """Images as uint8 (N, in_chans, image_size, image_size), from the cache if the tree is as it was.
 
@@ -97,9 +102,7 @@ def _decode(paths: list[Path], image_size: int, in_chans: int) -> np.ndarray:
 
     def decode(numbers: np.ndarray) -> None:
         for number in numbers:
-            image = open_image(paths[number], in_chans)
-            if image.size != (image_size, image_size):
-                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
+            image = square(open_image(paths[number], in_chans), image_size)
             images[number] = np.asarray(image).reshape(image_size, image_size, in_chans).transpose(2, 0, 1)
 
     workers = min(8, os.cpu_count() or 1)

@@ -1,14 +1,19 @@
 """Any tree of class folders: `train/`, and `test/` or `val/`, as ImageNet has them."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
 
 from ghostexp.data.arrays import ArrayImages
 from ghostexp.data.checks import require, require_whole
 from ghostexp.data.files import FileImages
 from ghostexp.data.folder import ClassFolders, class_folders, find_images, read_images
-from ghostexp.data.module import ImageDataModule, Images, ImageSet
+from ghostexp.data.module import Channels, ImageDataModule, Images, ImageSet
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +66,26 @@ class ImageFolder(ImageDataModule):
         return root / "test"
 
     def _images(self, found: ClassFolders) -> ImageSet:
-        mean, std = (MEAN, STD) if self.in_chans == 3 else ((sum(MEAN) / 3,), (sum(STD) / 3,))
         if self.image_size <= LARGEST_IN_MEMORY:
-            return ArrayImages(read_images(found, self.image_size, self.in_chans), found.labels, mean, std)
+            images = read_images(found, self.image_size, self.in_chans)
+            return ArrayImages(images, found.labels, *self.normalisation())
+        return self._files(found.paths, found.labels)
+
+    def normalisation(self) -> tuple[Channels, Channels]:
+        """ImageNet's, the mean over its channels for grey images."""
+        return (MEAN, STD) if self.in_chans == 3 else ((sum(MEAN) / 3,), (sum(STD) / 3,))
+
+    def eval_transform(self) -> Callable[[Image.Image], Tensor]:
+        """As images of that size are read: small ones like the array, large ones like the workers."""
+        if self.image_size <= LARGEST_IN_MEMORY:
+            return super().eval_transform()
+        return self._files([], torch.empty(0)).eval_transform()
+
+    def _files(self, paths: list[Path], labels: Tensor) -> FileImages:
+        mean, std = self.normalisation()
         return FileImages(
-            found.paths,
-            found.labels,
+            paths,
+            labels,
             image_size=self.image_size,
             in_chans=self.in_chans,
             mean=mean,

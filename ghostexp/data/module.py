@@ -1,19 +1,25 @@
 """What all datamodules share: arguments and their checks, splits, and loaders that know where training stands."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from ghostexp.data.augment import Augmentation
+from ghostexp.data.augment import Augmentation, Normalise
 from ghostexp.data.checks import require, require_fraction, require_whole
+from ghostexp.data.folder import square
 from ghostexp.data.loader import Loader
 from ghostexp.data.mix import Mixing
 from ghostexp.data.plan import Share, TrainPlan
 from ghostexp.data.split import fraction_of, stratified
+
+Channels = tuple[float, ...]  # a number for each channel
 
 
 class ImageSet(Protocol):
@@ -83,6 +89,20 @@ class ImageDataModule(LightningDataModule):
         """The images of train and test set; ValueError in one line for what is wrong with them."""
         raise NotImplementedError
 
+    def normalisation(self) -> tuple[Channels, Channels]:
+        """Mean and std of the channels in [0, 1], known before anything is read."""
+        raise NotImplementedError
+
+    def eval_transform(self) -> Callable[[Image.Image], Tensor]:
+        """What makes of a decoded image (L or RGB) what it would be in the test set: float32 (in_chans, H, W)."""
+        normalise = Normalise(*self.normalisation(), torch.device("cpu"))
+        return lambda image: normalise(pil_to_tensor(square(image, self.image_size)))
+
+    def denormalised(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) as they are seen, in [0, 1]."""
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in self.normalisation())
+        return (images * std + mean).clamp(0, 1)
+
     def setup(self, stage: str | None = None) -> None:
         """Read and check the data, and settle what is trained and validated on."""
         if stage == "fit":
@@ -123,6 +143,16 @@ class ImageDataModule(LightningDataModule):
         """Batches of the test set."""
         test = self._load().test
         return self._opened(test.eval_loader(torch.arange(len(test.labels)), self.share))
+
+    @property
+    def test_images(self) -> int:
+        """How many there are."""
+        return len(self._load().test.labels)
+
+    def test_sample(self, count: int) -> Loader:
+        """Batches of `count` test images, or of all if there are fewer, from all over the test set."""
+        indices = torch.linspace(0, self.test_images - 1, min(count, self.test_images)).round().long()
+        return self._opened(self._load().test.eval_loader(indices, self.share))
 
     def _opened(self, loader: Loader) -> Loader:
         self.loaders.append(loader)

@@ -1,16 +1,25 @@
-"""Networks that others wrote, by name, under this project's contract."""
+"""Networks that others wrote, by name, under this project's contract, and as ghost networks."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torchvision
 from torch import Tensor, nn
 
 from .contract import Network
+from .ghost import Form
+from .ghostify import ghostify
 from .init import he_init
-from .knobs import check_choice, check_knobs
+from .knobs import check_knobs
 
 HEAD = ("avgpool", "fc", "classifier")  # torchvision's names for what stands behind the trunk
+AUXILIARY = ("googlenet", "inception_v3")  # return more than logits unless they are told not to
 
 # Of each network, by stride: the last module at that resolution, and its channels.
 MAPS = {
+    "resnet18": {4: ("layer1", 64), 8: ("layer2", 128), 16: ("layer3", 256), 32: ("layer4", 512)},
+    "resnet34": {4: ("layer1", 64), 8: ("layer2", 128), 16: ("layer3", 256), 32: ("layer4", 512)},
     "resnet50": {4: ("layer1", 256), 8: ("layer2", 512), 16: ("layer3", 1024), 32: ("layer4", 2048)},
     "mobilenet_v2": {
         4: ("features.3", 24),
@@ -70,17 +79,93 @@ class TorchvisionNetwork(Network):
         return trunk
 
 
-def torchvision_network(name: str, num_classes: int = 1000, in_chans: int = 3) -> TorchvisionNetwork:
-    """Build the network `name` of MAPS with torchvision's layers and torchvision's initial weights.
+class Whole(Network):
+    """What a network of another library gets by `as_network`: the contract, as far as logits go."""
 
-    Raises ValueError for a name that is not there.
+    feature_channels: dict[int, int] = {}
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        raise ValueError(self._unknown())
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        raise ValueError(self._unknown())
+
+    def feature_maps(self, x: Tensor) -> dict[int, Tensor]:
+        raise ValueError(self._unknown())
+
+    def _unknown(self) -> str:
+        return f"model.name: where the trunk of {type(self).__name__} ends is not known; it is of {', '.join(MAPS)}"
+
+
+def as_network(network: nn.Module) -> Network:
+    """The same object as a `Network` too: its own layers, forward and state dict, and of the contract what it lacks."""
+    kind = type(network)
+    network.__class__ = type(kind.__name__, (kind, Whole), {})  # pyright: ignore[reportGeneralTypeIssues]
+    assert isinstance(network, Network)
+    return network
+
+
+def torchvision_network(
+    name: str,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    ratio: int | None = None,
+    dw_size: int = 3,
+    keep: str | Sequence[str] = (),
+    form: Form = "plain",
+    arguments: Mapping[str, Any] | None = None,
+) -> Network:
+    """Build a classification network with torchvision's layers and torchvision's initial weights.
+
+    ratio: None leaves it as it is; a number makes a ghost network of it, by `ghostify` with the other knobs.
+    arguments: what else torchvision's builder takes, such as `width_mult`.
+    Raises ValueError for a name that torchvision does not have, or arguments that it does not take.
     """
-    check_choice("name", name, tuple(MAPS))
     check_knobs(num_classes=num_classes, in_chans=in_chans)
-    network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    check_name(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
+    given = ({"aux_logits": False} if name in AUXILIARY else {}) | dict(arguments or {})
+    try:
+        network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **given)
+    except TypeError as error:
+        raise ValueError(f"model.arguments={given}: not what torchvision's {name} takes ({error})") from error
     if in_chans != 3:
         _read_channels(network, in_chans)
-    return TorchvisionNetwork(network, MAPS[name])
+    known = TorchvisionNetwork(network, MAPS[name]) if name in MAPS and not arguments else as_network(network)
+    return known if ratio is None else ghostify(known, ratio, dw_size, keep=keep, form=form)
+
+
+def timm_network(
+    name: str,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    ratio: int | None = None,
+    dw_size: int = 3,
+    keep: str | Sequence[str] = (),
+    form: Form = "plain",
+    arguments: Mapping[str, Any] | None = None,
+) -> Network:
+    """Build a network of timm, if that is installed; knobs and errors as in `torchvision_network`."""
+    try:
+        import timm
+    except ImportError:
+        raise ValueError(f'model.name={name}: needs timm; pip install "ghostexp[timm]"') from None
+    check_knobs(num_classes=num_classes, in_chans=in_chans)
+    check_name(name, timm.list_models(), "timm")
+    given = dict(arguments or {})
+    try:
+        network = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_chans, **given)
+    except TypeError as error:
+        raise ValueError(f"model.arguments={given}: not what timm's {name} takes ({error})") from error
+    known = as_network(network)
+    return known if ratio is None else ghostify(known, ratio, dw_size, keep=keep, form=form)
+
+
+def check_name(name: str, names: Sequence[str], library: str) -> None:
+    """Raise ValueError, with the nearest names, for a network that a library does not have."""
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, n=5, cutoff=0.4)
+        hint = f"; near are {', '.join(near)}" if near else ""
+        raise ValueError(f"model.name={name}: {library} has no such network{hint}")
 
 
 def _read_channels(network: nn.Module, in_chans: int) -> None:

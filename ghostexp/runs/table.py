@@ -3,8 +3,11 @@
 import csv
 import io
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ghostexp.runs.directory import write_atomically
 
 
 class Table:
@@ -76,6 +79,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     whole = [line for line in lines if line.endswith("\n")]
     rows = list(csv.DictReader(whole))
     return [row for row in rows if None not in row and None not in row.values()]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table in one piece, its columns those of all rows in the order in which they turn up."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def last_step(path: Path) -> int | None:

@@ -1,7 +1,8 @@
 """From configuration to objects: the one place that instantiates."""
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -15,8 +16,10 @@ from torch import nn
 from ghostexp.analysis.cost import Cost, count
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.naming import run_identity, run_title
+from ghostexp.tasks import weights
 from ghostexp.training.checkpoints import AtomicCheckpointIO
 from ghostexp.training.classifier import Classifier
+from ghostexp.training.distillation import Distillation
 from ghostexp.training.loggers import LoggedRun
 from ghostexp.training.progress import Progress
 
@@ -59,23 +62,48 @@ def datamodule_of(config: Config) -> pl.LightningDataModule:
     return build(config["datamodule"], "datamodule")
 
 
-def network_of(config: Config) -> tuple[nn.Module, Cost]:
-    """The network of a run, initialised from its seed, and what it costs on one image.
+class Built(NamedTuple):
+    """A network, what it costs on one image, and the weights that it starts from, None where they are drawn."""
 
-    Raises ValueError: it does not take images of this size.
+    network: nn.Module
+    cost: Cost
+    weights: weights.Loaded | None
+
+
+def network_of(config: Config, is_resumed: bool = False) -> Built:
+    """The network of a run, initialised from its seed and then from `model.weights`.
+
+    With `run=DIR`, or when a run is resumed, its checkpoint follows, so that `model.weights` is left alone.
+    Raises ValueError: it does not take images of this size, or the weights are not its own.
     """
+    node = dict(config["model"])
+    source, partial = node.pop("weights", None), node.pop("weights_partial", None)
+    if partial is not None and source is None:
+        raise ValueError(f"model.weights_partial={partial}: needs model.weights")
     torch.manual_seed(config["seed"])
-    network = build(config["model"], "model")
+    network = build(node, "model")
     data = config["datamodule"]
-    cost = count(network, (data["in_chans"], data["image_size"], data["image_size"]))
+    cost = _cost(network, (data["in_chans"], data["image_size"], data["image_size"]))
+    loaded = None
+    if source is not None and config["run"] is None and not is_resumed:
+        loaded = weights.load(network, str(source), Path(config["data_dir"]) / "weights", partial)
     if config["channels_last"]:
         network = network.to(memory_format=torch.channels_last)
     if config["compile"]:
         network.compile()  # in place, so that the names in the state dict stay
-    return network, cost
+    return Built(network, cost, loaded)
 
 
-def classifier_of(config: Config, network: nn.Module) -> Classifier:
+def _cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
+    try:
+        return count(network, image_shape)
+    except (RuntimeError, AssertionError) as error:  # of networks that others wrote
+        shape = " x ".join(str(side) for side in image_shape)
+        reason = _one_line(error)
+        raise ValueError(f"model: takes no images of {shape} (datamodule.image_size): {reason}") from error
+
+
+def classifier_of(config: Config, network: nn.Module, distillation: Distillation | None = None) -> Classifier:
     """The network with its loss, optimizer and schedule."""
     return Classifier(
         network,
@@ -84,6 +112,7 @@ def classifier_of(config: Config, network: nn.Module) -> Classifier:
         num_classes=config["datamodule"]["num_classes"],
         label_smoothing=config["loss"]["label_smoothing"],
         seed=config["seed"],
+        distillation=distillation,
     )
 
 

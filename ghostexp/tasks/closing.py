@@ -54,7 +54,8 @@ def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> Non
 def show_test(result: dict[str, Any], run: RunDirectory) -> None:
     """Print the closing table of a test."""
     figures = [(name, f"{value:.4f}" + ("" if "loss" in name else " %")) for name, value in _test(result).items()]
-    _print([*figures, ("checkpoint", f"{result['run']} ({result['tested']})"), ("everything is in", str(run.path))])
+    source = result["source"] + (f" ({result['tested']})" if result["tested"] else "")
+    _print([*figures, ("weights", source), ("everything is in", str(run.path))])
 
 
 def _test(result: dict[str, Any]) -> dict[str, float]:

@@ -9,6 +9,9 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.table import last_step
 from ghostexp.tasks import build
 from ghostexp.tasks.closing import baselines_of, figures_of, place_of, show_fit
+from ghostexp.tasks.ghosting import note_savings
+from ghostexp.tasks.teacher import distillation_of
+from ghostexp.tasks.weights import record
 from ghostexp.training.checkpoints import Checkpoints, check_match, load_weights, read
 from ghostexp.training.classifier import Classifier
 from ghostexp.training.loggers import finish
@@ -22,9 +25,11 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     With `split=val` it is that of the best epoch on the validation set.
     """
     datamodule = build.datamodule_of(config)
-    network, cost = build.network_of(config)
-    classifier = build.classifier_of(config, network)
     resumed = read(directory.last) if config["resume"] and directory.last.exists() else None
+    built = build.network_of(config, is_resumed=resumed is not None)
+    note_savings(built, config, directory)
+    distillation, teacher = distillation_of(config)
+    classifier = build.classifier_of(config, built.network, distillation)
     if resumed is not None:
         check_match(classifier.state_dict(), resumed["state_dict"], directory.last)
     loggers = build.loggers_of(
@@ -36,7 +41,8 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     callbacks = build.callbacks_of(config, directory)
     trainer = build.trainer_of(config, callbacks, loggers, directory)
 
-    result: dict[str, Any] = {"params": cost.params, "macs": cost.macs}
+    result: dict[str, Any] = {"params": built.cost.params, "macs": built.cost.macs}
+    result |= {"weights": record(built.weights, directory), "teacher": teacher}
     try:
         trainer.fit(classifier, datamodule=datamodule, ckpt_path=directory.last if resumed else None)
         result |= _outcome(trainer, classifier, callbacks)

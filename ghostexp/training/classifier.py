@@ -16,12 +16,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from ghostexp.training.distillation import Distillation
 from ghostexp.training.loggers import log_metrics
 from ghostexp.training.schedules import Schedule
 
 
 class Classifier(pl.LightningModule):
-    """Cross-entropy with label smoothing; top-1, top-5 (of more than five classes) and loss, per epoch, in percent.
+    """Cross-entropy with label smoothing, and what a teacher says where there is one.
+
+    Top-1, top-5 (of more than five classes) and loss, per epoch, in percent.
 
     A batch is images (N, C, H, W) and targets, (N,) classes or (N, num_classes) probabilities.
 
@@ -38,6 +41,7 @@ class Classifier(pl.LightningModule):
         num_classes: int,
         label_smoothing: float = 0.0,
         seed: int = 0,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -47,6 +51,7 @@ class Classifier(pl.LightningModule):
         self.make_schedule = schedule
         self.label_smoothing = label_smoothing
         self.seed = seed
+        self.distillation = distillation
         self.top_k = 5 if num_classes > 5 else 0
         self.accuracies = self._accuracies(num_classes)
         # Sums of loss and images under evaluation. No metric: in bf16-true its sums would be bf16 too.
@@ -77,8 +82,10 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Bring the sums, of an epoch that was broken off perhaps, to the device."""
+        """Bring the sums, of an epoch that was broken off perhaps, and the teacher to the device."""
         self.train_sums = self.train_sums.to(self.device)
+        if self.distillation is not None:
+            self.distillation.to(self.device, next(self.network.parameters()).dtype)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make dropout a function of (seed, batch, rank)."""
@@ -91,6 +98,8 @@ class Classifier(pl.LightningModule):
         images, targets = batch
         logits = self.network(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        if self.distillation is not None:
+            loss = self.distillation.mix(loss, logits, images)
         self.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         with torch.no_grad():
             hits = self._hits(logits, targets)
@@ -177,8 +186,9 @@ class Classifier(pl.LightningModule):
             log_metrics(self.trainer, figures)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the latest figures, and every rank's sums of the epoch under way."""
+        """Add the latest figures, what the classes are called, and every rank's sums of the epoch under way."""
         checkpoint["figures"] = self.figures
+        checkpoint["class_names"] = list(getattr(self.trainer.datamodule, "class_names", ()))  # pyright: ignore
         sums = self.all_gather(self.train_sums)
         assert isinstance(sums, Tensor)
         checkpoint["train_sums"] = sums.reshape(-1, 4)  # (ranks, 4)

@@ -142,6 +142,13 @@ class WandB(WandbLogger):
         return f"wandb sync {self.folder}/wandb/offline-run-*" if self.offline else str(url)
 
 
+def log_images(loggers: Sequence[Logger], paths: Sequence[Path]) -> None:
+    """Hand figures to W&B, where that is among the loggers."""
+    for logger in loggers:
+        if isinstance(logger, WandB):
+            logger.log_image("figures", [str(path) for path in paths], caption=[path.stem for path in paths])
+
+
 def finish(loggers: Sequence[Logger], result: Mapping[str, Any], exit_code: int) -> list[str]:
     """End what has to be ended, with the numbers of a result as its summary; returns what a person should know."""
     summary = {key: value for key, value in result.items() if isinstance(value, int | float)}

@@ -24,7 +24,8 @@ def roots(path: Path) -> set[str]:
 
 def test_models_import_torch_and_torchvision_only() -> None:
     for path in FLOOR.rglob("*.py"):
-        assert roots(path) - set(sys.stdlib_module_names) <= {"torch", "torchvision"}, path.name
+        optional = {"timm"} if path.name == "external.py" else set()  # inside the function that says it is missing
+        assert roots(path) - set(sys.stdlib_module_names) <= {"torch", "torchvision"} | optional, path.name
 
 
 def test_a_copy_under_another_name_works_without_the_rest(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Inference of GhostNet 1.0x at 224 x 224 in float32: this project's forms beside timm's network in eager mode.
+
+    python experiments/speed/inference.py                 # five minutes on two cores, most of them compiling
+    python experiments/speed/inference.py --threads 1 --rounds 61
+
+All networks have the same weights, with BatchNorm statistics and scales drawn so that folding has something to fold.
+Each round times every form once, so a busy spell of the machine meets all; the ratio is that of the
+medians. The difference is the largest of a logit from timm's, in standard deviations of those.
+"""
+
+import argparse
+
+import timm
+import torch
+from torch import nn
+
+from ghostexp.analysis.latency import Form, form_of, measure
+from ghostexp.models.ghostnet import ghostnet
+from ghostexp.runs.provenance import cpu
+
+FORMS = ("eager", "channels_last", "fused", "fused+channels_last", "fused+channels_last+compiled")
+
+
+def main() -> None:
+    """Measure and print a table for each batch size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    theirs, ours = timm.create_model("ghostnet_100").eval(), ghostnet().eval()
+    draw_norms(theirs)
+    ours.load_state_dict(theirs.state_dict())
+    device = torch.device("cpu")
+    forms = {"timm, eager": Form(theirs, torch.float32, torch.contiguous_format)}
+    forms |= {name: form_of(ours, name, device) for name in FORMS}
+    print(f"{cpu()}, {arguments.threads} threads, torch {torch.__version__}, medians of {arguments.rounds} rounds\n")
+    for batch in arguments.batches:
+        latencies = measure(forms, torch.randn(batch, 3, 224, 224), arguments.rounds)
+        print(f"| batch {batch} | ms (quartiles) | img/s | times timm | difference |\n| --- | --- | --- | --- | --- |")
+        for row in latencies:
+            times = latencies[0].median_ms / row.median_ms
+            spread = f"{row.median_ms:.1f} ({row.low_ms:.1f} to {row.high_ms:.1f})"
+            print(f"| {row.form} | {spread} | {row.img_s:.1f} | {times:.2f} | {row.difference:.0e} |")
+        print(flush=True)
+
+
+def draw_norms(network: nn.Module) -> None:
+    """Give every BatchNorm statistics and scales as training might leave them."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)  # pyright: ignore[reportArgumentType]
+            nn.init.normal_(norm.running_mean, std=0.1)  # pyright: ignore[reportArgumentType]
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.1)
+
+
+if __name__ == "__main__":
+    main()

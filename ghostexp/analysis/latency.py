@@ -1,0 +1,155 @@
+"""How long inference takes, in several forms of one network that are measured in turn."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ghostexp.models.contract import Network
+from ghostexp.models.fuse import fuse
+from ghostexp.models.ghost import GhostModule
+
+WORDS = ("eager", "fused", "bf16", "channels_last", "compiled")
+SAMPLE_SECONDS = 0.02  # a fast network runs several times for one sample
+
+
+@dataclass(frozen=True)
+class Form:
+    """A network ready for inference in one way, and how it takes its images."""
+
+    network: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
+    layout: torch.memory_format
+
+    def images(self, images: Tensor) -> Tensor:
+        """The images as this form reads them."""
+        return images.to(self.dtype, memory_format=self.layout)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one forward pass over a batch: median and quartiles over the rounds.
+
+    difference: the largest of a logit from the eager form, in standard deviations of the latter's logits.
+    """
+
+    form: str
+    batch: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    img_s: float
+    difference: float
+
+
+def form_of(network: Network, name: str, device: torch.device) -> Form:
+    """A copy of a network in a form: words joined by `+`, such as `fused+channels_last+compiled`.
+
+    eager: as it is, in float32; fused: BatchNorm folded, branches re-parameterised; bf16: weights and images too;
+    compiled: by torch.compile for each batch size of its own.
+    Raises ValueError for a word that is none of WORDS.
+    """
+    words = name.split("+")
+    if not set(words) <= set(WORDS):
+        raise ValueError(f"task.forms={name}: words of {', '.join(WORDS)}, joined by +")
+    copied = (fuse(network) if "fused" in words else copy.deepcopy(network)).eval().to(device)
+    dtype = torch.bfloat16 if "bf16" in words else torch.float32
+    layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
+    copied = copied.to(dtype=dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    runs = torch.compile(copied, dynamic=False) if "compiled" in words else copied
+    return Form(runs, dtype, layout)
+
+
+@torch.inference_mode()
+def measure(forms: Mapping[str, Form], images: Tensor, rounds: int) -> list[Latency]:
+    """Time every form on a batch of images (N, C, H, W), which lie where the forms do.
+
+    Each round times all forms once, one after the other, so that a slow spell of the machine meets them all.
+    """
+    inputs = {name: form.images(images) for name, form in forms.items()}
+    logits = {name: form.network(inputs[name]).float() for name, form in forms.items()}  # warms up, and compiles
+    runs = {name: _runs(form, inputs[name]) for name, form in forms.items()}
+    samples: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(rounds):
+        for name, form in forms.items():
+            samples[name].append(_milliseconds(form, inputs[name], runs[name]) / runs[name])
+    eager = next(iter(logits.values()))
+    return [_latency(name, len(images), samples[name], _difference(logits[name], eager)) for name in forms]
+
+
+def _runs(form: Form, images: Tensor) -> int:
+    """How many runs a sample needs; measuring it is a second warm-up."""
+    once = min(_milliseconds(form, images, 1) for _ in range(2))
+    return max(1, math.ceil(1000 * SAMPLE_SECONDS / once))
+
+
+def _milliseconds(form: Form, images: Tensor, runs: int) -> float:
+    """The time of some runs: by events on a GPU, by the clock elsewhere."""
+    if images.is_cuda:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(runs):
+            form.network(images)
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end)
+    clock = time.perf_counter()
+    for _ in range(runs):
+        form.network(images)
+    return 1000 * (time.perf_counter() - clock)
+
+
+def _difference(found: Tensor, eager: Tensor) -> float:
+    return float((found - eager).abs().max() / eager.std())
+
+
+def _latency(form: str, batch: int, samples: Sequence[float], difference: float) -> Latency:
+    low, median, high = np.percentile(samples, (25, 50, 75))
+    return Latency(form, batch, float(median), float(low), float(high), 1000 * batch / float(median), difference)
+
+
+@torch.inference_mode()
+def time_shares(network: nn.Module, images: Tensor, rounds: int) -> dict[str, float]:
+    """Which share of an eager forward pass the primary and the cheap operations of all ghost modules take, medians.
+
+    Empty for a network without ghost modules. On a GPU, waiting for each operation makes short ones look longer.
+    """
+    timed = copy.deepcopy(network).eval()
+    ghosts = [module for module in timed.modules() if isinstance(module, GhostModule)]
+    if not ghosts:
+        return {}
+    spent = {"primary": 0.0, "cheap": 0.0}
+    for ghost in ghosts:
+        for part in spent:
+            setattr(ghost, part, _timed(getattr(ghost, part), part, spent))
+    shares: dict[str, list[float]] = {part: [] for part in spent}
+    for round_ in range(rounds + 1):
+        spent.update(dict.fromkeys(spent, 0.0))
+        clock = _now(images)
+        timed(images)
+        whole = _now(images) - clock
+        for part in spent if round_ else ():  # the first warms up
+            shares[part].append(spent[part] / whole)
+    return {part: float(np.median(values)) for part, values in shares.items()}
+
+
+def _timed(operation: Callable[[Tensor], Tensor], part: str, spent: dict[str, float]) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        clock = _now(x)
+        y = operation(x)
+        spent[part] += _now(x) - clock
+        return y
+
+    return run
+
+
+def _now(x: Tensor) -> float:
+    """Seconds, when all that was asked of the tensor's device is done."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter()

@@ -1,0 +1,138 @@
+"""Profiles of several networks beside each other and beside the papers: one table, one figure."""
+
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ghostexp.report.paper import Row, tables
+from ghostexp.runs.directory import RunDirectory
+
+ACCURACIES = ("resnet50", "mobile", "ghostnetv2", "ghostnetv3")  # tables with top-1 on ImageNet
+LINES = ("-", "--", "-.", ":")
+MARKERS = "osD^vP*Xph"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the runs of `task=profile` say of one network; milliseconds of one form, batch 1, one number a run."""
+
+    name: str
+    params: int
+    macs: int
+    activations: int
+    peak_bytes: int
+    milliseconds: tuple[float, ...]
+    paper: Row | None
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.milliseconds)
+
+    def row(self) -> dict[str, Any]:
+        """The columns of results.csv; those of the paper stay empty where it has none."""
+        printed: Mapping[str, float] = self.paper.figures if self.paper else {}
+        return {
+            "network": self.name,
+            "params": self.params,
+            "paper_params_m": printed.get("params_m", ""),
+            "macs": self.macs,
+            "paper_macs_m": printed.get("macs_m", ""),
+            "paper_top1": printed.get("top1", ""),
+            "activations": self.activations,
+            "peak_mib": round(self.peak_bytes / 2**20, 1),
+            "ms": round(self.median_ms, 2),
+            "ms_low": round(min(self.milliseconds), 2),
+            "ms_high": round(max(self.milliseconds), 2),
+        }
+
+
+def read_profile(name: str, runs: Sequence[RunDirectory], form: str, paper: Row | None = None) -> Profile:
+    """One network's profile from the directories of one or several runs; counts are those of its deployed form.
+
+    paper: the published row; by default the one with these counts. Raises ValueError: a run is not finished, or did
+    not measure this form at batch 1.
+    """
+    results = [_result(run) for run in runs]
+    first = results[0]
+    times = [
+        row["median_ms"] for result in results for row in result["latency"] if (row["form"], row["batch"]) == (form, 1)
+    ]
+    if len(times) != len(runs):
+        raise ValueError(f"{runs[0].path}: task.forms has no {form}, or task.batches no 1")
+    counts = first["params_deployed"], first["macs_deployed"]
+    memory = first["activations"], first["peak_bytes"]
+    return Profile(name, *counts, *memory, tuple(times), paper or published(*counts))
+
+
+def _result(run: RunDirectory) -> dict[str, Any]:
+    result = run.read_result()
+    if result is None or result["task"] != "profile":
+        raise ValueError(f"{run.path}: not a finished run of task=profile")
+    return result
+
+
+def published(params: int, macs: int) -> Row | None:
+    """The published ImageNet network with these counts, to 2 % of each; None where there is none, or several."""
+    rows = [row for table in ACCURACIES for row in tables()[table].rows]
+    near = [
+        row for row in rows if _near(params, row.figures.get("params_m")) and _near(macs, row.figures.get("macs_m"))
+    ]
+    return near[0] if len(near) == 1 else None
+
+
+def _near(count: int, millions: float | None) -> bool:
+    return millions is not None and abs(count / 1e6 / millions - 1) <= 0.02
+
+
+def markdown(profiles: Sequence[Profile]) -> str:
+    """The table of a page."""
+    lines = [
+        "| network | parameters, M | paper | MACs, M | paper | top-1 in the paper, % | ms, batch 1 (range) |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for profile in profiles:
+        row = profile.row()
+        cells = (
+            profile.name,
+            f"{profile.params / 1e6:.2f}",
+            row["paper_params_m"],
+            f"{profile.macs / 1e6:.1f}",
+            row["paper_macs_m"],
+            row["paper_top1"],
+            f"{profile.median_ms:.1f} ({row['ms_low']:.1f} to {row['ms_high']:.1f})",
+        )
+        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(profiles: Sequence[Profile], path: Path, hardware: str) -> None:
+    """The paper's accuracy against our MACs and against our latency; a line for each family."""
+    import matplotlib.pyplot as plt
+
+    families: defaultdict[str, list[Profile]] = defaultdict(list)
+    for profile in profiles:
+        if profile.paper and "top1" in profile.paper.figures:
+            families[re.split(r"[ ,]", profile.name)[0]].append(profile)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+    for number, (family, members) in enumerate(families.items()):
+        top1 = [member.row()["paper_top1"] for member in members]
+        style = {
+            "label": family,
+            "marker": MARKERS[number % len(MARKERS)],
+            "linestyle": LINES[number % len(LINES)],
+            "color": "black" if family.startswith("Ghost") else "0.55",
+            "markerfacecolor": "black" if family.startswith("Ghost") else "white",
+        }
+        left.plot([member.macs / 1e6 for member in members], top1, **style)
+        right.plot([member.median_ms for member in members], top1, **style)
+    left.set(xscale="log", xlabel="MACs of one image, millions", ylabel="top-1 in the papers, %")
+    right.set(xscale="log", xlabel=f"latency of one image, ms\n{hardware}")
+    for axes in (left, right):
+        axes.grid(alpha=0.3, which="both")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

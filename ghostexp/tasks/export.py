@@ -1,0 +1,152 @@
+"""Write a trained network for other programs, and check that each file computes what the network does."""
+
+import copy
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghostexp.analysis.cost import count
+from ghostexp.data.module import ImageDataModule
+from ghostexp.models.contract import Network
+from ghostexp.models.fuse import fuse
+from ghostexp.models.weights import load_weights
+from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.tasks import build
+from ghostexp.tasks.class_names import known_names, readable
+from ghostexp.tasks.model_card import Card
+from ghostexp.tasks.trained import check_whole, images_of, trained_network
+
+FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": (), "safetensors": ("safetensors",)}
+TOLERANCE = 1e-4  # difference of logits, as a part of the largest one; rounding in float32 is a hundredth of it
+RANDOM_BATCHES = (1, 3)
+
+Logits = Callable[[Tensor], Tensor]
+
+
+def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
+    """Write model.onnx, model.pt2 and model.safetensors, those that `task.formats` names, and README.md, the card.
+
+    Raises ValueError: an unknown format, a package that is missing, data that cannot be read, or a file that differs
+    from the network by more than TOLERANCE.
+    """
+    formats, count_checked = check_formats(config["task"]["formats"]), check_whole(config, "images", 0)
+    trained = trained_network(config | {"compile": False})
+    datamodule = images_of(config)
+    network = trained.network.to(memory_format=torch.contiguous_format).eval()
+    assert isinstance(network, Network)
+    fused = fuse(network)
+    images = list(check_images(datamodule, count_checked))
+    checks = {"fused": compare("the fused network", network, fused, images)}
+    for name in formats:
+        path = directory.path / FILES[name]
+        loaded = _write(name, network, fused, images[-1][:2], path)
+        checks[name] = compare(str(path), network, loaded, images)
+    cost = count(fused, (datamodule.in_chans, datamodule.image_size, datamodule.image_size))
+    names = readable(known_names(trained, datamodule.num_classes))
+    if names:
+        write_atomically(directory.path / "classes.json", json.dumps(names, indent=2) + "\n")
+    files = {name: FILES[name] for name in formats}
+    card = Card(config, trained, cost, datamodule.normalisation(), files, checks, has_names=bool(names))
+    write_atomically(directory.path / "README.md", card.text())
+    _show(checks, directory)
+    fused_cost = {"params_fused": cost.params, "macs_fused": cost.macs}
+    return trained.record() | fused_cost | {"files": list(files.values()), "checks": checks}
+
+
+def check_formats(formats: object) -> list[str]:
+    """The formats that were asked for.
+
+    Raises ValueError: there is no such format, or a package that it needs is missing.
+    """
+    wanted = [str(name) for name in (formats if isinstance(formats, list) else [formats])]
+    for name in wanted:
+        if name not in FILES:
+            raise ValueError(f"task.formats={name}: one or several of {', '.join(FILES)}")
+        missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]
+        if missing:
+            raise ValueError(f'task.formats={name}: needs {", ".join(missing)}; pip install "ghostexp[export]"')
+    if not wanted:
+        raise ValueError(f"task.formats=[]: one or several of {', '.join(FILES)}")
+    return wanted
+
+
+def check_images(datamodule: ImageDataModule, count: int) -> Iterator[Tensor]:
+    """Batches (N, C, H, W) of `count` test images, and of random ones in sizes that no export saw."""
+    shape = (datamodule.in_chans, datamodule.image_size, datamodule.image_size)
+    generator = torch.Generator().manual_seed(0)
+    if count:
+        datamodule.setup("test")
+        yield from (images for images, _ in datamodule.test_sample(count))
+        datamodule.teardown("test")
+    for size in RANDOM_BATCHES:
+        yield torch.randn(size, *shape, generator=generator)
+
+
+@torch.inference_mode()
+def compare(what: str, network: nn.Module, other: Logits, batches: Sequence[Tensor]) -> dict[str, float]:
+    """How far the logits of `other` are from the network's, over all batches, as a part of the largest logit.
+
+    Raises ValueError: by more than TOLERANCE.
+    """
+    pairs = [(network(images), other(images)) for images in batches]
+    largest = max(float(ours.abs().max()) for ours, _ in pairs)
+    difference = max(float((ours - theirs).abs().max()) for ours, theirs in pairs) / largest
+    same = sum(int((ours.argmax(1) == theirs.argmax(1)).sum()) for ours, theirs in pairs)
+    if not difference <= TOLERANCE:  # NaN is none
+        raise ValueError(
+            f"{what}: its logits differ by {difference:.1e} of the largest one; {TOLERANCE:.0e} is allowed"
+        )
+    return {"difference": difference, "images": sum(map(len, batches)), "same_predictions": same}
+
+
+def _write(name: str, network: Network, fused: Network, example: Tensor, path: Path) -> Logits:
+    """Write one file, and return what it computes once it is read again."""
+    if name == "onnx":
+        return _write_onnx(fused, example, path)
+    return _write_torch(fused, example, path) if name == "torch" else _write_safetensors(network, path)
+
+
+def _write_onnx(network: nn.Module, example: Tensor, path: Path) -> Logits:
+    import onnxruntime
+
+    program = _program(network, example)
+    names = ["images"], ["logits"]
+    torch.onnx.export(
+        program, (), path, input_names=names[0], output_names=names[1], external_data=False, verbose=False
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _write_torch(network: nn.Module, example: Tensor, path: Path) -> Logits:
+    torch.export.save(_program(network, example), path)
+    return torch.export.load(path).module()
+
+
+def _program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The network as a graph for batches of any size; an example of one image would fix it to one."""
+    return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def _write_safetensors(network: nn.Module, path: Path) -> Logits:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+    loaded = copy.deepcopy(network)
+    for tensor in loaded.state_dict().values():
+        tensor.zero_()
+    load_weights(loaded, path)
+    return loaded
+
+
+def _show(checks: dict[str, dict[str, float]], directory: RunDirectory) -> None:
+    for name, check in checks.items():
+        agreed = f"{check['same_predictions']} of {check['images']} predictions the same"
+        print(f"{FILES.get(name, name):<17}  logits within {check['difference']:.1e} of the largest, {agreed}")
+    print(f"{'everything is in':<17}  {directory.path}")

@@ -1,0 +1,98 @@
+"""Measure what a network costs and how fast it is; no data are read."""
+
+import copy
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch._dynamo.exc import TorchDynamoException
+
+from ghostexp.analysis.cost import Shape, count
+from ghostexp.analysis.latency import Latency, form_of, measure, time_shares
+from ghostexp.analysis.layer_cost import Layer, layers
+from ghostexp.analysis.memory import peak_memory
+from ghostexp.models.contract import Network
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.provenance import cpu
+from ghostexp.runs.table import write_rows
+from ghostexp.tasks import build
+from ghostexp.tasks.ghosting import note_savings
+from ghostexp.tasks.profile_tables import show_profile
+from ghostexp.tasks.trained import inference_device, trained_network
+
+
+def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
+    """Profile the network of the configuration or of `run=DIR`; writes layers.csv and latency.csv.
+
+    Raises ValueError: batches, rounds or forms that cannot be, or a form that does not work on this machine.
+    """
+    task, data = config["task"], config["datamodule"]
+    for key, values in (("batches", task["batches"]), ("rounds", [task["rounds"]])):
+        if not values or not all(type(value) is int and value >= 1 for value in values):
+            raise ValueError(f"task.{key}={task[key]}: whole numbers >= 1 are needed")
+    shape = (data["in_chans"], data["image_size"], data["image_size"])
+    network = _network(config, directory)
+    rows = layers(network, shape)
+    write_rows(directory.path / "layers.csv", [asdict(row) for row in rows])
+    latencies = _latencies(network, shape, config)
+    write_rows(directory.path / "latency.csv", [asdict(latency) for latency in latencies])
+    device = inference_device(config)
+    images = torch.randn(1, *shape, device=device)
+    result = _costs(network, shape, rows) | {
+        "shares": time_shares(network.to(device), images, task["rounds"]),
+        "latency": [asdict(latency) for latency in latencies],
+        "image": list(shape),
+        "accelerator": device.type,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu(),
+        "threads": torch.get_num_threads(),
+    }
+    show_profile(result, rows, latencies, task, directory)
+    return result
+
+
+def _network(config: build.Config, directory: RunDirectory) -> Network:
+    plain = config | {"channels_last": False, "compile": False}  # which are forms here
+    if config["run"] is not None:
+        network = trained_network(plain).network
+    else:
+        built = build.network_of(plain)
+        note_savings(built, config, directory)
+        network = built.network
+    if not isinstance(network, Network):
+        raise ValueError(f"model: {type(network).__name__} is none of this project's networks")
+    return network
+
+
+def _latencies(network: Network, shape: Shape, config: build.Config) -> list[Latency]:
+    """All forms at all batch sizes; the eager form is always there, for the others are compared with it."""
+    task, device = config["task"], inference_device(config)
+    forms = {name: form_of(network, name, device) for name in dict.fromkeys(["eager", *task["forms"]])}
+    torch.manual_seed(config["seed"])
+    try:
+        return [
+            latency
+            for batch in task["batches"]
+            for latency in measure(forms, torch.randn(batch, *shape, device=device), task["rounds"])
+        ]
+    except TorchDynamoException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"task.forms={','.join(forms)}: torch.compile does not work here ({reason})") from error
+
+
+def _costs(network: Network, shape: Shape, rows: list[Layer]) -> dict[str, Any]:
+    """What does not depend on the machine; deployed: without the branches that only training needs."""
+    deployed = copy.deepcopy(network)
+    deployed.reparameterize()
+    cost, cost_deployed = count(network, shape), count(deployed, shape)
+    return {
+        "params": cost.params,
+        "macs": cost.macs,
+        "params_deployed": cost_deployed.params,
+        "macs_deployed": cost_deployed.macs,
+        "macs_primary": sum(row.macs for row in rows if row.part == "primary"),
+        "macs_cheap": sum(row.macs for row in rows if row.part == "cheap"),
+        "activations": sum(row.activations for row in rows),
+        "peak_bytes": peak_memory(network, shape),
+        "flops": 2 * cost.macs,
+        "thop": sum(row.thop for row in rows),
+    }

@@ -1,0 +1,91 @@
+"""A trained network: a run's checkpoint, or weights from elsewhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ghostexp.analysis.cost import Cost
+from ghostexp.data.module import ImageDataModule
+from ghostexp.models.weights import check_match
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.tasks import build
+from ghostexp.tasks.weights import tested_checkpoint
+from ghostexp.training.checkpoints import read
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with its weights, what it costs on one image, and where the weights are from.
+
+    class_names: those of the data that it was trained on, empty where its file does not say.
+    """
+
+    network: nn.Module
+    cost: Cost
+    source: str
+    checkpoint: str | None = None  # best or last, of a run
+    class_names: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """What result.json says of it."""
+        return {
+            "source": self.source,
+            "tested": self.checkpoint,
+            "params": self.cost.params,
+            "macs": self.cost.macs,
+        }
+
+
+def trained_network(config: build.Config) -> Trained:
+    """The network of `run=DIR` with `task.checkpoint`, or that of the configuration with `model.weights`.
+
+    checkpoint: best or last; null is the one from which the run's own test figure comes.
+    Raises ValueError: neither run nor weights, no such checkpoint, or one of another network.
+    """
+    if config["run"] is None:
+        return _from_weights(config)
+    run, chosen = RunDirectory(Path(config["run"])), config["task"]["checkpoint"]
+    if chosen not in ("best", "last", None):
+        raise ValueError(f"task.checkpoint={chosen}: best or last")
+    path = tested_checkpoint(run, "run") if chosen is None else run.path / "checkpoints" / f"{chosen}.ckpt"
+    network, cost, _ = build.network_of(config)
+    content = read(path)
+    state = content.get("state_dict")
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: holds no state_dict")
+    module = nn.ModuleDict({"network": network})  # the names of a checkpoint
+    check_match(module.state_dict(), state, path)
+    module.load_state_dict(state)
+    return Trained(network, cost, str(run.path), path.stem, tuple(content.get("class_names", ())))
+
+
+def _from_weights(config: build.Config) -> Trained:
+    task, source = config["task"]["name"], config["model"].get("weights")
+    if source is None:
+        raise ValueError(f"task={task}: needs run=DIR, the directory of an earlier run, or model.weights=...")
+    network, cost, _ = build.network_of(config)
+    return Trained(network, cost, str(source))
+
+
+def images_of(config: build.Config) -> ImageDataModule:
+    """The data of a classifier; nothing is read yet."""
+    datamodule = build.datamodule_of(config)
+    assert isinstance(datamodule, ImageDataModule)
+    return datamodule
+
+
+def check_whole(config: build.Config, key: str, at_least: int) -> int:
+    """`task.KEY`, or ValueError unless it is a whole number, `at_least` or more."""
+    value = config["task"][key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"task.{key}={value}: a whole number >= {at_least} is needed")
+    return value
+
+
+def inference_device(config: build.Config) -> torch.device:
+    """Where a task that runs in one process computes: on the GPU, if there is one and none forbids it."""
+    on_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
+    return torch.device("cuda" if on_gpu else "cpu")

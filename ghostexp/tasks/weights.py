@@ -1,0 +1,136 @@
+"""Weights from before a run, `model.weights=SOURCE`: where they are, which they were, and into the network."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import re
+import sys
+import urllib.parse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.hub
+from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
+
+from ghostexp.models.weights import Partial, load_weights
+from ghostexp.runs.directory import RunDirectory, write_atomically
+
+log = logging.getLogger(__name__)
+
+SOURCES = "a file, a run's directory, https://...#sha256=HEX or timm/NAME is needed"
+HUB = re.compile(r"timm/[\w.-]+")
+HUB_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Which weights a network started from; `dropped` are those that `model.weights_partial` left out."""
+
+    source: str
+    sha256: str
+    dropped: tuple[str, ...] = ()
+
+
+def load(network: nn.Module, source: str, folder: Path, partial: Partial | None = None) -> Loaded:
+    """Load weights into a network, strictly; downloads are kept in `folder`.
+
+    source: a file of any layout that `load_weights` knows; a run's directory, of which the checkpoint that the run
+    tested; a URL with the file's SHA-256 behind `#sha256=`; `timm/NAME`, from the Hugging Face hub and its cache.
+    Raises ValueError of one line: there is no such source, or its weights are not the network's.
+    """
+    file = find(source, folder)
+    dropped = load_weights(network, file, partial=partial)
+    loaded = Loaded(source, _sha256(file), dropped)
+    _say(loaded)
+    return loaded
+
+
+@rank_zero_only
+def _say(loaded: Loaded) -> None:
+    log.info("model.weights=%s: loaded (sha256 %s)", loaded.source, loaded.sha256)
+    if loaded.dropped:
+        text = f"model.weights_partial=head: {', '.join(loaded.dropped)} not taken from {loaded.source}, but drawn anew"
+        log.warning(text)
+        print(text, file=sys.stderr)
+
+
+def record(loaded: Loaded | None, run: RunDirectory) -> dict[str, Any] | None:
+    """What result.json says of the weights; a resumed run, which loads none, says it from the note that it left."""
+    note = run.path / "weights.json"
+    if loaded is None:
+        return json.loads(note.read_text()) if note.is_file() else None
+    if rank_zero_only.rank == 0:
+        write_atomically(note, json.dumps(asdict(loaded), indent=2) + "\n")
+    return asdict(loaded)
+
+
+def find(source: str, folder: Path) -> Path:
+    """The file of weights that a source means, downloaded to `folder` if it is far away.
+
+    Raises ValueError that names the source: it is none of those known, or cannot be had.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return tested_checkpoint(RunDirectory(path), "model.weights")
+    if path.exists():
+        return path
+    if source.startswith(("https://", "http://")):
+        return _download(source, folder)
+    if HUB.fullmatch(source):
+        return _from_hub(source)
+    raise ValueError(f"model.weights={source}: no such file; {SOURCES}")
+
+
+def tested_checkpoint(run: RunDirectory, key: str) -> Path:
+    """The checkpoint from which a run's own test figure comes; `key` names the directory in the error."""
+    split = run.read_config(key)["datamodule"].get("split")
+    return run.best if split == "val" else run.last
+
+
+def _download(source: str, folder: Path) -> Path:
+    """A URL's file, from `folder` if it is there; it gets its name when it is whole and has the right hash."""
+    url, _, expected = source.partition("#sha256=")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", expected):
+        raise ValueError(f"model.weights={source}: the file's SHA-256 is needed behind the address, #sha256=64 digits")
+    name = Path(urllib.parse.urlsplit(url).path).name
+    file = folder / f"{expected[:12].lower()}-{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock:  # one of several processes downloads, the others find the file
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.exists():
+                show = sys.stderr.isatty()
+                torch.hub.download_url_to_file(url, str(file), hash_prefix=expected.lower(), progress=show)
+    except (OSError, RuntimeError) as error:  # RuntimeError: another hash
+        raise ValueError(f"model.weights={source}: not downloaded ({error})") from error
+    if _sha256(file) != expected.lower():
+        raise ValueError(f"model.weights={source}: {file} has another SHA-256; delete it to download it again")
+    return file
+
+
+def _from_hub(source: str) -> Path:
+    """A file from the Hugging Face hub; one that is in its cache needs no network."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError:
+        raise ValueError(f'model.weights={source}: needs the hub; pip install "ghostexp[hub]"') from None
+    try:
+        try:
+            return Path(hf_hub_download(source, HUB_FILE, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return Path(hf_hub_download(source, HUB_FILE))
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"model.weights={source}: not in the hub's cache, and not downloaded ({reason}); "
+            f"where there is a network: hf download {source} {HUB_FILE}"
+        ) from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,42 @@
+"""A trained run, made once, whose copies the tests look at."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from ghostexp.data.digits import TEST_IMAGES
+from ghostexp.data.split import stratified
+from tests.commands import command, in_directory
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ghost-ResNet-20 after two epochs of digits, best and last checkpoint of different epochs."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    arguments = ("model.ratio=3", "trainer.max_epochs=2", "callbacks.ema=0.9", "callbacks.progress=false", "threads=1")
+    assert command(*arguments, in_directory(run)) == 0
+    return run
+
+
+@pytest.fixture
+def digits_run(trained_run: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run, for this test alone."""
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def digit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test images of the digits as files, FOLDER/CLASS/NNNN.png."""
+    folder = tmp_path_factory.mktemp("digits")
+    images, labels = load_digits(return_X_y=True)
+    test, _ = stratified(labels, TEST_IMAGES, 0)
+    for number in test:
+        path = folder / str(labels[number]) / f"{number:04}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = np.rint(images[number].reshape(8, 8) * (255 / 16)).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    return folder

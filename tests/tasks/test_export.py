@@ -1,0 +1,90 @@
+"""`task=export`: files for other programs that compute what the network does."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from ghostexp.data.digits import Digits
+from ghostexp.models.ghostify import ghostify
+from ghostexp.models.resnet import resnet20
+from ghostexp.tasks import export
+from tests.commands import command, in_directory
+
+
+def test_onnx_runtime_predicts_the_whole_test_set_as_torch_does(
+    digits_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("task=export", f"run={digits_run}", "task.licence=MIT") == 0
+    folder = digits_run / "export"
+    network = ghostify(resnet20(in_chans=1), ratio=3)
+    state = torch.load(digits_run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items()})
+    data = Digits(batch_size=360, num_classes=10, in_chans=1, image_size=8)
+    data.setup("test")
+    ((images, labels),) = data.test_dataloader()
+    with torch.inference_mode():
+        logits = network.eval()(images)
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    (theirs,) = session.run(None, {"images": images.numpy()})
+    assert isinstance(theirs, np.ndarray)
+    assert (theirs.argmax(1) == logits.numpy().argmax(1)).all()
+    assert np.abs(theirs - logits.numpy()).max() <= 1e-4 * float(logits.abs().max())
+    tested = json.loads((digits_run / "result.json").read_text())["metrics"]["test"]["test/acc1"]
+    assert 100 * (theirs.argmax(1) == labels.numpy()).mean() == pytest.approx(tested)
+    checks = json.loads((folder / "result.json").read_text())["checks"]
+    assert {name: check["same_predictions"] for name, check in checks.items()} == dict.fromkeys(checks, 364)
+    assert set(checks) == {"fused", "onnx", "torch", "safetensors"}
+    assert "model.onnx" in capsys.readouterr().out
+    _check_card((folder / "README.md").read_text(), tested)
+    _run_snippets(folder, monkeypatch)
+
+
+def _check_card(card: str, accuracy: float) -> None:
+    for part in (f"{accuracy:.4f} %", "Licence of the weights: MIT", "(N, 1, 8, 8)", "ratio: 3", "mean [0.305]"):
+        assert part in card
+
+
+def _run_snippets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the card's Python, one block after the other, where the files are."""
+    monkeypatch.chdir(folder)
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        names: dict[str, object] = {}
+        exec(block, names)
+        assert getattr(names.get("logits"), "shape", (2, 10)) == (2, 10)
+
+
+def test_exported_weights_are_those_to_start_from_again(digits_run: Path, tmp_path: Path) -> None:
+    assert command("task=export", f"run={digits_run}", "task.formats=[safetensors]", "task.images=0") == 0
+    file = digits_run / "export" / "model.safetensors"
+    again = ("task=test", "model.ratio=3", f"model.weights={file}", in_directory(tmp_path / "again"))
+    assert command(*again) == 0
+    tested = [json.loads((run / "result.json").read_text())["metrics"] for run in (digits_run, tmp_path / "again")]
+    assert tested[0]["test"] == tested[1]["test"]
+
+
+def test_a_file_that_computes_something_else_is_an_error(
+    digits_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def off(network: torch.nn.Module, path: Path) -> export.Logits:
+        return lambda images: network(images) * 1.001
+
+    monkeypatch.setattr(export, "_write_safetensors", off)
+    assert command("task=export", f"run={digits_run}", "task.formats=[safetensors]") != 0
+    assert "model.safetensors: its logits differ by 1.0e-03 of the largest one; 1e-04 is allowed" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_missing_package_is_named_with_the_extra_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert export.check_formats(["torch"]) == ["torch"]
+    with pytest.raises(ValueError, match=r"task.formats=onnx: needs .*onnxruntime; pip install \"ghostexp\[export\]\""):
+        export.check_formats(["onnx"])

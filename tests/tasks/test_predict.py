@@ -1,0 +1,114 @@
+"""`task=predict`: image files through a trained network, as its test images went."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ghostexp.tasks.class_names import imagenet_names, readable
+from ghostexp.tasks.predict import find_images
+from tests.commands import TINY, command, in_directory
+
+
+def predictions_of(run: Path) -> dict[str, Any]:
+    """What predictions.json says."""
+    return json.loads((run / "predict" / "predictions.json").read_text())
+
+
+def test_the_test_images_as_files_have_the_accuracy_of_the_test_set(
+    digits_run: Path, digit_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (digits_run / "checkpoints" / "best.ckpt").unlink()  # split=test: the last one is what the run tested
+    assert command("task=predict", f"run={digits_run}", f"task.images={digit_files}", "task.top=2") == 0
+    result = json.loads((digits_run / "predict" / "result.json").read_text())
+    tested = json.loads((digits_run / "result.json").read_text())["metrics"]["test"]["test/acc1"]
+    assert result["acc1"] == pytest.approx(tested)
+    assert result["images"] == result["with_truth"] == 360
+    found = predictions_of(digits_run)["predictions"]
+    assert [prediction["path"] for prediction in found] == sorted(str(path) for path in digit_files.rglob("*.png"))
+    with (digits_run / "predict" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class_1"] for row in rows] == [prediction["classes"][0] for prediction in found]
+    assert all(float(row["probability_1"]) >= float(row["probability_2"]) for row in rows)
+    out = capsys.readouterr().out
+    assert f"{found[0]['classes'][0]} {100 * found[0]['probabilities'][0]:.1f} %" in out
+    assert f"{tested:.2f} % of 360 images" in out
+
+
+def test_unreadable_files_are_named_and_skipped_and_the_exit_code_says_so(
+    digits_run: Path, digit_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(digit_files / "3", folder)
+    names = sorted(path.name for path in folder.iterdir())
+    (folder / "aaa.png").write_bytes(b"no image")
+    (folder / "zzz.jpg").write_bytes(b"")
+    assert command("task=predict", f"run={digits_run}", f"task.images={folder}/*", "datamodule.batch_size=10") != 0
+    err = capsys.readouterr().err
+    assert f"skipped {folder}/aaa.png: not a readable image" in err
+    assert f"skipped {folder}/zzz.jpg: not a readable image" in err
+    assert f"error: task.images={folder}/*: 2 of {len(names) + 2} images cannot be read" in err
+    found = predictions_of(digits_run)
+    assert [Path(prediction["path"]).name for prediction in found["predictions"]] == names
+    assert [Path(path).name for path in found["unreadable"]] == ["aaa.png", "zzz.jpg"]
+    assert not (digits_run / "predict" / "result.json").exists()
+
+
+def test_the_checkpoint_that_was_asked_for_is_the_one_that_is_read(digits_run: Path, digit_files: Path) -> None:
+    photo = next(digit_files.rglob("*.png"))
+    path = digits_run / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"]["network.fc.bias"][7] += 1000
+    path.unlink()  # it may be a link to the last one
+    torch.save(checkpoint, path)
+    for chosen, is_seven in (("best", True), ("last", False), ("null", False)):
+        assert command("task=predict", f"run={digits_run}", f"task.images={photo}", f"task.checkpoint={chosen}") == 0
+        (prediction,) = predictions_of(digits_run)["predictions"]
+        assert (prediction["probabilities"][0] == 1 and prediction["classes"][0] == "7") == is_seven
+
+
+def test_class_names_come_with_the_checkpoint_and_do_not_need_the_data(tmp_path: Path, digit_files: Path) -> None:
+    assert command(*TINY, in_directory(tmp_path / "run")) == 0
+    photo = next(digit_files.rglob("*.png"))
+    moved = "datamodule._target_=ghostexp.data.image_folder.ImageFolder"  # of which there is nothing here
+    gone = (moved, "~datamodule.num_images", "+datamodule.root=no/such/folder")
+    assert command("task=predict", f"run={tmp_path / 'run'}", f"task.images={photo}", *gone) == 0
+    (prediction,) = predictions_of(tmp_path / "run")["predictions"]
+    assert set(prediction["classes"]) <= {f"class{number}" for number in range(10)}
+    assert prediction["truth"] is None
+
+
+def test_a_folder_is_searched_to_the_bottom_and_only_for_images(digit_files: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b/c/d.JPG", "b/notes.txt", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(str(tmp_path)) == [tmp_path / "a.png", tmp_path / "b/c/d.JPG"]
+    assert find_images(f"{tmp_path}/**/*.txt") == [tmp_path / "b/notes.txt"]
+    assert find_images(str(tmp_path / "b/notes.txt")) == [tmp_path / "b/notes.txt"]
+    with pytest.raises(ValueError, match="no images there"):
+        find_images(str(tmp_path / "nothing*"))
+
+
+def test_imagenets_folders_are_shown_in_words() -> None:
+    names = imagenet_names()
+    assert len(names) == 1000
+    assert (names[0], names[281], names[999]) == ("tench", "tabby", "toilet tissue")
+    assert readable(tuple(f"n{number:08}" for number in range(1000))) == names
+    assert readable(("n01440764", "cat")) == ("n01440764", "cat")
+
+
+def test_a_run_of_several_devices_is_looked_at_by_one_process(
+    digits_run: Path, digit_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = digits_run / "config.yaml"
+    config.write_text(config.read_text().replace("devices: 1", "devices: 4"))
+    photo = next(digit_files.rglob("*.png"))
+    arguments = ("task=predict", f"run={digits_run}", f"task.images={photo}")
+    assert command(*arguments) == 0
+    assert not list((digits_run / "predict").glob("rank-*.log"))
+    assert command(*arguments, "trainer.devices=2") != 0
+    assert "trainer.devices=2, trainer.num_nodes=1: task=predict runs in one process" in capsys.readouterr().err

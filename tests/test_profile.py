@@ -1,0 +1,53 @@
+"""The profile of a network through the command line."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.commands import TINY, command, in_directory
+from tests.test_training import result_of
+
+PROFILE = ("task=profile", "task.rounds=2", "task.batches=[1,3]", "task.forms=[fused]", "threads=1", "datamodule=fake")
+
+
+def test_a_profile_says_what_a_network_costs_and_how_fast_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert command(*PROFILE, "model=ghost_resnet20", "task.conventions=true", in_directory(run)) == 0
+    result, out = result_of(run), capsys.readouterr().out
+    assert (result["task"], result["params"], result["image"]) == ("profile", 138970, [3, 32, 32])
+    assert result["flops"] == 2 * result["macs"]
+    assert result["macs_primary"] + result["macs_cheap"] + 640 == result["macs"]  # 640: the linear layer
+    assert set(result["shares"]) == {"primary", "cheap"}
+    assert [(row["form"], row["batch"]) for row in result["latency"]] == [
+        ("eager", 1),
+        ("fused", 1),
+        ("eager", 3),
+        ("fused", 3),
+    ]
+    rows = list(csv.DictReader((run / "layers.csv").open()))
+    assert sum(int(row["macs"]) for row in rows) == result["macs"]
+    assert len(list(csv.DictReader((run / "latency.csv").open()))) == 4
+    for said in ("which the GhostNet papers call FLOPs", "by thop", f"{result['macs']:,}", "layer1.0.conv1", "fused"):
+        assert said in out
+
+
+def test_a_network_with_branches_is_counted_without_them_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("model=ghostnetv3", "model.width=0.5", "task.forms=[]", "task.batches=[1]", "task.rounds=1")
+    assert command(*PROFILE, "datamodule.image_size=224", *arguments, in_directory(tmp_path / "run")) == 0
+    result = result_of(tmp_path / "run")
+    assert result["macs_deployed"] < result["macs"] / 2
+    assert result["params_deployed"] < result["params"]
+    assert f"{result['macs_deployed']:,} MACs: the branches of training folded" in capsys.readouterr().out
+
+
+def test_a_run_s_network_is_profiled_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, in_directory(run)) == 0
+    assert command(*PROFILE[:-2], f"run={run}") == 0
+    assert result_of(run / "profile")["params"] == result_of(run)["params"]
+    assert "thop" not in capsys.readouterr().out
