@@ -1,31 +1,24 @@
 """The command line: compose a configuration, check it, hand it to one process or to several."""
 
 import os
-import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ghostexp.runner.claim import claim, removed_unless_used
 from ghostexp.runner.command import Command, take_apart
 from ghostexp.runner.command_errors import explain
-from ghostexp.runner.configuration import plain
+from ghostexp.runner.configuration import CONF, ON_SEVERAL_DEVICES, plain
 from ghostexp.runner.errors import report
 from ghostexp.runner.job import execute
 from ghostexp.runner.launch import launch
 from ghostexp.runner.ranks import check_place, processes, started_by_slurm
 from ghostexp.runs import naming
 from ghostexp.runs.directory import RunDirectory
-
-PACKAGE = Path(__file__).parent
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes
-# In a wheel conf/ is inside the package, in the source tree beside it. An absolute path works from any directory.
-CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,19 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argument.lower() == "traceback=true" or (argument.startswith("debug=") and argument != "debug=null")
         for argument in arguments
     )
-    codes = [0]
     before = sys.argv
     try:
         command = take_apart(arguments)
 
         def entry(composed: DictConfig) -> None:
             try:
-                codes.append(run(composed, command))
-            except Exception as error:  # the other jobs of a sweep go on
+                code = run(composed, command)
+            except Exception as error:
                 report(error, with_traceback)
-                codes.append(1)
-            if codes[-1] in STOPPED:  # they do not when a person stops one
-                raise SystemExit(codes[-1])
+                code = 1
+            raise SystemExit(code)
 
         sys.argv = [before[0], *command.for_hydra]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
@@ -60,30 +51,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     finally:
         sys.argv = before
-    return max(codes)
+    return 0
 
 
 def register_resolvers() -> None:
     """Let the configuration ask for names: `${run_name:...}`."""
-    for name in ("run_dir", "run_name", "record_subdir", "sweep_name"):
+    for name in ("run_dir", "run_name", "record_subdir", "sweep_dir"):
         OmegaConf.register_new_resolver(name, getattr(naming, name), replace=True)
 
 
 def run(composed: DictConfig, command: Command) -> int:
     """Run one composed configuration, here or in processes of its own; returns its exit code."""
     context = HydraConfig.get()
-    is_sweep = context.mode == RunMode.MULTIRUN
     directory = RunDirectory(Path(context.runtime.output_dir))
     with removed_unless_used(directory):
-        config = plain(composed, command)
+        _check_single(composed, context.runtime.choices)
+        config = plain(composed, context.runtime.choices, command)
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
         count, nodes = processes(config["trainer"]), config["trainer"]["num_nodes"]
-        check_place(count, nodes, is_sweep, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
-        if not claim(directory, config, is_sweep):
+        task = config["task"]["name"]
+        if count * nodes > 1 and task not in ON_SEVERAL_DEVICES:
+            raise ValueError(f"trainer.devices={count}, trainer.num_nodes={nodes}: task={task} runs in one process")
+        check_place(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
+        if not claim(directory, config):
             return 0
-    if started_by_slurm() or (count == nodes == 1 and not is_sweep):
+    if started_by_slurm() or count == nodes == 1:
         return execute(config, directory)
-    return launch(config, directory, count, nodes)
+    return launch(config, directory, count)
+
+
+def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> None:
+    """Raise ValueError for what is said of a sweep, where there is none."""
+    if choices.get("study"):
+        raise ValueError(f"hydra.mode=RUN: study={choices['study']} is a sweep; leave hydra.mode to it")
+    if composed.plan:
+        raise ValueError("plan=true: shows the jobs of a sweep, -m or study=NAME; --cfg job shows a single run")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Command lines for tests: in this process through the entry's own function, or in a process of their own."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -47,3 +48,13 @@ def wait_for(path: Path, seconds: float = 120) -> None:
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert path.exists()
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Processes that have a file in a folder open, as each process of a run has its log."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if str(link.readlink()).startswith(str(folder)):
+                found.add(int(link.parts[2]))
+    return sorted(found - {os.getpid()})

@@ -1,14 +1,13 @@
 """A run's directory: names, fingerprint, tables, records."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences, fingerprint
-from ghostexp.runs.naming import run_dir, sweep_name
+from ghostexp.runs.naming import point_name, run_dir
 from ghostexp.runs.table import Table, last_step, read
 
 CONFIG = {
@@ -53,14 +52,18 @@ def test_the_fingerprint_changes_with_what_decides_the_result(change: dict, diff
     assert differences(CONFIG, CONFIG | change) == [difference]
 
 
-def test_a_sweeps_directories_are_named_by_what_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
-    typed = ["-m", "model.ratio=2,3", "seed=range(0,2)", "trainer.max_epochs=3", "trainer.devices=[0,1]", "+a=false"]
-    monkeypatch.setattr(sys, "argv", ["ghostexp", *typed])
-    job = ["model.ratio=2", "seed=1", "trainer.max_epochs=3", "trainer.devices=[0,1]", "+a=False"]
-    assert sweep_name(job) == "ratio-2_seed-1"
-    monkeypatch.setattr(sys, "argv", ["ghostexp"])
-    assert sweep_name(["optimizer.lr=0.1", "scheduler.lr=1"]) == "optimizer.lr-0.1_scheduler.lr-1"
-    assert sweep_name(["trainer.devices=[0,2]", "+a.b='x=y z'"]) == "devices-0-2_b-x-y-z"
+@pytest.mark.parametrize(
+    ("pairs", "name"),
+    [
+        ([("model.ratio", "2"), ("seed", "1")], "ratio-2_seed-1"),
+        ([("optimizer.lr", "0.1"), ("scheduler.lr", "1")], "optimizer.lr-0.1_scheduler.lr-1"),
+        ([("trainer.devices", "[0,2]"), ("+a.b", "'x=y z'")], "devices-0-2_b-x-y-z"),
+        ([("optimizer.lr", "1e+30"), ("seed", "-1")], "lr-1e30_seed--1"),
+        ([], "job"),
+    ],
+)
+def test_a_sweeps_directories_are_named_by_what_is_swept(pairs: list[tuple[str, str]], name: str) -> None:
+    assert point_name(pairs) == name
 
 
 def test_a_run_lives_in_a_new_directory_or_in_the_one_that_it_belongs_to() -> None:

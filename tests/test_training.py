@@ -16,7 +16,7 @@ from torch.optim import SGD
 
 from ghostexp.training import checkpoints, schedules
 from ghostexp.training.classifier import Classifier
-from tests.commands import TINY, command, in_directory, start, wait_for
+from tests.commands import TINY, command, in_directory
 from tests.test_exact_resume import digests
 
 
@@ -139,16 +139,6 @@ def test_two_processes_do_not_share_a_directory(tmp_path: Path, capsys: pytest.C
     assert not (run / "failure.json").exists()
 
 
-def test_ctrl_c_ends_a_sweep_and_not_only_its_job(tmp_path: Path) -> None:
-    process = start("-m", *TINY, "trainer.max_epochs=200", "seed=0,1", "name=sweep")
-    wait_for(tmp_path / "outputs" / "sweep" / "seed-0" / "metrics.csv")
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "to continue" in err
-    assert not (tmp_path / "outputs" / "sweep" / "seed-1").exists()
-
-
 def test_ctrl_c_saves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 1, signal.SIGINT)
     assert command(*TINY, in_directory(tmp_path / "run")) == 130
@@ -224,17 +214,3 @@ def test_checkpoints_hold_nothing_that_weights_only_refuses(tmp_path: Path) -> N
     assert command(*TINY, "callbacks.ema=0.9", "callbacks.patience=5", in_directory(tmp_path / "run")) == 0
     for name in ("best", "last"):
         assert "state_dict" in torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
-def test_a_sweep_runs_each_job_once_in_its_own_directory_and_skips_it_when_repeated(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    sweep = ("-m", *TINY, "trainer.max_epochs=1", "seed=0,1", "name=sweep")
-    assert command(*sweep) == 0
-    runs = sorted((tmp_path / "outputs" / "sweep").glob("*/result.json"))
-    assert [path.parent.name for path in runs] == ["seed-0", "seed-1"]
-    assert [json.loads(path.read_text())["seed"] for path in runs] == [0, 1]
-    before = [path.stat().st_mtime_ns for path in runs]
-    assert command(*sweep) == 0
-    assert capfd.readouterr().err.count("finished already") == 2
-    assert [path.stat().st_mtime_ns for path in runs] == before

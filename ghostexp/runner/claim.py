@@ -12,11 +12,8 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences
 
 
-def claim(run: RunDirectory, config: dict[str, Any], is_sweep: bool) -> bool:
+def claim(run: RunDirectory, config: dict[str, Any]) -> bool:
     """Write the run's configuration into its directory; False where there is nothing left to do.
-
-    A sweep that is repeated skips the jobs that are finished and continues the others. `config["resume"]` is set
-    where the run is to go on from its last checkpoint.
 
     Raises ValueError: the directory holds another run, or cannot be written.
     """
@@ -24,8 +21,7 @@ def claim(run: RunDirectory, config: dict[str, Any], is_sweep: bool) -> bool:
     if config["resume"] is not None and run.path.resolve() != Path(config["resume"]).resolve():
         raise ValueError(f"resume={config['resume']}: continues where that run is; leave out hydra.run.dir={run.path}")
     if is_fit and run.config.is_file() and config["resume"] is None and is_first():
-        _check_same(run, config, is_sweep)
-        config["resume"] = str(run.path)
+        _refuse(run, config)
     if is_fit and run.result.is_file():
         if is_first():
             print(f"{run.path}: finished already", file=sys.stderr)
@@ -35,13 +31,12 @@ def claim(run: RunDirectory, config: dict[str, Any], is_sweep: bool) -> bool:
     return True
 
 
-def _check_same(run: RunDirectory, config: dict[str, Any], is_sweep: bool) -> None:
+def _refuse(run: RunDirectory, config: dict[str, Any]) -> None:
     changed = differences(run.read_config("hydra.run.dir"), config)
     if changed:
         raise ValueError(f"{run.path}: holds a run of another configuration ({'; '.join(changed[:3])})")
-    if not is_sweep:
-        how = "is finished" if run.result.is_file() else f"goes on with resume={run.path}"
-        raise ValueError(f"hydra.run.dir={run.path}: holds a run already, which {how}; choose another directory")
+    how = "is finished" if run.result.is_file() else f"goes on with resume={run.path}"
+    raise ValueError(f"hydra.run.dir={run.path}: holds a run already, which {how}; choose another directory")
 
 
 @contextmanager

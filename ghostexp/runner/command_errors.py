@@ -21,7 +21,7 @@ def explain(error: Exception, arguments: Sequence[str], conf: Path) -> Exception
             group, _, option = link.missing_cfg_file.rpartition("/")
             there_is = f"there are {', '.join(link.options)}" if link.options else "there are none yet"
             return ValueError(f"{group}={option}: not found; {there_is}")
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.filename:
         return ValueError(f"{error.filename}: cannot be written ({error.strerror})")
     text = " ".join(str(link) for link in links)
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)

@@ -1,5 +1,6 @@
 """From what Hydra composed to the plain configuration of a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,29 @@ from ghostexp.runner.command_errors import no_such_key
 from ghostexp.runs.fingerprint import differences
 
 Config = dict[str, Any]
+PACKAGE = Path(__file__).parent.parent
+# In a wheel conf/ is inside the package, in the source tree beside it. An absolute path works from any directory.
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+OF_SWEEPS = ("n_jobs", "fail_fast", "plan")  # keys that are nothing to a single run
+ON_SEVERAL_DEVICES = ("fit", "test")  # the tasks that share their work among processes
+GROUPS = ("model", "datamodule", "optimizer", "scheduler", "experiment", "study")
 
 
-def plain(composed: DictConfig, command: Command) -> Config:
-    """The configuration of a run as plain containers: what was composed, or what an earlier run was, with changes."""
+def plain(composed: DictConfig, choices: Mapping[str, str | None], command: Command | None = None) -> Config:
+    """The configuration of a run as plain containers: what was composed, or what an earlier run was, with changes.
+
+    choices: the option that was taken of each group.
+    """
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ValueError(f"{missing[0]}: a value is needed; set {missing[0]}=...")
     composed.data_dir = str(Path(composed.data_dir).absolute())
     config = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(config, dict)
-    if command.earlier is not None:
+    for key in OF_SWEEPS:
+        del config[key]
+    config["choices"] = {group: choices.get(group) for group in GROUPS}
+    if command is not None and command.earlier is not None:
         config = _of_earlier_run(command, config)  # pyright: ignore[reportArgumentType]
     if "root" in config["datamodule"]:
         config["datamodule"]["root"] = str(Path(config["datamodule"]["root"]).absolute())
@@ -40,6 +53,8 @@ def _of_earlier_run(command: Command, composed: Config) -> Config:
     before = command.config
     if command.key == "resume" and before["task"]["name"] != "fit":
         raise ValueError(f"resume={command.earlier.path}: a run of task={before['task']['name']} cannot be continued")
+    if task not in ON_SEVERAL_DEVICES:
+        before = {**before, "trainer": {**before["trainer"], "devices": 1, "num_nodes": 1}}
     taken = ("task", "run", "resume", "traceback", "output_dir", *command.groups)
     merged = OmegaConf.create({**before, **{key: composed[key] for key in taken}})
     for text in command.changes:

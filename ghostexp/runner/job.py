@@ -1,23 +1,15 @@
-"""One task in one process: what it returns becomes result.json, what it raises failure.json.
-
-As a program, `python -m ghostexp.runner.job DIR`, it is one fresh process of the run in DIR, a job of a sweep or one
-rank of several, and its configuration is the first line of its standard input, as JSON.
-"""
+"""One task in one process: what it returns becomes result.json, what it raises failure.json."""
 
 import fcntl
 import importlib
-import json
 import logging
-import os
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from ghostexp.runner.errors import one_line, report
@@ -27,24 +19,28 @@ from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.provenance import git_revision, versions
 
 log = logging.getLogger(__name__)
+LOCK_ATTEMPTS = 20  # ten in a second
 
 
-def execute(config: dict[str, Any], run: RunDirectory) -> int:
-    """Run the task of a configuration; the exit code says how it ended."""
+def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = None) -> int:
+    """Run the task of a configuration; the exit code says how it ended.
+
+    threads: this process's share of the processor, where the configuration leaves it open.
+    """
     try:
         with _locked(run):
-            return _execute(config, run)
+            return _execute(config, run, threads)
     except BlockingIOError:  # which is no failure of the run that is here
         report(ValueError(f"{run.path}: another process is running here"), config["traceback"])
         return 1
 
 
-def _execute(config: dict[str, Any], run: RunDirectory) -> int:
+def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> int:
     started, clock = datetime.now().astimezone(), time.perf_counter()
     source = {"versions": versions(), "git": git_revision()}  # now: a commit may come while this runs
     try:
         keep_log(run)
-        _prepare(config)
+        _prepare(config, threads)
         task = importlib.import_module(f"ghostexp.tasks.{config['task']['name']}")
         _silence_libraries()
         outcome = task.run(config, run)
@@ -73,7 +69,14 @@ def _locked(run: RunDirectory) -> Iterator[None]:
         yield
         return
     with (run.path / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for attempt in range(LOCK_ATTEMPTS):  # a process that was killed this moment may hold it still
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == LOCK_ATTEMPTS - 1:
+                    raise
+                time.sleep(0.1)
         yield
 
 
@@ -88,14 +91,15 @@ def _stopped(error: BaseException, run: RunDirectory) -> int:
     return 128 + (signum or signal.SIGINT)
 
 
-def _prepare(config: dict[str, Any]) -> None:
+def _prepare(config: dict[str, Any], share: int | None) -> None:
     """Set what holds for the whole process, before anything is computed."""
     import torch
 
-    if config["threads"] is not None:
-        if config["threads"] < 1:
-            raise ValueError(f"threads={config['threads']}: a number >= 1, or null, is needed")
-        torch.set_num_threads(config["threads"])
+    threads = share if config["threads"] is None else config["threads"]
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads={threads}: a number >= 1, or null, is needed")
+        torch.set_num_threads(threads)
 
 
 def _fail(error: Exception, config: dict[str, Any], run: RunDirectory) -> int:
@@ -132,33 +136,3 @@ def _silence_libraries() -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-
-
-def first_line() -> bytes:
-    """The first line of standard input, past Python's buffer, whose lock a waiting thread would hold at the end."""
-    line = b""
-    while not line.endswith(b"\n"):
-        line += os.read(0, 1 << 16)
-    return line
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it is gone: its end of our standard input closes then."""
-
-    def watch() -> None:
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def main() -> int:
-    """Run a task for the process that started this one."""
-    config = json.loads(first_line())
-    end_with_parent()
-    return execute(config, RunDirectory(Path(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,134 +1,142 @@
-"""Fresh processes for a run: one for a job of a sweep, one for each device of a run on several."""
+"""The processes of a run, one for each of its ranks, out of a fork server that has imported and never computed."""
 
-import json
+import atexit
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection, forkserver, process
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ghostexp.runner.job import execute
+from ghostexp.runner.slots import Slot, threads_each
 from ghostexp.runs.directory import RunDirectory
 
 GRACE = 10.0  # seconds that the other ranks have to end by themselves after one has failed
-Process = subprocess.Popen[bytes]
+# A clean child in 0.03 s instead of 8; macOS does not survive a fork after its frameworks are loaded.
+CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
-def launch(config: dict[str, Any], run: RunDirectory, processes: int, nodes: int = 1) -> int:
-    """Run the task of a configuration in fresh processes on this machine; returns its exit code.
+def warm_up(modules: Iterable[str]) -> None:
+    """Start the fork server, which imports these modules while this process goes on."""
+    if sys.platform == "linux":
+        CONTEXT.set_forkserver_preload(list(modules))
+        # Asking CUDA itself how many GPUs there are would leave the forked processes without any.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        forkserver.ensure_running()
 
-    Signals are handed on; when one rank fails the others are ended; none outlives this call, nor this process.
+
+def targets(node: Any) -> set[str]:
+    """The modules that hold what a configuration instantiates."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    found = {name for child in children for name in targets(child)}
+    target = node.get("_target_") if isinstance(node, dict) else None
+    return found | ({target.rpartition(".")[0]} if isinstance(target, str) else set())
+
+
+class Job:
+    """A run in processes of its own, each in a session of its own, so that signals reach them through this one only.
+
+    quiet: the first rank too writes its errors to a log instead of the terminal.
+    None of them outlives this process, however it ends.
     """
-    environments = _environments(processes, nodes)
-    logs = [None if number == 0 else rank_log(run, environments[number]) for number in range(processes)]
-    ranks = [_start(config, run, *place) for place in zip(environments, logs, strict=True)]
-    try:
-        with _signals_handed_to(ranks) as received:
-            failed = _wait(ranks)
-    finally:
-        _end(ranks)
-    if failed is None:
-        _remove_empty(logs)
-        return 0
-    code = ranks[failed].returncode
-    if not received:
-        _tell(run, failed, code, logs[failed])
-    return code if code > 0 else 128 - code
 
+    def __init__(
+        self, config: dict[str, Any], run: RunDirectory, processes: int, slot: Slot | None = None, quiet: bool = False
+    ) -> None:
+        nodes = config["trainer"]["num_nodes"]
+        self.run = run
+        self.slot = slot or Slot(threads_each(processes))
+        environments = _environments(processes, nodes, self.slot)
+        first = run.log if quiet else None
+        self.logs = [first if number == 0 else _rank_log(run, environments[number]) for number in range(processes)]
+        self.first_failed: int | None = None
+        self.deadline = 0.0
+        same = (config, str(run.path), os.getcwd(), self.slot.threads)
+        self.ranks = [
+            CONTEXT.Process(target=_work, args=(*same, environment, log))
+            for environment, log in zip(environments, self.logs, strict=True)
+        ]
+        for rank in self.ranks:
+            rank.start()
 
-def _tell(run: RunDirectory, number: int, code: int, log: Path | None) -> None:
-    """Say what a process could not say itself, or said where nobody looks."""
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        message = f"process {number} was ended by {name}{hint}; to continue: python -m ghostexp resume={run.path}"
-    elif log is not None:
+    @property
+    def sentinels(self) -> list[int]:
+        """What becomes ready when a process ends."""
+        return [rank.sentinel for rank in self.ranks if rank.exitcode is None]
+
+    def poll(self) -> int | None:
+        """The exit code of the run, once all have ended well, or one has failed and the grace of the others is over.
+
+        The first to fail counts: the others then fail for want of it.
+        """
+        codes = [rank.exitcode for rank in self.ranks]
+        failed = [number for number, code in enumerate(codes) if code not in (None, 0)]
+        if failed and self.first_failed is None:
+            self.first_failed, self.deadline = failed[0], time.monotonic() + GRACE
+        if None in codes and not (failed and time.monotonic() > self.deadline):
+            return None
+        self.kill()
+        _remove_empty(self.logs[1:])
+        code = 0 if self.first_failed is None else codes[self.first_failed] or 0
+        return code if code >= 0 else 128 - code
+
+    def signal(self, signum: int) -> None:
+        """Hand a signal on."""
+        for rank in self.ranks:
+            if rank.exitcode is None and rank.pid:
+                os.kill(rank.pid, signum)
+
+    def kill(self) -> None:
+        """Kill what is left."""
+        for rank in self.ranks:
+            if rank.exitcode is None:
+                rank.kill()
+            rank.join()
+
+    def cause(self) -> str | None:
+        """What a process could not say itself, or said where nobody looks; None where the run has said it."""
+        assert self.first_failed is not None
+        code, log = self.ranks[self.first_failed].exitcode or 0, self.logs[self.first_failed]
+        if code < 0:
+            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+            how = f"process {self.first_failed} was ended by {signal.Signals(-code).name}{hint}"
+            return f"{how}; to continue: python -m ghostexp resume={self.run.path}"
+        if self.first_failed == 0 or log is None:
+            return None
         said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("error: ")]
         text = said[-1].removeprefix("error: ") if said else f"failed, see {log}"
-        if run.failure.exists() and json.loads(run.failure.read_text())["error"] == text:
-            return  # the first rank found the same, and has said so
-        message = f"{log.stem}: {text}"
-    else:
-        return
-    print(f"error: {message}", file=sys.stderr)
-    run.write_failure(RuntimeError(message), message)
+        if self.run.failure.exists() and self.run.read_failure() == text:
+            return None  # the first rank found the same, and has said so
+        return f"{log.stem}: {text}"
 
 
-def rank_log(run: RunDirectory, environment: dict[str, str]) -> Path:
-    """Where a rank other than a machine's first writes what it has to say."""
-    return run.path / f"rank-{environment['RANK']}.log"
-
-
-def _environments(processes: int, nodes: int) -> list[dict[str, str]]:
-    """The environment of every process; several get what torch.distributed needs to find each other."""
-    # Without SLURM's variables: Lightning would take them for its own and each process for the only one.
-    common = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-    if processes * nodes == 1:
-        return [common]
-    node = int(common.get("NODE_RANK", "0")) if nodes > 1 else 0
-    common |= {"NODE_RANK": str(node), "WORLD_SIZE": str(processes * nodes)}
-    common.setdefault("MASTER_ADDR", "127.0.0.1")
-    common.setdefault("MASTER_PORT", str(_free_port()))
-    common.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
-    return [common | {"LOCAL_RANK": str(number), "RANK": str(node * processes + number)} for number in range(processes)]
-
-
-def _start(config: dict[str, Any], run: RunDirectory, environment: dict[str, str], log: Path | None) -> Process:
-    """One process, in a session of its own, so that Ctrl-C reaches only this one, which hands it on once.
-
-    The configuration goes to its standard input, which then stays open until this process ends, however that may be,
-    and so tells the other to end too.
-    """
-    with nullcontext() if log is None else log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ghostexp.runner.job", str(run.path)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(config).encode() + b"\n")
-    process.stdin.flush()
-    return process
-
-
-def _wait(ranks: list[Process]) -> int | None:
-    """Wait until all have ended well, or one has failed and the grace of the others is over; returns that one.
-
-    It is the first to fail: the others then fail for want of it.
-    """
-    first, deadline = None, 0.0
-    while None in (codes := [process.poll() for process in ranks]):
-        failed = [number for number, code in enumerate(codes) if code not in (None, 0)]
-        if failed and first is None:
-            first, deadline = failed[0], time.monotonic() + GRACE
-        if first is not None and time.monotonic() > deadline:
-            return first
-        time.sleep(0.02)
-    failed = [number for number, process in enumerate(ranks) if process.returncode != 0]
-    return first if first is not None else next(iter(failed), None)
-
-
-def _end(ranks: list[Process]) -> None:
-    """Kill what is left."""
-    for process in ranks:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+def launch(config: dict[str, Any], run: RunDirectory, processes: int) -> int:
+    """Run the task of a configuration in processes of its own on this machine; returns its exit code."""
+    warm_up([f"ghostexp.tasks.{config['task']['name']}", *targets(config)])
+    job = Job(config, run, processes)
+    try:
+        with signals_handed_to(lambda: [job]) as received:
+            while (code := job.poll()) is None:
+                connection.wait(job.sentinels, timeout=1)
+    finally:
+        job.kill()
+    if code and not received and (cause := job.cause()):
+        print(f"error: {cause}", file=sys.stderr)
+        run.write_failure(RuntimeError(cause), cause)
+    return code
 
 
 @contextmanager
-def _signals_handed_to(ranks: list[Process]) -> Iterator[list[int]]:
-    """Hand SIGINT and SIGTERM to every process, instead of dying of them; the second one kills them.
+def signals_handed_to(jobs: Callable[[], Sequence[Job]]) -> Iterator[list[int]]:
+    """Hand SIGINT and SIGTERM to every process of the jobs, instead of dying of them; the second one kills them.
 
     Gives the list of those received.
     """
@@ -136,9 +144,8 @@ def _signals_handed_to(ranks: list[Process]) -> Iterator[list[int]]:
 
     def hand_on(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        for process in ranks:
-            if process.poll() is None:
-                process.send_signal(signum if len(received) == 1 else signal.SIGKILL)
+        for job in jobs():
+            job.signal(signum if len(received) == 1 else signal.SIGKILL)
 
     before = {signum: signal.signal(signum, hand_on) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -148,14 +155,64 @@ def _signals_handed_to(ranks: list[Process]) -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _work(
+    config: dict[str, Any], path: str, cwd: str, threads: int, environment: dict[str, str], log: Path | None
+) -> None:
+    """What a process does."""
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    if log is not None:
+        _say_only_in(log)
+    _end_with_parent()
+    code = execute(config, RunDirectory(Path(path)), threads)
+    atexit._run_exitfuncs()  # multiprocessing leaves them out, and with them W&B's, which ends its own process
+    sys.exit(code)
+
+
+def _say_only_in(log: Path) -> None:
+    """Send errors, a library's last words too, to a file; what is printed for a person goes nowhere."""
+    with log.open("ab") as errors, open(os.devnull, "wb") as nowhere:
+        os.dup2(errors.fileno(), 2)
+        os.dup2(nowhere.fileno(), 1)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone."""
+    parent = process.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os.killpg(0, signal.SIGKILL)  # its loaders' workers too
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _rank_log(run: RunDirectory, environment: dict[str, str]) -> Path:
+    """Where a rank other than a machine's first writes what it has to say."""
+    return run.path / f"rank-{environment['RANK']}.log"
+
+
+def _environments(processes: int, nodes: int, slot: Slot) -> list[dict[str, str]]:
+    """The environment of every process; several get what torch.distributed needs to find each other."""
+    # Without SLURM's variables: Lightning would take them for its own and each process for the only one.
+    common = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    if slot.gpus:
+        common["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+    if processes * nodes == 1:
+        return [common]
+    node = int(common.get("NODE_RANK", "0")) if nodes > 1 else 0
+    common |= {"NODE_RANK": str(node), "WORLD_SIZE": str(processes * nodes)}
+    common.setdefault("MASTER_ADDR", "127.0.0.1")
+    common.setdefault("MASTER_PORT", str(_free_port()))
+    return [common | {"LOCAL_RANK": str(number), "RANK": str(node * processes + number)} for number in range(processes)]
 
 
 def _remove_empty(logs: list[Path | None]) -> None:
     for log in logs:
-        if log is not None and log.stat().st_size == 0:
+        if log is not None and log.exists() and log.stat().st_size == 0:
             log.unlink()
 
 

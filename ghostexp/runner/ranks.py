@@ -19,14 +19,12 @@ def started_by_slurm() -> bool:
     return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
-def check_place(count: int, nodes: int, is_sweep: bool, is_named: bool) -> None:
+def check_place(count: int, nodes: int, is_named: bool) -> None:
     """Raise ValueError where processes that somebody started, or machines, do not fit what a run needs."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise ValueError("torchrun: not needed; start the command by itself and trainer.devices starts its processes")
     if started_by_slurm():
         tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
-        if is_sweep:
-            raise ValueError("-m under srun: one task for each sweep, or one srun for each run")
         if tasks != count * nodes:
             raise ValueError(
                 f"trainer.devices={count}, trainer.num_nodes={nodes}: srun started {tasks} tasks, not {count * nodes}"
@@ -48,7 +46,7 @@ def processes(trainer: dict[str, Any]) -> int:
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)
     if devices in ("auto", -1):
-        return max(1, _gpus(accelerator))
+        return max(1, count_gpus(accelerator))
     if isinstance(devices, list) and devices and all(type(device) is int and device >= 0 for device in devices):
         count, highest = len(devices), max(devices) + 1
     elif type(devices) is int and devices >= 1:
@@ -57,7 +55,7 @@ def processes(trainer: dict[str, Any]) -> int:
         raise ValueError(f"trainer.devices={devices}: a number >= 1, auto, or a list such as [0,2] is needed")
     wants_gpu = accelerator in ("gpu", "cuda")
     if wants_gpu or isinstance(devices, list) or count > 1 or trainer.get("sync_batchnorm"):
-        gpus = _gpus(accelerator)
+        gpus = count_gpus(accelerator)
         if isinstance(devices, list) and gpus == 0:
             raise ValueError(f"trainer.devices={devices}: a list names GPUs, and none is there; give a number")
         if wants_gpu and gpus == 0:
@@ -69,7 +67,18 @@ def processes(trainer: dict[str, Any]) -> int:
     return count
 
 
-def _gpus(accelerator: str) -> int:
+def stated(devices: int | str | list[int]) -> int:
+    """How many processes a run needs on each machine of a cluster.
+
+    Raises ValueError: a machine that is not known yet cannot be asked.
+    """
+    if type(devices) is not int or devices < 1:
+        raise ValueError(f"trainer.devices={devices}: a number >= 1 is needed on a cluster")
+    return devices
+
+
+def count_gpus(accelerator: str) -> int:
+    """How many GPUs a run can use."""
     if accelerator == "cpu":
         return 0
     import torch

@@ -74,6 +74,10 @@ class RunDirectory:
         """The result of a finished run; None while there is none."""
         return json.loads(self.result.read_text()) if self.result.is_file() else None
 
+    def read_failure(self) -> str:
+        """Why a failed run failed, in one line."""
+        return json.loads(self.failure.read_text())["error"]
+
     def write_result(self, result: dict[str, Any]) -> None:
         """Say that the run succeeded; the last file a run writes."""
         self.failure.unlink(missing_ok=True)

@@ -20,14 +20,15 @@ def run_dir(output_dir: str, name: str, task: str, run: str | None, resume: str 
 
 
 def run_name(name: str | None, choices: Mapping[str, str | None]) -> str:
-    """What runs of a kind are called: the name they were given, their recipe's, or that of network and data.
+    """What runs of a kind are called: the name they were given, their study's, their recipe's, or network and data.
 
     A group that is swept names the jobs, not the sweep.
     """
     if name is not None:
         return name
-    if choices.get("experiment"):
-        return str(choices["experiment"])
+    for group in ("study", "experiment"):
+        if choices.get(group):
+            return str(choices[group])
     typed = _typed()
     parts = [str(choices[group]) for group in ("model", "datamodule") if not _is_sweep(typed.get(group, ""))]
     return "_".join(parts) or "sweep"
@@ -46,19 +47,22 @@ def stamp() -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
 
 
-def sweep_name(overrides: Sequence[str]) -> str:
+def sweep_dir(output_dir: str, name: str, task: str) -> str:
+    """Where the jobs of a sweep live; another task of the same points does not mix with their trainings."""
+    return f"{output_dir}/{name}" if task == "fit" else f"{output_dir}/{name}_{task}"
+
+
+def point_name(pairs: Sequence[tuple[str, str]]) -> str:
     """The directory of one job of a sweep, from what is swept: `model.ratio=2 seed=1` becomes `ratio-2_seed-1`.
 
-    What the command line says once for all jobs is no part of it. Two keys that end alike keep their whole path.
+    What is the same for all jobs is no part of it. Two keys that end alike keep their whole path.
     Letters, digits, `-`, `_` and `.` only, because Hydra does not parse `=` in a value without quotes.
     """
-    typed = _typed()
-    pairs = [override.partition("=") for override in overrides]
-    pairs = [(key.lstrip("+~"), "=", value) for key, _, value in pairs if key not in typed or _is_sweep(typed[key])]
-    ends = [key.rpartition(".")[2] for key, _, _ in pairs]
+    keys = [key.lstrip("+~") for key, _ in pairs]
+    ends = [key.rpartition(".")[2] for key in keys]
     names = [
         f"{key if ends.count(end) > 1 else end}-{_plain(value)}"
-        for (key, _, value), end in zip(pairs, ends, strict=True)
+        for key, end, (_, value) in zip(keys, ends, pairs, strict=True)
     ]
     return "_".join(names) or "job"
 
@@ -76,9 +80,10 @@ def _is_sweep(value: str) -> bool:
 
 
 def _plain(value: str) -> str:
-    """A value without the characters that a directory's name must not have: `[0,2]` becomes `0-2`."""
+    """A value without the characters that a directory's name must not have: `[0,2]` becomes `0-2`, `[]` none."""
+    value = re.sub(r"(?<=\d)e\+(?=\d)", "e", value)  # 1e+30 is 1e30, and not 1e-30
     inner = re.sub(r"^[^\w.-]+|[^\w.-]+$", "", value, flags=re.ASCII)
-    return re.sub(r"[^\w.-]+", "-", inner, flags=re.ASCII)
+    return re.sub(r"[^\w.-]+", "-", inner, flags=re.ASCII) or "none"
 
 
 def run_title(path: Path) -> str:

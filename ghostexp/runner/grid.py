@@ -1,0 +1,150 @@
+"""From grids of overrides to the points of a sweep, which go to this project's runner instead of Hydra's launchers."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from ghostexp.runner.command_errors import explain
+from ghostexp.runner.configuration import CONF, plain
+from ghostexp.runner.errors import one_line, report
+from ghostexp.runner.launch import targets, warm_up
+from ghostexp.runner.points import Point, check_study
+from ghostexp.runner.ranks import started_by_slurm
+from ghostexp.runner.sweep import Sweep
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.naming import point_name
+
+Values = dict[str, list[str]]  # by key, as they are typed
+Combination = tuple[str, list[str], list[str]]  # of a point: its name, its overrides, and those that tell it apart
+REPEATS = ("seed",)  # keys of a study whose further values repeat it, and do not change what it asks
+
+
+class RunSweep(Callback):
+    """What Hydra calls before a multirun, and which does all of it: Hydra's own sweeper is never asked."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Run the sweep; raises SystemExit with the exit code."""
+        try:
+            code = Grid(config).sweep()
+        except Exception as error:  # Hydra would make a warning of it
+            report(explain(error, config.hydra.overrides.task, CONF), config.traceback)
+            code = 1
+        raise SystemExit(code)
+
+
+class Grid:
+    """Every combination of a grid once, and of a second one that a study brings as its baseline.
+
+    `hydra.sweeper.params` is the grid, values by key as Hydra knows them: `model.ratio: 1,2,3`. What is typed replaces
+    them. `hydra.sweeper.baseline` is that of the ordinary network that a study compares with; see `combinations`.
+    """
+
+    def __init__(self, composed: DictConfig) -> None:
+        self.composed = composed
+        self.loader = GlobalHydra.instance().config_loader()
+        self.parser = OverridesParser.create(config_loader=self.loader)
+        self.directory = Path(composed.hydra.sweep.dir).absolute()
+        self.study: str | None = composed.hydra.runtime.choices.get("study")
+
+    def sweep(self) -> int:
+        """Run every point; returns the exit code."""
+        if started_by_slurm():
+            raise ValueError("-m under srun: start the sweep by itself, with hydra/launcher=submitit_slurm")
+        composed, launcher = self.composed, self._launcher()
+        check_study(self.directory, self.study)
+        warm_up(["ghostexp.tasks.check", *targets(OmegaConf.to_container(composed))])
+        points, errors, planned = self.points()
+        sweep = Sweep(self.directory, self.study, composed.n_jobs, composed.fail_fast, composed.plan, launcher)
+        return sweep.run(points, errors, planned)
+
+    def points(self) -> tuple[list[Point], list[tuple[str, str]], dict[str, list[str]]]:
+        """The points; name and error of those that cannot be composed; overrides by name of all that a study has."""
+        overrides = self.parser.parse_overrides(list(self.composed.hydra.overrides.task))
+        typed = {override.get_key_element(): _values(override) for override in overrides}
+        params, baseline = self._values_of("params"), self._values_of("baseline")
+        self._check(overrides, params)
+        swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
+        not_narrowed = {key: values for key, values in typed.items() if key not in params}
+        wanted = list(combinations(params, baseline, typed, swept))
+        planned = [*combinations(params, baseline, not_narrowed, swept), *wanted]
+        points, errors = [], []
+        for name, overrides, apart in wanted:
+            try:
+                points.append(self._point(self.directory / name, overrides, apart))
+            except Exception as error:
+                errors.append((name, one_line(explain(error, overrides, CONF))))
+        return points, errors, {name: apart for name, _, apart in planned}
+
+    def _values_of(self, grid: str) -> Values:
+        lines = {key: f"{key}={value}" for key, value in (self.composed.hydra.sweeper.get(grid) or {}).items()}
+        return {key: _values(self.parser.parse_override(line)) for key, line in lines.items()}
+
+    def _launcher(self) -> dict[str, Any]:
+        launcher = OmegaConf.to_container(self.composed.hydra.launcher, resolve=True)
+        if not isinstance(launcher, dict) or "engine" not in launcher:
+            chosen = self.composed.hydra.runtime.choices["hydra/launcher"]
+            raise ValueError(f"hydra/launcher={chosen}: one of local, submitit_local, submitit_slurm is needed")
+        return {str(key): value for key, value in launcher.items()}
+
+    def _check(self, overrides: list[Override], params: Values) -> None:
+        """Raise ValueError for what no sweep can be made of."""
+        for override in overrides:
+            said, key, values = override.input_line, override.get_key_element(), _values(override)
+            if not values:
+                raise ValueError(f"{said}: an empty grid")
+            if key == "study" and len(values) > 1:
+                raise ValueError(f"{said}: one study at a time")
+            for value in values:
+                if key in params and key not in REPEATS and value not in params[key]:
+                    raise ValueError(f"{key}={value}: study={self.study} has {key}={','.join(params[key])}")
+
+    def _point(self, path: Path, overrides: list[str], apart: list[str]) -> Point:
+        """Compose one point."""
+        composed = self.loader.load_sweep_config(self.composed, overrides)
+        with open_dict(composed), read_write(composed.hydra.runtime):
+            composed.hydra.runtime.output_dir = str(path)
+            hydra = composed.pop("hydra")
+        record = {"config": composed, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}
+        texts = {f"{name}.yaml": OmegaConf.to_yaml(node) for name, node in record.items()}
+        config = plain(composed, hydra.runtime.choices)
+        config["name"] = path.parent.name
+        return Point(RunDirectory(path), tuple(apart), config, texts)
+
+
+def combinations(params: Values, baseline: Values, typed: Values, swept: set[str]) -> Iterator[Combination]:
+    """Every combination of a study's grid, or of what is typed, and then of its baseline's.
+
+    What is typed replaces values of `params`. It replaces none of the baseline's, unless `params` has the same key,
+    and concerns the baseline only where its key is not one of `params` alone.
+    """
+    yield from _product({**params, **typed}, swept | params.keys())
+    if baseline:
+        shared = {key: values for key, values in typed.items() if (key in params) == (key in baseline)}
+        yield from _product({**baseline, **shared}, swept | baseline.keys())
+
+
+def _product(values: Values, telling: set[str]) -> Iterator[Combination]:
+    """Every combination, named by the keys that tell it from the others."""
+    for chosen in itertools.product(*values.values()):
+        pairs = list(zip(values, chosen, strict=True))
+        apart = [pair for pair in pairs if pair[0] in telling]
+        yield point_name(apart), [f"{key}={value}" for key, value in pairs], [f"{key}={value}" for key, value in apart]
+
+
+def _values(override: Override) -> list[str]:
+    """The values of an override, one by one.
+
+    Raises ValueError: a range of reals.
+    """
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise ValueError(f"{override.input_line}: single values are needed, such as 1,2,3 or range(0,5)")
+    return list(override.sweep_string_iterator())

@@ -1,0 +1,172 @@
+"""Run the points of a sweep, each once, side by side where there is room; nothing that was finished is lost."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from ghostexp.runner.check import check
+from ghostexp.runner.launch import Job, signals_handed_to
+from ghostexp.runner.points import Point, State, look_up, record_sweep, take
+from ghostexp.runner.progress import Progress, show_plan
+from ghostexp.runner.slots import Slots, visible_gpus
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's directory, and how it is run."""
+
+    directory: Path
+    study: str | None
+    n_jobs: int | None = None
+    fail_fast: bool = False
+    plan: bool = False
+    launcher: Mapping[str, Any] = field(default_factory=lambda: {"engine": "local"})
+
+    def run(self, points: list[Point], errors: list[tuple[str, str]], planned: Mapping[str, Sequence[str]]) -> int:
+        """Run the points that are not finished, unless any of all is wrong; returns the exit code.
+
+        errors: name and what is wrong, of points that could not be composed. planned: overrides by name, of these
+        points and those that the study still has to do.
+        """
+        if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs < 1):
+            raise ValueError(f"n_jobs={self.n_jobs}: a number >= 1, or null, is needed")
+        errors = [*errors, *_doubles(points), *_foreign(points)]
+        todo = [point for point in points if point.state is not State.FINISHED]
+        engine = self.launcher["engine"]
+        found, gpus = check(todo, is_here=engine == "local") if todo else ([], 0)
+        if errors or found:
+            _tell(errors + found, len(planned))
+            return 1
+        pinned = any(isinstance(point.config["trainer"]["devices"], list) for point in todo)
+        widest = max((point.processes for point in todo), default=1)
+        slots = Slots(visible_gpus(gpus), 1 if pinned else self.n_jobs, widest, len(points))
+        if self.plan:
+            show_plan(points, slots.n_jobs)
+            return 0
+        record_sweep(self.directory, self.study, planned)
+        if engine != "local":
+            return _cluster()(points, self.launcher, self.directory)
+        return _Jobs(points, todo, slots, self.fail_fast).run()
+
+
+def _cluster() -> Callable[[list[Point], Mapping[str, Any], Path], int]:
+    try:
+        from ghostexp.runner.cluster import run_on_cluster
+    except ImportError as error:
+        raise ValueError('hydra/launcher: needs submitit: pip install "ghostexp[slurm]"') from error
+    return run_on_cluster
+
+
+class _Jobs:
+    """The jobs of a sweep: waiting, running, done."""
+
+    def __init__(self, points: list[Point], todo: list[Point], slots: Slots, fail_fast: bool) -> None:
+        self.waiting, self.slots, self.fail_fast = todo, slots, fail_fast
+        self.running: dict[Job, tuple[Point, float]] = {}
+        self.progress = Progress(points, slots.n_jobs)
+
+    def run(self) -> int:
+        """Run them all; returns the exit code."""
+        with self.progress, self._none_left(), signals_handed_to(lambda: list(self.running)) as received:
+            while self.running or (self.waiting and not self._is_stopping(received)):
+                if not self._is_stopping(received):
+                    self._start()
+                connection.wait([sentinel for job in self.running for sentinel in job.sentinels], timeout=0.5)
+                self.progress.show(len(self.running), len(self.waiting))
+                for job in list(self.running):
+                    if (code := job.poll()) is not None:
+                        self._end(job, code, is_stopped=bool(received))
+        code = self.progress.tell_failures(not_started=len(self.waiting))
+        if received:
+            print(f"stopped by {signal.Signals(received[0]).name}; the same command does the rest", file=sys.stderr)
+            return 128 + received[0]
+        return code
+
+    def _is_stopping(self, received: list[int]) -> bool:
+        return bool(received) or (self.fail_fast and bool(self.progress.failures))
+
+    def _start(self) -> None:
+        """Start what fits, in order."""
+        while self.waiting:
+            point = self.waiting[0]
+            if point.run.result.is_file():  # another command was faster
+                self.waiting.pop(0)
+                self.progress.finished(point)
+                continue
+            slot = self.slots.take(point.processes, isinstance(point.config["trainer"]["devices"], list))
+            if slot is None:
+                return
+            self.waiting.pop(0)
+            take(point)
+            self.running[Job(point.config, point.run, point.processes, slot, quiet=True)] = point, time.monotonic()
+
+    def _end(self, job: Job, code: int, is_stopped: bool) -> None:
+        """Note how a job ended."""
+        point, started = self.running.pop(job)
+        self.slots.give_back(job.slot)
+        if code == 0:
+            self.progress.finished(point, time.monotonic() - started)
+            return
+        if is_stopped:
+            return
+        self.progress.failed(point, _cause(job, code))
+        if self.fail_fast:
+            for other in self.running:
+                other.signal(signal.SIGTERM)
+
+    @contextmanager
+    def _none_left(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for job in self.running:
+                job.kill()
+
+
+def _cause(job: Job, code: int) -> str:
+    """Why a job failed."""
+    cause = job.cause()
+    if cause is not None and code != 128 + signal.SIGTERM:
+        job.run.write_failure(RuntimeError(cause), cause)
+    return job.run.read_failure() if job.run.failure.is_file() else f"ended with exit code {code}"
+
+
+def _doubles(points: list[Point]) -> Iterator[tuple[str, str]]:
+    """Points that are others once more."""
+    names: set[str] = set()
+    configs: dict[str, str] = {}
+    for point in points:
+        said, text = " ".join(point.telling), json.dumps(point.config, sort_keys=True, default=str)
+        if point.name in names:
+            yield point.name, f"{said}: is there twice"
+        elif configs.setdefault(text, point.name) != point.name:
+            yield point.name, f"{said}: is the same as {configs[text]}"
+        names.add(point.name)
+
+
+def _foreign(points: list[Point]) -> Iterator[tuple[str, str]]:
+    """Points whose directory holds another run; the others' states are found out."""
+    for point in points:
+        try:
+            look_up(point)
+        except ValueError as error:
+            yield point.name, str(error)
+
+
+def _tell(errors: list[tuple[str, str]], points: int) -> None:
+    """Say what is wrong, once for all points that it is wrong with."""
+    names: dict[str, list[str]] = {}
+    for name, error in errors:
+        names.setdefault(error, []).append(name)
+    for error, wrong in names.items():
+        others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
+        print(f"error: {wrong[0]}{others}: {error}", file=sys.stderr)
+    if len(names) > 1:
+        print(f"error: none of the {points} jobs was started", file=sys.stderr)

@@ -1,0 +1,139 @@
+"""Recipes and studies: each composes and can be built, and the networks cost what the papers print."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ghostexp.__main__ import register_resolvers
+from ghostexp.analysis.cost import count
+from ghostexp.report.paper import Row, Table, tables
+from ghostexp.runner.configuration import CONF, plain
+from ghostexp.runner.grid import Grid
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.tasks import build
+from ghostexp.tasks.check import check
+from tests.commands import command
+
+RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+ROWS = [
+    pytest.param(table, row, id=f"{name}-{row.name}")
+    for name, table in tables().items()
+    for row in table.rows
+    if row.ours
+]
+
+
+@contextmanager
+def composed(*overrides: str) -> Iterator[DictConfig]:
+    """What Hydra makes of a command line."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader().load_configuration("config", list(overrides), RunMode.MULTIRUN)
+
+
+def configuration(*overrides: str) -> dict[str, Any]:
+    """The plain configuration of a run."""
+    with composed(*overrides) as config:
+        choices = config.hydra.runtime.choices
+        return plain(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_can_be_built_and_its_header_gives_its_command(recipe: str, tmp_path: Any) -> None:
+    with torch.device("meta"):
+        assert check(configuration(f"experiment={recipe}"), RunDirectory(tmp_path)).macs > 0
+    assert f"python -m ghostexp experiment={recipe}" in (CONF / "experiment" / f"{recipe}.yaml").read_text()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_point_of_a_study_can_be_built(study: str, tmp_path: Any) -> None:
+    with composed(f"study={study}", "seed=0") as config:
+        points, errors, planned = Grid(config).points()
+    assert errors == []
+    assert len(planned) >= len(points) >= 3
+    assert len({str(point.config) for point in points}) == len(points)
+    networks = {str(point.config["model"]): point.config for point in points}
+    with torch.device("meta"):
+        costs = [check(config, RunDirectory(tmp_path)) for config in networks.values()]
+        for point in points:
+            build.build(point.config["scheduler"], "scheduler")(point.config["trainer"]["max_epochs"], 1)
+    assert len({cost.params for cost in costs}) > 1
+    assert f"python -m ghostexp study={study}" in (CONF / "study" / f"{study}.yaml").read_text()
+    assert all(point.config["choices"]["study"] == study for point in points)
+
+
+@pytest.mark.parametrize(("table", "row"), ROWS)
+def test_a_network_costs_what_the_paper_prints_or_it_is_said_why_not(table: Table, row: Row) -> None:
+    config = configuration(f"datamodule={table.datamodule}", *row.overrides)
+    data, node = config["datamodule"], dict(config["model"])
+    node = {key: value for key, value in node.items() if key not in ("weights", "weights_partial")}
+    with torch.device("meta"):
+        network = build.build(node, "model")
+    if hasattr(network, "reparameterize"):  # the papers count the deployed form
+        network.to_empty(device="cpu").reparameterize()
+    cost = count(network, (data["in_chans"], data["image_size"], data["image_size"]))
+    for column, ours in (("params_m", cost.params / 1e6), ("macs_m", cost.macs / 1e6)):
+        if column in row.figures:
+            agrees = abs(ours - row.figures[column]) < last_digit(row.figures[column])
+            assert agrees != (column in row.differs), (column, ours, row.figures[column])
+
+
+def last_digit(printed: float) -> float:
+    """What one more in the last printed digit is; thousands of millions are printed in tenths of billions."""
+    if isinstance(printed, int):
+        return 100 if printed >= 1000 else 1
+    return 10.0 ** -len(str(printed).partition(".")[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["study=none_such"], "study=none_such: not found; there are dw_size_ablation"),
+        (["study=ratio_ablation", "model.ratio=7"], "model.ratio=7: study=ratio_ablation has model.ratio=1,2,3,4,5,10"),
+        (["study=ratio_ablation", "model.ratio=2,7"], "model.ratio=7: study=ratio_ablation has"),
+        (["-m", "study=ratio_ablation,width"], "study=ratio_ablation,width: one study at a time"),
+        (["study=width", "hydra.mode=RUN"], "hydra.mode=RUN: study=width is a sweep"),
+        (["-m", "seed=range(0)"], "seed=range(0): an empty grid"),
+        (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): single values are needed"),
+        (["-m", "seed=0,1,0"], "seed-0: seed=0: is there twice"),
+        (["-m", "optimizer.lr=0.1,1e-1"], "lr-0.1: optimizer.lr=0.1: is there twice"),
+        (["-m", "seed=0,1", "hydra/launcher=basic"], "hydra/launcher=basic: one of local, submitit_local"),
+        (
+            ["-m", "seed=0,1", "trainer.num_nodes=2"],
+            "seed-0 and 1 others: trainer.num_nodes=2: needs hydra/launcher=sub",
+        ),
+        (["-m", "seed=0,1", "n_jobs=0"], "n_jobs=0: a number >= 1, or null, is needed"),
+        (["-m", "model.ratio=0"], "job: model.ratio=0"),
+        (["plan=true"], "plan=true: shows the jobs of a sweep"),
+    ],
+)
+def test_a_wrong_sweep_is_one_line(arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command(*arguments) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert f"error: {said}" in lines[0]
+
+
+def test_a_directory_of_another_study_is_refused(tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "outputs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "sweep.yaml").write_text("study: width\npoints: {}\n")
+    assert command("study=ratio_ablation", "name=mine") == 1
+    assert f"study=ratio_ablation: {folder} holds study width; name=... puts it elsewhere" in capfd.readouterr().err
+    assert command("-m", "seed=0,1", "name=mine") == 1
+    assert "a sweep without a study" in capfd.readouterr().err
+
+
+def test_a_narrowed_study_records_the_whole_of_it(tmp_path: Any) -> None:
+    with composed("study=ratio_ablation", "seed=0,7", "model.ratio=2") as config:
+        _, _, planned = Grid(config).points()
+    assert len(planned) == 6 * 5 + 1
+    assert planned["ratio-2_seed-7"] == ["model.ratio=2", "seed=7"]
