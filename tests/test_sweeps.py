@@ -2,16 +2,19 @@
 
 import json
 import os
+import random
 import signal
 import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from ghostexp.runner.grid import combinations
 from ghostexp.runner.slots import Slots
-from tests.commands import TINY, command, processes_in, start, wait_for
+from ghostexp.training import checkpoints
+from tests.commands import TINY, command, finish, processes_in, start, wait_for
 
 SWEEP = ("-m", *TINY, "trainer.max_epochs=1", "name=sweep")
 FAILING = "optimizer.lr=0.01,1e30"  # the second can be built, and its loss is soon no number
@@ -130,6 +133,35 @@ def test_a_killed_sweep_leaves_no_process_behind(folder: Path) -> None:
     while processes_in(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_in(folder) == []
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    rates = [0.01 * (number + 1) for number in range(17)]
+    sweep = ("-m", "model=resnet20", "trainer.max_epochs=4", "threads=1", "callbacks.save_steps=10")
+    sweep += (f"optimizer.lr={','.join(f'{rate:.2f}' for rate in rates)},1e30",)
+    clock = time.monotonic()
+    assert finish(*sweep, "name=undisturbed")[0] == 1
+    seconds = time.monotonic() - clock
+
+    broken, done = tmp_path / "outputs" / "broken", {}
+    for _ in range(3):
+        process = start(*sweep, "name=broken")
+        time.sleep(random.uniform(0.3, 0.8) * seconds / 2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert done.items() <= results(broken).items()
+        done = results(broken)
+    code, _, err = finish(*sweep, "name=broken")
+    assert code == 1
+    assert "error: lr-1e30: the loss of step" in err
+    assert done.items() <= results(broken).items()
+    assert len(results(broken)) == 17
+    for name in results(broken):
+        pair = [tmp_path / "outputs" / sweep / name for sweep in ("undisturbed", "broken")]
+        assert len({(run / "metrics.csv").read_bytes() for run in pair}) == 1
+        weights = [checkpoints.read(run / "checkpoints" / "last.ckpt")["state_dict"] for run in pair]
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def names(typed: dict[str, list[str]], swept: set[str]) -> list[str]:
