@@ -1,6 +1,7 @@
 """The command line: compose a configuration, check it, hand it to one process or to several."""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         report(explain(error, arguments, CONF), with_traceback)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     finally:

@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from ghostexp.runner.grid import combinations
-from ghostexp.runner.slots import Slots
+from ghostexp.runner.launch import environments
+from ghostexp.runner.slots import Slot, Slots, visible_gpus
 from ghostexp.training import checkpoints
 from tests.commands import TINY, command, finish, processes_in, start, wait_for
 
@@ -122,6 +123,7 @@ def test_ctrl_c_saves_the_running_jobs_and_the_same_command_does_the_rest(folder
     assert sorted(path.name for path in folder.glob("seed-*")) == ["seed-0", "seed-1"]
     assert command(*sweep) == 0
     assert list(results(folder)) == ["seed-0", "seed-1", "seed-2"]
+    assert "Restored all states" in (folder / "seed-0" / "run.log").read_text()
 
 
 def test_a_killed_sweep_leaves_no_process_behind(folder: Path) -> None:
@@ -213,6 +215,19 @@ def test_more_jobs_than_gpus_share_them_evenly(monkeypatch: pytest.MonkeyPatch) 
     taken = [slots.take(1, False) for _ in range(6)]
     assert [slot.gpus[0] for slot in taken if slot].count("0") == 3
     assert slots.take(1, False) is None
+
+
+def test_only_a_jobs_own_gpus_are_visible_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert visible_gpus(3) == ["3", "5", "7"]
+    ranks = environments(2, 1, Slot(1, ("5", "7")))
+    assert [rank["CUDA_VISIBLE_DEVICES"] for rank in ranks] == ["5,7", "5,7"]
+    assert [(rank["RANK"], rank["LOCAL_RANK"], rank["WORLD_SIZE"]) for rank in ranks] == [
+        ("0", "0", "2"),
+        ("1", "1", "2"),
+    ]
+    assert not any("SLURM_NTASKS" in rank for rank in ranks)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from ghostexp.runs.directory import RunDirectory
 ACCURACIES = ("resnet50", "mobile", "ghostnetv2", "ghostnetv3")  # tables with top-1 on ImageNet
 LINES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*Xph"
+TICKS = [digit * 10**power for power in range(-1, 5) for digit in (1, 2, 5)]  # of the logarithmic axes
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What the runs of `task=profile` say of one network; milliseconds of one form, batch 1, one number a run."""
+    """What `task=profile` says of one network; milliseconds of one form at batch 1, one or several measurements."""
 
     name: str
     params: int
@@ -91,7 +92,7 @@ def _near(count: int, millions: float | None) -> bool:
 def markdown(profiles: Sequence[Profile]) -> str:
     """The table of a page."""
     lines = [
-        "| network | parameters, M | paper | MACs, M | paper | top-1 in the paper, % | ms, batch 1 (range) |",
+        "| network | parameters, M | paper | MACs, M | paper | top-1 in the paper, % | ms, batch 1 (spread) |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for profile in profiles:
@@ -112,6 +113,7 @@ def markdown(profiles: Sequence[Profile]) -> str:
 def draw(profiles: Sequence[Profile], path: Path, hardware: str) -> None:
     """The paper's accuracy against our MACs and against our latency; a line for each family."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     families: defaultdict[str, list[Profile]] = defaultdict(list)
     for profile in profiles:
@@ -132,7 +134,11 @@ def draw(profiles: Sequence[Profile], path: Path, hardware: str) -> None:
     left.set(xscale="log", xlabel="MACs of one image, millions", ylabel="top-1 in the papers, %")
     right.set(xscale="log", xlabel=f"latency of one image, ms\n{hardware}")
     for axes in (left, right):
-        axes.grid(alpha=0.3, which="both")
+        low, high = axes.get_xlim()
+        axes.set_xticks([tick for tick in TICKS if low <= tick <= high])
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ghostexp.runner import ranks
 from ghostexp.runner.errors import one_line
-from ghostexp.runner.launch import CONTEXT
+from ghostexp.runner.fork_server import CONTEXT
 from ghostexp.runner.points import Point
 from ghostexp.runs.directory import RunDirectory
 

@@ -32,14 +32,15 @@ def run_on_cluster(points: list[Point], launcher: Mapping[str, Any], directory: 
     """
     folder = directory / ".submitit"
     todo = {point.run.path: point for point in points if point.state is not State.FINISHED}
-    jobs = _queued_before(list(todo.values()), folder) if launcher["engine"] == "slurm" else {}
+    is_slurm = launcher["engine"] == "slurm"
+    jobs = _queued_before(list(todo.values()), folder) if is_slurm else {}
     new = [point for path, point in todo.items() if path not in jobs]
     for shape in sorted({(point.processes, point.nodes) for point in new}):
         alike = [point for point in new if (point.processes, point.nodes) == shape]
         jobs |= _submit(alike, launcher, folder, *shape)
     with Progress(points, len(points)) as progress:
         try:
-            _watch(todo, jobs, progress)
+            _watch(todo, jobs, progress, is_slurm)
         except KeyboardInterrupt:
             print("the jobs go on, and the same command watches them; to end them:", file=sys.stderr)
             print("scancel", *(job.job_id for job in jobs.values()), file=sys.stderr)
@@ -81,11 +82,10 @@ def _states() -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in lines)
 
 
-def _watch(todo: dict[Path, Point], jobs: Jobs, progress: Progress) -> None:
+def _watch(todo: dict[Path, Point], jobs: Jobs, progress: Progress, is_slurm: bool) -> None:
     """Wait until every job has a result or a failure, or has left the queue without either."""
     left = dict(todo)
     while left:
-        is_slurm = any(isinstance(job, submitit.SlurmJob) for job in jobs.values())
         states = _states() if is_slurm else {job.job_id: job.state for job in jobs.values() if not job.done()}
         for path, point in list(left.items()):
             job_id = jobs[path].job_id
@@ -116,23 +116,35 @@ class OnCluster:
         look_up(point)
         if point.state is State.FINISHED:
             return 0
-        out_of_time: list[int] = []
+        started, out_of_time = time.time(), []
 
         def save_and_stop(signum: int, frame: FrameType | None) -> None:
             out_of_time.append(signum)
+            if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+                raise KeyboardInterrupt  # there is no training yet
             signal.raise_signal(signal.SIGTERM)
 
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until there is something to save; submitit would ignore it
-        signal.signal(signal.SIGUSR2, save_and_stop)  # sent `signal_delay_s` before the time is over
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until there is a training; submitit would ignore it
+        signal.signal(signal.SIGUSR2, save_and_stop)  # sent `slurm_signal_delay_s`, or a minute more, before the end
         place = submitit.JobEnvironment()
         if not started_by_slurm():
             _be_rank(place)
         code = execute(point.config, point.run)
-        if out_of_time and place.global_rank == 0 and "SLURM_JOB_ID" in os.environ:
-            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+        if out_of_time and place.global_rank == 0:
+            _queue_again(point.run, started)
         if code:
             raise SystemExit(code)
         return code
+
+
+def _queue_again(run: RunDirectory, started: float) -> None:
+    """Have a job that ran out of time queued again, if it came any further."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if job_id and run.last.exists() and run.last.stat().st_mtime > started:
+        subprocess.run(["scontrol", "requeue", job_id], check=True)
+    else:
+        message = "out of time, and no further than before; a longer hydra.launcher.timeout_min is needed"
+        run.write_failure(TimeoutError(message), message)
 
 
 def _be_rank(place: submitit.JobEnvironment) -> None:

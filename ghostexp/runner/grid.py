@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from ghostexp.runner.command_errors import explain
 from ghostexp.runner.configuration import CONF, plain
 from ghostexp.runner.errors import one_line, report
-from ghostexp.runner.launch import targets, warm_up
+from ghostexp.runner.fork_server import targets, warm_up
+from ghostexp.runner.job import execute
 from ghostexp.runner.points import Point, check_study
 from ghostexp.runner.ranks import started_by_slurm
 from ghostexp.runner.sweep import Sweep
@@ -23,6 +24,7 @@ from ghostexp.runs.naming import point_name
 
 Values = dict[str, list[str]]  # by key, as they are typed
 Combination = tuple[str, list[str], list[str]]  # of a point: its name, its overrides, and those that tell it apart
+OF_REPORTS = ("study", "name", "task", "output_dir", "traceback", "debug")  # what a report can be told of a study
 REPEATS = ("seed",)  # keys of a study whose further values repeat it, and do not change what it asks
 
 
@@ -32,11 +34,33 @@ class RunSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Run the sweep; raises SystemExit with the exit code."""
         try:
-            code = Grid(config).sweep()
+            code = _report(config) if config.task.name == "report" else Grid(config).sweep()
         except Exception as error:  # Hydra would make a warning of it
             report(explain(error, config.hydra.overrides.task, CONF), config.traceback)
             code = 1
         raise SystemExit(code)
+
+
+def _report(composed: DictConfig) -> int:
+    """Report on the runs of a sweep, which is one job; its configuration says nothing of how to train."""
+    typed = [str(text) for text in composed.hydra.overrides.task]
+    unused = [text for text in typed if text.lstrip("+~").partition("=")[0].partition(".")[0] not in OF_REPORTS]
+    if unused:
+        raise ValueError(f"{unused[0]}: task=report shows all of a study; {', '.join(OF_REPORTS)} alone go with it")
+    if composed.task.runs is not None:
+        raise ValueError("task.runs: brings its own runs; leave out study= and -m")
+    directory = Path(composed.hydra.sweep.dir).absolute()
+    if not directory.is_dir():
+        raise ValueError(
+            f"task=report: there is no {directory}; run the study first, or say name=... or output_dir=..."
+        )
+    part = OmegaConf.masked_copy(composed, ["task", "seed", "output_dir", "threads", "traceback"])
+    resolved = OmegaConf.to_container(part, resolve=True)
+    assert isinstance(resolved, dict)
+    config = {str(key): value for key, value in resolved.items()} | {"name": directory.name}
+    run = RunDirectory(directory / "report")
+    run.write_config(config)
+    return execute(config, run)
 
 
 class Grid:

@@ -3,6 +3,7 @@
 import fcntl
 import importlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from ghostexp.runner.errors import one_line, report
-from ghostexp.runner.ranks import rank
+from ghostexp.runner.ranks import rank, started_by_slurm
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.provenance import git_revision, versions
@@ -93,12 +94,15 @@ def _stopped(error: BaseException, run: RunDirectory) -> int:
 
 def _prepare(config: dict[str, Any], share: int | None) -> None:
     """Set what holds for the whole process, before anything is computed."""
-    import torch
+    if not started_by_slurm():
+        os.environ.pop("SLURM_NTASKS", None)  # by which Lightning takes a batch script's process for one of several
 
     threads = share if config["threads"] is None else config["threads"]
     if threads is not None:
         if threads < 1:
             raise ValueError(f"threads={threads}: a number >= 1, or null, is needed")
+        import torch  # here, for a task that needs none opens at once
+
         torch.set_num_threads(threads)
 
 

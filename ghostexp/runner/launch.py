@@ -1,44 +1,22 @@
-"""The processes of a run, one for each of its ranks, out of a fork server that has imported and never computed."""
+"""The processes of a run, one for each of its ranks: start them, wait, hand signals on, leave none behind."""
 
-import atexit
-import multiprocessing
 import os
 import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import connection, forkserver, process
+from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ghostexp.runner.job import execute
+from ghostexp.runner.fork_server import CONTEXT, targets, warm_up, work
 from ghostexp.runner.slots import Slot, threads_each
 from ghostexp.runs.directory import RunDirectory
 
 GRACE = 10.0  # seconds that the other ranks have to end by themselves after one has failed
-# A clean child in 0.03 s instead of 8; macOS does not survive a fork after its frameworks are loaded.
-CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-
-
-def warm_up(modules: Iterable[str]) -> None:
-    """Start the fork server, which imports these modules while this process goes on."""
-    if sys.platform == "linux":
-        CONTEXT.set_forkserver_preload(list(modules))
-        # Asking CUDA itself how many GPUs there are would leave the forked processes without any.
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-        forkserver.ensure_running()
-
-
-def targets(node: Any) -> set[str]:
-    """The modules that hold what a configuration instantiates."""
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    found = {name for child in children for name in targets(child)}
-    target = node.get("_target_") if isinstance(node, dict) else None
-    return found | ({target.rpartition(".")[0]} if isinstance(target, str) else set())
 
 
 class Job:
@@ -54,15 +32,15 @@ class Job:
         nodes = config["trainer"]["num_nodes"]
         self.run = run
         self.slot = slot or Slot(threads_each(processes))
-        environments = _environments(processes, nodes, self.slot)
+        places = environments(processes, nodes, self.slot)
         first = run.log if quiet else None
-        self.logs = [first if number == 0 else _rank_log(run, environments[number]) for number in range(processes)]
+        self.logs = [first if number == 0 else _rank_log(run, places[number]) for number in range(processes)]
         self.first_failed: int | None = None
         self.deadline = 0.0
         same = (config, str(run.path), os.getcwd(), self.slot.threads)
         self.ranks = [
-            CONTEXT.Process(target=_work, args=(*same, environment, log))
-            for environment, log in zip(environments, self.logs, strict=True)
+            CONTEXT.Process(target=work, args=(*same, environment, log))
+            for environment, log in zip(places, self.logs, strict=True)
         ]
         for rank in self.ranks:
             rank.start()
@@ -119,11 +97,14 @@ class Job:
 
 
 def launch(config: dict[str, Any], run: RunDirectory, processes: int) -> int:
-    """Run the task of a configuration in processes of its own on this machine; returns its exit code."""
+    """Run the task of a configuration in processes of its own on this machine; returns its exit code.
+
+    Signals are handed on; the second one kills.
+    """
     warm_up([f"ghostexp.tasks.{config['task']['name']}", *targets(config)])
     job = Job(config, run, processes)
     try:
-        with signals_handed_to(lambda: [job]) as received:
+        with acting_on_signals(lambda signum, is_first: job.signal(signum if is_first else signal.SIGKILL)) as received:
             while (code := job.poll()) is None:
                 connection.wait(job.sentinels, timeout=1)
     finally:
@@ -135,19 +116,15 @@ def launch(config: dict[str, Any], run: RunDirectory, processes: int) -> int:
 
 
 @contextmanager
-def signals_handed_to(jobs: Callable[[], Sequence[Job]]) -> Iterator[list[int]]:
-    """Hand SIGINT and SIGTERM to every process of the jobs, instead of dying of them; the second one kills them.
-
-    Gives the list of those received.
-    """
+def acting_on_signals(act: Callable[[int, bool], None]) -> Iterator[list[int]]:
+    """Call `act(signum, is_first)` at SIGINT and SIGTERM, instead of dying of them; gives those received."""
     received: list[int] = []
 
-    def hand_on(signum: int, frame: FrameType | None) -> None:
+    def receive(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        for job in jobs():
-            job.signal(signum if len(received) == 1 else signal.SIGKILL)
+        act(signum, len(received) == 1)
 
-    before = {signum: signal.signal(signum, hand_on) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, receive) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
@@ -155,47 +132,12 @@ def signals_handed_to(jobs: Callable[[], Sequence[Job]]) -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
-def _work(
-    config: dict[str, Any], path: str, cwd: str, threads: int, environment: dict[str, str], log: Path | None
-) -> None:
-    """What a process does."""
-    os.setsid()
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(cwd)
-    if log is not None:
-        _say_only_in(log)
-    _end_with_parent()
-    code = execute(config, RunDirectory(Path(path)), threads)
-    atexit._run_exitfuncs()  # multiprocessing leaves them out, and with them W&B's, which ends its own process
-    sys.exit(code)
-
-
-def _say_only_in(log: Path) -> None:
-    """Send errors, a library's last words too, to a file; what is printed for a person goes nowhere."""
-    with log.open("ab") as errors, open(os.devnull, "wb") as nowhere:
-        os.dup2(errors.fileno(), 2)
-        os.dup2(nowhere.fileno(), 1)
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone."""
-    parent = process.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os.killpg(0, signal.SIGKILL)  # its loaders' workers too
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _rank_log(run: RunDirectory, environment: dict[str, str]) -> Path:
     """Where a rank other than a machine's first writes what it has to say."""
     return run.path / f"rank-{environment['RANK']}.log"
 
 
-def _environments(processes: int, nodes: int, slot: Slot) -> list[dict[str, str]]:
+def environments(processes: int, nodes: int, slot: Slot) -> list[dict[str, str]]:
     """The environment of every process; several get what torch.distributed needs to find each other."""
     # Without SLURM's variables: Lightning would take them for its own and each process for the only one.
     common = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}

@@ -11,11 +11,15 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from ghostexp.runner.check import check
-from ghostexp.runner.launch import Job, signals_handed_to
+from ghostexp.runner.launch import Job, acting_on_signals
 from ghostexp.runner.points import Point, State, look_up, record_sweep, take
 from ghostexp.runner.progress import Progress, show_plan
 from ghostexp.runner.slots import Slots, visible_gpus
+
+STOPPED = tuple(128 + signum for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))  # exit codes
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,15 @@ class Sweep:
         errors = [*errors, *_doubles(points), *_foreign(points)]
         todo = [point for point in points if point.state is not State.FINISHED]
         engine = self.launcher["engine"]
-        found, gpus = check(todo, is_here=engine == "local") if todo else ([], 0)
+        with Console(stderr=True).status(f"building each of {len(todo)} points once"):
+            found, gpus = check(todo, is_here=engine == "local") if todo else ([], 0)
         if errors or found:
             _tell(errors + found, len(planned))
             return 1
         pinned = any(isinstance(point.config["trainer"]["devices"], list) for point in todo)
         widest = max((point.processes for point in todo), default=1)
-        slots = Slots(visible_gpus(gpus), 1 if pinned else self.n_jobs, widest, len(points))
+        needs_gpus = any(point.config["trainer"]["accelerator"] != "cpu" for point in todo)
+        slots = Slots(visible_gpus(gpus if needs_gpus else 0), 1 if pinned else self.n_jobs, widest, len(points))
         if self.plan:
             show_plan(points, slots.n_jobs)
             return 0
@@ -71,26 +77,38 @@ class _Jobs:
         self.waiting, self.slots, self.fail_fast = todo, slots, fail_fast
         self.running: dict[Job, tuple[Point, float]] = {}
         self.progress = Progress(points, slots.n_jobs)
+        self.stop = 0  # the signal to stop with, once that is to be
+        self.told: set[Job] = set()
 
     def run(self) -> int:
-        """Run them all; returns the exit code."""
-        with self.progress, self._none_left(), signals_handed_to(lambda: list(self.running)) as received:
-            while self.running or (self.waiting and not self._is_stopping(received)):
-                if not self._is_stopping(received):
+        """Run them all; returns the exit code. The first SIGINT or SIGTERM has running jobs save, the second kills."""
+        with self.progress, self._none_left(), acting_on_signals(self._act) as received:
+            while self.running or (self.waiting and not self.stop):
+                if not self.stop:
                     self._start()
+                self._tell_running()
                 connection.wait([sentinel for job in self.running for sentinel in job.sentinels], timeout=0.5)
                 self.progress.show(len(self.running), len(self.waiting))
                 for job in list(self.running):
                     if (code := job.poll()) is not None:
-                        self._end(job, code, is_stopped=bool(received))
+                        self._end(job, code)
         code = self.progress.tell_failures(not_started=len(self.waiting))
         if received:
             print(f"stopped by {signal.Signals(received[0]).name}; the same command does the rest", file=sys.stderr)
             return 128 + received[0]
         return code
 
-    def _is_stopping(self, received: list[int]) -> bool:
-        return bool(received) or (self.fail_fast and bool(self.progress.failures))
+    def _act(self, signum: int, is_first: bool) -> None:
+        self.stop = self.stop or signum
+        for job in () if is_first else self.running:
+            job.signal(signal.SIGKILL)
+
+    def _tell_running(self) -> None:
+        """Have every running job save and stop, once, when it is time to; one that was only just started too."""
+        for job in self.running if self.stop else ():
+            if job not in self.told:
+                job.signal(self.stop)
+                self.told.add(job)
 
     def _start(self) -> None:
         """Start what fits, in order."""
@@ -107,19 +125,16 @@ class _Jobs:
             take(point)
             self.running[Job(point.config, point.run, point.processes, slot, quiet=True)] = point, time.monotonic()
 
-    def _end(self, job: Job, code: int, is_stopped: bool) -> None:
+    def _end(self, job: Job, code: int) -> None:
         """Note how a job ended."""
         point, started = self.running.pop(job)
         self.slots.give_back(job.slot)
         if code == 0:
             self.progress.finished(point, time.monotonic() - started)
-            return
-        if is_stopped:
-            return
-        self.progress.failed(point, _cause(job, code))
-        if self.fail_fast:
-            for other in self.running:
-                other.signal(signal.SIGTERM)
+        elif not (self.stop and code in STOPPED):
+            self.progress.failed(point, _cause(job, code))
+            if self.fail_fast:
+                self.stop = signal.SIGTERM
 
     @contextmanager
     def _none_left(self) -> Iterator[None]:
@@ -133,9 +148,11 @@ class _Jobs:
 def _cause(job: Job, code: int) -> str:
     """Why a job failed."""
     cause = job.cause()
-    if cause is not None and code != 128 + signal.SIGTERM:
+    if cause is not None:
         job.run.write_failure(RuntimeError(cause), cause)
-    return job.run.read_failure() if job.run.failure.is_file() else f"ended with exit code {code}"
+    if job.run.failure.is_file():
+        return job.run.read_failure()
+    return "was told to stop by somebody else" if code in STOPPED else f"ended with exit code {code}"
 
 
 def _doubles(points: list[Point]) -> Iterator[tuple[str, str]]:

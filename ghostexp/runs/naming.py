@@ -1,6 +1,8 @@
 """The one place that builds a run's name."""
 
+import glob
 import hashlib
+import itertools
 import os
 import re
 import sys
@@ -12,8 +14,20 @@ from typing import Any
 from ghostexp.runs.fingerprint import fingerprint
 
 
-def run_dir(output_dir: str, name: str, task: str, run: str | None, resume: str | None) -> str:
-    """Where a run lives: a new directory, the one that is resumed, or one inside the run that a task looks at."""
+def run_dir(
+    output_dir: str,
+    name: str,
+    task: str,
+    run: str | None,
+    resume: str | None,
+    runs: str | Sequence[str] | None = None,
+) -> str:
+    """Where a run lives: a new directory, the one that is resumed, or one inside the run that a task looks at.
+
+    A report lives beside the runs that it is about: in the directory that holds them all.
+    """
+    if task == "report":
+        return f"{output_dir}/{name}/report" if runs is None else f"{_holding(runs)}/report"
     if resume is not None:
         return resume
     return f"{run}/{task}" if run is not None else f"{output_dir}/{name}/{stamp()}"
@@ -47,9 +61,16 @@ def stamp() -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
 
 
+def _holding(runs: str | Sequence[str]) -> str:
+    """The directory that holds all that is named, by a path or by a glob."""
+    paths = [Path(text).absolute() for text in ([runs] if isinstance(runs, str) else runs)]
+    fixed = [Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)) for path in paths]
+    return os.path.commonpath(fixed)
+
+
 def sweep_dir(output_dir: str, name: str, task: str) -> str:
     """Where the jobs of a sweep live; another task of the same points does not mix with their trainings."""
-    return f"{output_dir}/{name}" if task == "fit" else f"{output_dir}/{name}_{task}"
+    return f"{output_dir}/{name}" if task in ("fit", "report") else f"{output_dir}/{name}_{task}"
 
 
 def point_name(pairs: Sequence[tuple[str, str]]) -> str:

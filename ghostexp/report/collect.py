@@ -1,0 +1,140 @@
+"""The runs that a report is about, each as what it is: finished, failed, unfinished, missing or unreadable."""
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.fingerprint import deciding, flatten
+from ghostexp.runs.table import read
+
+RECORD = "sweep.yaml"  # which the runner writes
+ACCURACY = "test/acc1"
+
+
+class State(Enum):
+    """What a run is to a report; only the finished are averaged."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    FOREIGN = "foreign"  # differs from the others in more than what the study varies
+    REPEATED = "repeated"  # an arm's seed once more
+
+
+@dataclass
+class Run:
+    """What a run's directory says."""
+
+    directory: RunDirectory
+    state: State
+    note: str = ""  # what there is to say of a run that is not finished
+    config: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.directory.path.name
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """All that was configured, by path, and the chosen option by group."""
+        return flatten(self.config) | dict(self.config.get("choices", {}))
+
+    @cached_property
+    def decides(self) -> dict[str, Any]:
+        """What of it decides the result."""
+        return deciding(self.config)
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy in percent."""
+        return self.result["metrics"]["test"][ACCURACY]
+
+    @cached_property
+    def curve(self) -> list[dict[str, Any]]:
+        """The rows of metrics.csv."""
+        return read(self.directory.metrics)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Runs in the order of their names, and the sweep that they are of."""
+
+    runs: list[Run]
+    study: str | None = None
+    points: Mapping[str, Sequence[str]] = field(default_factory=dict)  # overrides by name; empty: of no one sweep
+
+
+def find_study(folder: Path) -> Found:
+    """The runs of a study or another sweep, those too that its record says are still to come.
+
+    Raises ValueError: there are none.
+    """
+    record = folder / RECORD
+    said = yaml.safe_load(record.read_text()) if record.is_file() else {"study": None, "points": {}}
+    names = [*said["points"], *(name for name in _inside(folder) if name not in said["points"])]
+    runs = [run for name in names if (run := read_run(folder / name, name in said["points"])) is not None]
+    if not runs:
+        raise ValueError(f"task=report: no trainings in {folder}; study=NAME, name=NAME or task.runs=DIR is needed")
+    return Found(runs, said["study"], said["points"])
+
+
+def find_runs(patterns: Sequence[str]) -> Found:
+    """The runs in directories, each a run's own or one that holds several, or named by globs; or a whole sweep's.
+
+    Raises ValueError: a pattern matches no training.
+    """
+    if len(patterns) == 1 and (Path(patterns[0]).expanduser() / RECORD).is_file():
+        return find_study(Path(patterns[0]).expanduser())
+    found: dict[Path, Run] = {}
+    for pattern in patterns:
+        paths = [Path(match) for match in sorted(glob.glob(str(Path(pattern).expanduser())))]
+        inner = [[path] if (path / "config.yaml").is_file() else map(path.joinpath, _inside(path)) for path in paths]
+        runs = [run for paths in inner for path in paths if (run := read_run(path)) is not None]
+        if not runs:
+            raise ValueError(f"task.runs={pattern}: no trainings there; run directories, or a glob of them, are needed")
+        found |= {run.directory.path.absolute(): run for run in runs}
+    return Found(list(found.values()))
+
+
+def read_run(path: Path, is_planned: bool = False) -> Run | None:
+    """What is in a directory; None where it is no training's, unless it is planned to be one."""
+    directory = RunDirectory(path)
+    if not directory.config.is_file():
+        return Run(directory, State.MISSING, "not started") if is_planned else None
+    try:
+        config = directory.read_config()
+        if config["task"]["name"] != "fit":
+            return None
+        return Run(directory, *_state(directory, config), config, directory.read_result() or {})
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        return Run(directory, State.UNREADABLE, " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _state(directory: RunDirectory, config: Mapping[str, Any]) -> tuple[State, str]:
+    result = directory.read_result()
+    if result is not None:
+        float(result["metrics"]["test"][ACCURACY])
+        return State.FINISHED, ""
+    if directory.failure.is_file():
+        return State.FAILED, directory.read_failure()
+    rows = read(directory.metrics)
+    epochs = rows[-1]["epoch"] if rows else 0
+    return State.UNFINISHED, f"{epochs} of {config['trainer']['max_epochs']} epochs; it runs, or resume= continues it"
+
+
+def _inside(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob("*/config.yaml"))

@@ -1,0 +1,83 @@
+"""Learning curves with bands over seeds, and the learning rates under them where these differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from ghostexp.report.arms import Arm, Study
+from ghostexp.report.drawing import line, n_of, new_figure, plain_log, save, series_of, style
+
+ACCURACY = "val/acc1"
+LOWEST = 0.1  # percent of error at which the logarithmic axis ends
+RATES = 1e-4  # of the highest rate, likewise
+MANY = 25  # points of a curve from which on they get no markers
+Curve = dict[int, list[float]]  # the seeds' values by epoch
+
+
+def draw_curves(study: Study, title: str, path: Path) -> Path | None:
+    """Validation error by epoch, a panel for each series; an arm that is a series of its own is in every panel."""
+    panels = _panels(study)
+    errors = {id(arm): curve(arm, ACCURACY) for arm in study.arms}
+    rates = {id(arm): curve(arm, "lr") for arm in study.arms}
+    if not any(errors.values()):
+        return None
+    differ = len({tuple(zip(found, map(fmean, found.values()), strict=True)) for found in rates.values() if found}) > 1
+    figure = new_figure(1.2 + 5.3 * len(panels), 6.4 if differ else 4.2)
+    rows = figure.subplots(
+        1 + differ, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=[2, 1][: 1 + differ]
+    )
+    looks = {id(arm): style(number, len(study.arms)) for number, arm in enumerate(study.arms)}
+    for column, (name, arms) in enumerate(panels.items()):
+        for arm in arms:
+            look = looks[id(arm)] if len(panels) == 1 else style(arms.index(arm), len(arms))
+            _draw_errors(rows[0][column], errors[id(arm)], look, arm.label)
+            if differ:
+                epochs = list(rates[id(arm)])
+                values = [fmean(values) for values in rates[id(arm)].values()]
+                rows[1][column].plot(epochs, values, **line(look))
+        plain_log(rows[0][column], "y")
+        rows[0][column].set_title(name, fontsize=10)
+        rows[0][column].legend(fontsize=7)
+        rows[-1][column].set(xlabel="epoch")
+    rows[0][0].set(ylabel="validation error, %")
+    if differ:
+        highest = max(max(values) for found in rates.values() for values in found.values())
+        rows[1][0].set(ylabel="learning rate", yscale="log", ylim=(RATES * highest, 2 * highest))
+    for axis in figure.axes:
+        axis.grid(alpha=0.3, which="both")
+    return save(
+        figure, f"{title}\nmeans over seeds ({n_of(study.arms)}); bands: from the lowest to the highest seed", path
+    )
+
+
+def _panels(study: Study) -> dict[str, list[Arm]]:
+    series = series_of(study)
+    several = {name: arms for name, arms in series.items() if len(arms) > 1}
+    if not several:
+        return {"": study.arms}
+    alone = [arm for arms in series.values() if len(arms) == 1 for arm in arms]
+    return {name: arms + alone for name, arms in several.items()}
+
+
+def curve(arm: Arm, column: str) -> Curve:
+    """A column of metrics.csv by epoch, of the seeds that have it at that epoch."""
+    values: Curve = {}
+    for run in arm.runs:
+        for row in run.curve:
+            if row.get(column) and row.get("epoch"):
+                values.setdefault(int(row["epoch"]), []).append(float(row[column]))
+    return dict(sorted(values.items()))
+
+
+def _draw_errors(axis: Axes, accuracies: Curve, look: dict[str, Any], label: str) -> None:
+    epochs, errors = list(accuracies), [_errors(values) for values in accuracies.values()]
+    marker = {"marker": look["marker"] if len(epochs) <= MANY else "", "markersize": 4}
+    axis.plot(epochs, [fmean(values) for values in errors], label=label, **look | marker)
+    axis.fill_between(epochs, [*map(min, errors)], [*map(max, errors)], color=look["color"], alpha=0.13, linewidth=0)
+
+
+def _errors(accuracies: Sequence[float]) -> list[float]:
+    return [max(LOWEST, 100 - accuracy) for accuracy in accuracies]

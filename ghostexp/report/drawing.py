@@ -1,0 +1,96 @@
+"""What the figures of a study share: axes, series and styles that can be told apart in greyscale too."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ghostexp.report.arms import Arm, Study, as_text, symbol
+
+MARKERS = "osD^vP*Xph"
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+DPI = 120
+Series = dict[str, list[Arm]]  # arms by what they have beside the key of the axis
+
+
+def axis_key(study: Study) -> str | None:
+    """The key that a study varies most; None where it varies none."""
+    return max(study.keys, key=lambda key: len(study.levels(key)), default=None)
+
+
+def series_of(study: Study) -> Series:
+    """The arms by their values of all keys but the axis's."""
+    key, found = axis_key(study), {}
+    for arm in study.arms:
+        said = [f"{symbol(other)} = {as_text(value)}" for other, value in arm.values.items() if other != key]
+        found.setdefault(", ".join(said), []).append(arm)
+    return found
+
+
+def places_of(study: Study, key: str) -> dict[str, float]:
+    """Where the values of a key are on an axis, by their text: numbers at their places, others side by side."""
+    levels = study.levels(key)
+    if all(type(level) in (int, float) for level in levels):
+        return {as_text(level): float(level) for level in levels}
+    return {as_text(level): float(number) for number, level in enumerate(levels)}
+
+
+def style(number: int, count: int) -> dict[str, Any]:
+    """The look of one of several lines: colours differ in brightness, and markers and dashes beside them."""
+    shade = 0.8 * number / max(1, count - 1)
+    return {
+        "color": matplotlib.colormaps["cividis"](shade),
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINES[number % len(LINES)],
+    }
+
+
+def line(look: dict[str, Any]) -> dict[str, Any]:
+    """A look without its marker."""
+    return look | {"marker": ""}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, whose parts keep clear of each other."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def error_of(arm: Arm) -> tuple[float, float] | None:
+    """How far the interval of an arm's accuracy reaches down and up from its mean."""
+    found = arm.accuracy
+    return None if found.interval is None else (found.mean - found.interval[0], found.interval[1] - found.mean)
+
+
+def point(axis: Axes, place: float, arm: Arm, look: dict[str, Any], label: str | None = None) -> None:
+    """An arm's mean with its interval."""
+    error = error_of(arm)
+    size = {"markersize": 6.5, "capsize": 3, "elinewidth": 1.2, "zorder": 3}
+    spread = None if error is None else [[error[0]], [error[1]]]
+    kept = {key: value for key, value in look.items() if key != "linestyle"}
+    axis.errorbar([place], [arm.accuracy.mean], spread, linestyle="", label=label, **kept, **size)
+
+
+def plain_log(axis: Axes, which: Literal["x", "y"]) -> None:
+    """A logarithmic scale with numbers as people write them: 0.5, 20, 300."""
+    axis.set(**{f"{which}scale": "log"})
+    scale = axis.xaxis if which == "x" else axis.yaxis
+    scale.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    scale.set_major_formatter("{x:g}")
+    scale.set_minor_formatter(NullFormatter())
+
+
+def save(figure: Figure, title: str, path: Path) -> Path:
+    """Write a figure under its title."""
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=DPI)
+    return path
+
+
+def n_of(arms: Sequence[Arm]) -> str:
+    """`n = 5`, or `n = 3 to 5`."""
+    counts = sorted({arm.accuracy.n for arm in arms})
+    return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"

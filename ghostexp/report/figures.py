@@ -1,0 +1,163 @@
+"""Figures of a study's accuracies: against what it varies, against cost, and as differences to the baselines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+
+from ghostexp.report.arms import Arm, Study, as_text
+from ghostexp.report.drawing import (
+    axis_key,
+    line,
+    n_of,
+    new_figure,
+    places_of,
+    plain_log,
+    point,
+    save,
+    series_of,
+    style,
+)
+from ghostexp.report.published import Published, published
+from ghostexp.report.tables import baseline_label, hardware
+from ghostexp.report.words import CLAIM, has_claim
+
+NAMES = {"model.ratio": "ratio s", "model.dw_size": "side d of the cheap filters, pixels"}
+PUBLISHED = {"paper": "*", "replication": "P"}
+WIDE = 3  # from how many times the smallest cost on an axis is logarithmic
+
+
+def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
+    """Accuracy against the key that is varied most, a series for each combination of the others."""
+    key = axis_key(study)
+    if key is None:
+        return None
+    places, series = places_of(study, key), series_of(study)
+    are_numbers = all(type(level) in (int, float) for level in study.levels(key))
+    step = 0.016 * (max(places.values()) - min(places.values())) if are_numbers else 0.16
+    figure = new_figure(7, 4.2)
+    axis = figure.subplots()
+    for number, (name, arms) in enumerate(series.items()):
+        look = style(number, len(series))
+        shift = step * (number - (len(series) - 1) / 2)
+        if len(arms) == 1 and len(series) > 1 and len(places) > 1:  # the ordinary network beside a varied one
+            _level(axis, arms[0])
+            continue
+        at = {id(arm): places[_place(arm, key)] + shift for arm in arms}
+        if are_numbers:
+            axis.plot([at[id(arm)] for arm in arms], [arm.accuracy.mean for arm in arms], **line(look))
+        for arm in arms:
+            point(axis, at[id(arm)], arm, look, name if arm is arms[0] else None)
+            seeds = list(arm.by_seed.values())
+            beside = [at[id(arm)] - 0.45 * step] * len(seeds)
+            axis.plot(beside, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
+            _mark(axis, at[id(arm)], published(arm))
+    axis.set(xlabel=NAMES.get(key, key), ylabel="test accuracy, %")
+    axis.set_xticks(list(places.values()), list(places))
+    _finish(axis)
+    return save(figure, f"{title}\nmeans with 95 % intervals ({n_of(study.arms)}); dots: seeds", path)
+
+
+def _place(arm: Arm, key: str) -> str:
+    return as_text(arm.values[key])
+
+
+def _level(axis: Axes, arm: Arm) -> None:
+    """An arm as a line across, with its interval as a band."""
+    axis.axhline(arm.accuracy.mean, color="0.3", linestyle=":", label=f"{arm.label}, mean and 95 % interval")
+    if arm.accuracy.interval:
+        axis.axhspan(*arm.accuracy.interval, color="0.9", zorder=0)
+
+
+def _mark(axis: Axes, place: float, rows: Sequence[Published]) -> None:
+    for row in rows:
+        marker = PUBLISHED[row.who]
+        axis.plot(place, row.accuracy, marker, color="black", markerfacecolor="white", markersize=10, label=row.who)
+
+
+def _finish(axis: Axes) -> None:
+    """Light lines to read values at, and each label once."""
+    axis.grid(alpha=0.3)
+    handles, labels = _once(axis)
+    if handles:
+        axis.legend(handles, labels, fontsize=8)
+
+
+def _once(axis: Axes) -> tuple[list[Artist], list[str]]:
+    """What an axis's legend names, each label once, and none that is empty."""
+    handles, labels = axis.get_legend_handles_labels()
+    once = {label: handle for label, handle in zip(labels, handles, strict=True) if label}
+    return list(once.values()), list(once)
+
+
+def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
+    """Accuracy against MACs and against the speed of training; a step line joins the means that no other one beats."""
+    figure = new_figure(12, 4.4)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _against(left, study, "macs", 1e6, "steps-post")
+    _against(right, study, "img_s", 1, "steps-pre")
+    for arm in study.arms:
+        macs = (arm.median("macs") or 0) / 1e6
+        for row in published(arm):
+            _mark(left, row.macs_m or macs, [row])
+    left.set(xlabel="MACs of one image, millions", ylabel="test accuracy, %")
+    machine = "; ".join(hardware(study.runs))
+    right.set_xlabel(f"training speed, images per second (bars: slowest to fastest run)\n{machine}")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    handles, labels = _once(left if left.has_data() else right)
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+    where = f"means with 95 % intervals ({n_of(study.arms)}); line: no other mean is higher at less cost"
+    return save(figure, f"{title}\n{where}", path)
+
+
+def _against(axis: Axes, study: Study, key: str, unit: float, steps: str) -> None:
+    """Accuracy against a number in the results; with `steps-post` less of it is better, with `steps-pre` more."""
+    known = [(value / unit, arm) for arm in study.arms if (value := arm.median(key)) is not None]
+    for number, (value, arm) in enumerate(known):
+        look = style(number, len(known))
+        runs = [run.result[key] / unit for run in arm.runs if run.result.get(key) is not None]
+        axis.plot([min(runs), max(runs)], [arm.accuracy.mean] * 2, color=look["color"], linewidth=1)
+        point(axis, value, arm, look, arm.label)
+    front = _front([(value, arm.accuracy.mean) for value, arm in known], -1 if steps == "steps-post" else 1)
+    axis.plot([x for x, _ in front], [y for _, y in front], color="0.4", linewidth=0.8, drawstyle=steps, zorder=0)
+    costs = [value for value, _ in known]
+    if known and max(costs) > WIDE * min(costs):
+        plain_log(axis, "x")
+    axis.margins(x=0.12)
+
+
+def _front(points: Sequence[tuple[float, float]], better: int) -> list[tuple[float, float]]:
+    """The points that no other one beats, in the order of their costs. better: 1 where more is better, else -1."""
+    best = [
+        (cost, accuracy)
+        for cost, accuracy in points
+        if not any(
+            other != (cost, accuracy) and (other[0] - cost) * better >= 0 and other[1] >= accuracy for other in points
+        )
+    ]
+    return sorted(set(best))
+
+
+def draw_differences(study: Study, title: str, path: Path) -> Path | None:
+    """Each arm's difference to its baseline, with the differences of single seeds."""
+    arms = [arm for arm in study.arms if arm.difference][::-1]
+    if not arms:
+        return None
+    figure = new_figure(7, 1.6 + 0.32 * len(arms))
+    axis = figure.subplots()
+    for number, arm in enumerate(arms):
+        assert arm.difference is not None
+        found, seeds = arm.difference.estimate, list(arm.difference.differences.values())
+        axis.plot(seeds, [number + 0.18] * len(seeds), ".", color="0.6", markersize=4)
+        spread = [[found.mean - found.interval[0]], [found.interval[1] - found.mean]] if found.interval else None
+        axis.errorbar([found.mean], [number], xerr=spread, fmt="o", color="black", capsize=3, markersize=5)
+    axis.axvline(0, color="black", linewidth=0.8)
+    if has_claim(study):
+        axis.axvline(-CLAIM, color="0.4", linestyle=":", label=f"a replication's claim for s = 10: above -{CLAIM}")
+        figure.legend(loc="outside lower center", fontsize=8, frameon=False)
+    axis.set_yticks(range(len(arms)), [arm.label for arm in arms])
+    axis.set(xlabel=f"test accuracy minus that of {baseline_label(study)}, points", ylim=(-0.6, len(arms) - 0.3))
+    axis.grid(alpha=0.3)
+    return save(figure, f"{title}\nmeans of paired differences with 95 % intervals; dots: seeds", path)

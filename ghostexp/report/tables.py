@@ -1,0 +1,192 @@
+"""A study's table, one row per arm, in Markdown, CSV and LaTeX; and one row per run."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ghostexp.report.arms import Arm, Study, as_text, symbol
+from ghostexp.report.collect import Run, State
+from ghostexp.report.published import Published, published
+from ghostexp.report.statistics import Estimate
+
+Cells = list[list[str]]  # the first row is the head
+LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}"}
+LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def cells(study: Study, in_millions: bool = False) -> Cells:
+    """The table as text, with a column for the hardware only where it is not the same for all.
+
+    in_millions: counts to two decimals of a million, as papers print them, instead of to the digit.
+    """
+    count, unit = (_millions, ", M") if in_millions else (_count, "")
+    columns: dict[str, Callable[[Arm], str]] = {
+        "arm": lambda arm: arm.label,
+        "n": lambda arm: str(arm.accuracy.n),
+        "test accuracy, %": lambda arm: f"{arm.accuracy.mean:.2f}",
+        "sd": lambda arm: "" if arm.accuracy.sd is None else f"{arm.accuracy.sd:.2f}",
+        "95 % interval": lambda arm: interval(arm.accuracy),
+        f"difference to {baseline_label(study)}, points": _difference,
+        f"parameters{unit}": lambda arm: count(arm.median("params")),
+        f"MACs{unit}": lambda arm: count(arm.median("macs")),
+        "training, img/s": lambda arm: _count(arm.median("img_s")),
+        "training, s": lambda arm: _count(arm.median("train_s")),
+    }
+    if len(hardware(study.runs)) > 1:
+        columns["hardware"] = lambda arm: "; ".join(hardware(arm.runs))
+    for who in ("paper", "replication"):
+        if any(row.who == who for arm in study.arms for row in published(arm)):
+            columns[f"{who}, % (ours minus it)"] = lambda arm, who=who: _published(arm, who)
+    return [list(columns), *([write(arm) for write in columns.values()] for arm in study.arms)]
+
+
+def baseline_label(study: Study) -> str:
+    """What the baselines have in common: `s = 1`."""
+    labels = {arm.baseline.label for arm in study.arms if arm.baseline}
+    if len(labels) == 1:
+        return labels.pop()
+    return ", ".join(f"{symbol(key)} = {as_text(value)}" for key, value in study.baseline.items()) or "a baseline"
+
+
+def interval(estimate: Estimate) -> str:
+    """`[93.10, 94.20]`; empty for a single value."""
+    return "" if estimate.interval is None else "[{:.2f}, {:.2f}]".format(*estimate.interval)
+
+
+def hardware(runs: Sequence[Run]) -> list[str]:
+    """On what runs ran."""
+    return sorted({_machine(run.result) for run in runs})
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    devices = result.get("devices", 1) * result.get("nodes", 1)
+    threads = f", {result['threads']} thread{'s' * (result['threads'] > 1)}" if "threads" in result else ""
+    is_gpu = result.get("accelerator") != "cpu"
+    return f"{devices} x " * (devices > 1) + str(result.get("hardware", "unknown")) + threads * (not is_gpu)
+
+
+def _difference(arm: Arm) -> str:
+    if arm.baseline is None:
+        return "baseline"
+    if arm.difference is None:
+        return "no equal seeds"
+    found = arm.difference.estimate
+    if found.interval is None:
+        return f"{found.mean:+.2f} (1 pair: no interval)"
+    pairs = f" ({found.n} pairs)" if arm.difference.left_out else ""
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(found.mean, *found.interval) + pairs
+
+
+def _published(arm: Arm, who: str) -> str:
+    rows = [row for row in published(arm) if row.who == who]
+    return "; ".join(f"{row.accuracy:.2f} ({arm.accuracy.mean - row.accuracy:+.2f})" for row in rows)
+
+
+def _count(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _millions(value: float | None) -> str:
+    return "" if value is None else f"{value / 1e6:,.2f}"
+
+
+def markdown(rows: Cells) -> str:
+    """A table of a page; all columns but the first are right-aligned."""
+    head, *body = rows
+    return "\n".join(_line(row) for row in [head, ["---", *["---:"] * (len(head) - 1)], *body])
+
+
+def _line(row: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
+
+
+def latex(rows: Cells, caption: str, label: str) -> str:
+    r"""A table across both columns, for `\input`; needs booktabs."""
+    head, *body = [[_escape(cell) for cell in row] for row in rows]
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table*}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{2pt}",
+        rf"\caption{{{_escape(caption)}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', label)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+        " & ".join(_stacked(cell, r", | to | \(ours | (?=\()") for cell in head) + r" \\",
+        r"\midrule",
+        *(" & ".join(_stacked(cell, "; ") for cell in row) + r" \\" for row in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    escaped = "".join(LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w.])([+-])(?=\d)", r"$\1$", escaped)
+
+
+def _stacked(cell: str, breaks: str) -> str:
+    """A cell on several short lines, broken after each match: the table is wide enough without it."""
+    lines = re.sub(breaks, lambda found: found[0].rstrip() + r" \\ ", cell)
+    return cell if lines == cell else rf"\begin{{tabular}}[b]{{@{{}}r@{{}}}}{lines}\end{{tabular}}"
+
+
+def arm_rows(study: Study) -> list[dict[str, Any]]:
+    """The table as numbers, for table.csv; what there is not stays empty."""
+    return [_arm_row(arm, study) for arm in study.arms]
+
+
+def _arm_row(arm: Arm, study: Study) -> dict[str, Any]:
+    found, difference = arm.accuracy, arm.difference.estimate if arm.difference else None
+    rows = published(arm)
+    return {
+        "arm": arm.label,
+        **{key: as_text(value) for key, value in arm.values.items()},
+        "n": found.n,
+        "accuracy_mean": _rounded(found.mean),
+        "accuracy_sd": _rounded(found.sd),
+        **_ends("accuracy", found),
+        "baseline": arm.baseline.label if arm.baseline else "",
+        "pairs": difference.n if difference else "",
+        "difference_mean": _rounded(difference.mean) if difference else "",
+        "difference_sd": _rounded(difference.sd) if difference else "",
+        **_ends("difference", difference),
+        **{key: arm.median(key) for key in ("params", "macs", "img_s", "train_s")},
+        "hardware": "; ".join(hardware(arm.runs)),
+        **{who: _all(rows, who) for who in ("paper", "replication")},
+    }
+
+
+def _ends(name: str, found: Estimate | None) -> dict[str, Any]:
+    low, high = found.interval if found and found.interval else (None, None)
+    return {f"{name}_low": _rounded(low), f"{name}_high": _rounded(high)}
+
+
+def _rounded(value: float | None) -> float | str:
+    return "" if value is None else round(value, 4)
+
+
+def _all(rows: Sequence[Published], who: str) -> str:
+    return " ".join(str(row.accuracy) for row in rows if row.who == who)
+
+
+def run_rows(study: Study) -> list[dict[str, Any]]:
+    """One row per run, those too that count nowhere, for results.csv."""
+    counted = [_run_row(run, arm.label, study) for arm in study.arms for run in arm.runs]
+    return counted + [_run_row(run, "", study) for run in study.others]
+
+
+def _run_row(run: Run, arm: str, study: Study) -> dict[str, Any]:
+    test = run.result.get("metrics", {}).get("test", {})
+    row = {"run": run.name, "state": run.state.value, "arm": arm}
+    row |= {key: as_text(run.values[key]) if key in run.values else "" for key in study.keys}
+    row |= {
+        "seed": run.config.get("seed", ""),
+        "accuracy": test.get("test/acc1", ""),
+        "loss": test.get("test/loss", ""),
+    }
+    row |= {key: run.result.get(key, "") for key in ("params", "macs", "img_s", "train_s", "epochs", "steps", "tested")}
+    row["hardware"] = _machine(run.result) if run.result else ""
+    row |= {key: run.result.get(key, "") for key in ("started", "git", "fingerprint")}
+    return row | {"note": run.note if run.state is not State.FINISHED else ""}

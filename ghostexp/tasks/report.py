@@ -1,0 +1,45 @@
+"""Report on the runs of a study, or on any others: tables, figures, and what they show in words."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from ghostexp.report.arms import study_of
+from ghostexp.report.collect import find_runs, find_study
+from ghostexp.report.page import command_of, write_report
+from ghostexp.report.words import title_of
+from ghostexp.runs.directory import RunDirectory
+
+NAMES = ("runs", "baseline")  # keys of the task that take one text or a list of them
+
+
+def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
+    """Report on `task.runs`, or on what is in the study's directory; writes into `task.to`, or here.
+
+    Raises ValueError: no runs there, or a baseline that none of them has.
+    """
+    task = config["task"]
+    runs, baseline = (_texts(task[name], name) for name in NAMES)
+    found = find_study(directory.path.parent) if runs is None else find_runs(runs)
+    study = study_of(directory.path.parent.name, found, baseline)
+    said = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
+    commands = [command for command in (command_of(found, study.keys), said) if command]
+    to = directory.path if task["to"] is None else Path(task["to"])
+    text = write_report(study, task["title"] or title_of(study), commands, to)
+    print(text, f"everything is in {to}", sep="\n")
+    counts = {"arms": len(study.arms), "runs": len(study.runs), "not_counted": len(study.others)}
+    return {**counts, "to": str(to)}
+
+
+def _texts(value: object, name: str) -> list[str] | None:
+    """One text, or a list of them.
+
+    Raises ValueError: neither.
+    """
+    values = value if isinstance(value, list) else [value]
+    if value is None:
+        return None
+    if not values or not all(isinstance(text, str) and text for text in values):
+        raise ValueError(f"task.{name}={value}: a text, or a list of texts, is needed")
+    return [str(text) for text in values]
