@@ -34,8 +34,6 @@ def losses(run: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-
-
 def test_two_devices_train_as_one_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert command(*FIFTY, in_directory(one)) == 0

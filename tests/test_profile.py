@@ -38,11 +38,17 @@ def test_a_network_with_branches_is_counted_without_them_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("model=ghostnetv3", "model.width=0.5", "task.forms=[]", "task.batches=[1]", "task.rounds=1")
-    assert command(*PROFILE, "datamodule.image_size=224", *arguments, in_directory(tmp_path / "run")) == 0
+    assert command(*PROFILE, "datamodule.image_size=64", *arguments, in_directory(tmp_path / "run")) == 0
     result = result_of(tmp_path / "run")
     assert result["macs_deployed"] < result["macs"] / 2
     assert result["params_deployed"] < result["params"]
     assert f"{result['macs_deployed']:,} MACs: the branches of training folded" in capsys.readouterr().out
+
+
+def test_drawn_weights_are_settled_so_that_rounding_stays_rounding(tmp_path: Path) -> None:
+    arguments = ("model=ghostnetv2", "datamodule.image_size=64", "task.batches=[1]", "task.rounds=1")
+    assert command(*PROFILE, *arguments, in_directory(tmp_path / "run")) == 0
+    assert result_of(tmp_path / "run")["latency"][1]["difference"] < 1e-3
 
 
 def test_a_run_s_network_is_profiled_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,9 +43,8 @@ def main() -> None:
     beside = (n_jobs * (ended - first) - sum(result["wall_s"] for result in results)) / len(runs)
     print(f"{len(runs)} jobs, training of each: {min(training):.1f} to {max(training):.1f} s, {n_jobs} at a time")
     print(f"one after another, without imports: {one_by_one:.1f} s")
-    print(
-        f"as a sweep, with everything:        {ended - started:.1f} s, {one_by_one / (ended - started):.2f} times as fast"
-    )
+    took = ended - started
+    print(f"as a sweep, with everything:        {took:.1f} s, {one_by_one / took:.2f} times as fast")
     print(f"beside a job's own work:            {beside:.2f} s a job; {first - started:.1f} s before the first")
     print(f"equal to the bit:                   {equal} of {len(runs)}")
 

@@ -35,7 +35,8 @@ class Form:
 class Latency:
     """Milliseconds of one forward pass over a batch: median and quartiles over the rounds.
 
-    difference: the largest of a logit from the eager form, in standard deviations of the latter's logits.
+    speedup: over the first form, the median of the rounds' ratios, for both ran in the same spell of the machine.
+    difference: the largest of a logit from the first form's, in standard deviations of the latter.
     """
 
     form: str
@@ -44,6 +45,7 @@ class Latency:
     low_ms: float
     high_ms: float
     img_s: float
+    speedup: float
     difference: float
 
 
@@ -51,7 +53,7 @@ def form_of(network: Network, name: str, device: torch.device) -> Form:
     """A copy of a network in a form: words joined by `+`, such as `fused+channels_last+compiled`.
 
     eager: as it is, in float32; fused: BatchNorm folded, branches re-parameterised; bf16: weights and images too;
-    compiled: by torch.compile for each batch size of its own.
+    compiled: by torch.compile, for each batch size on its own and with the weights as constants.
     Raises ValueError for a word that is none of WORDS.
     """
     words = name.split("+")
@@ -61,7 +63,7 @@ def form_of(network: Network, name: str, device: torch.device) -> Form:
     dtype = torch.bfloat16 if "bf16" in words else torch.float32
     layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
     copied = copied.to(dtype=dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-    runs = torch.compile(copied, dynamic=False) if "compiled" in words else copied
+    runs = torch.compile(copied, dynamic=False, options={"freezing": True}) if "compiled" in words else copied
     return Form(runs, dtype, layout)
 
 
@@ -78,8 +80,11 @@ def measure(forms: Mapping[str, Form], images: Tensor, rounds: int) -> list[Late
     for _ in range(rounds):
         for name, form in forms.items():
             samples[name].append(_milliseconds(form, inputs[name], runs[name]) / runs[name])
-    eager = next(iter(logits.values()))
-    return [_latency(name, len(images), samples[name], _difference(logits[name], eager)) for name in forms]
+    first = next(iter(forms))
+    return [
+        _latency(name, len(images), samples[name], samples[first], _difference(logits[name], logits[first]))
+        for name in forms
+    ]
 
 
 def _runs(form: Form, images: Tensor) -> int:
@@ -104,13 +109,14 @@ def _milliseconds(form: Form, images: Tensor, runs: int) -> float:
     return 1000 * (time.perf_counter() - clock)
 
 
-def _difference(found: Tensor, eager: Tensor) -> float:
-    return float((found - eager).abs().max() / eager.std())
+def _difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.std())
 
 
-def _latency(form: str, batch: int, samples: Sequence[float], difference: float) -> Latency:
-    low, median, high = np.percentile(samples, (25, 50, 75))
-    return Latency(form, batch, float(median), float(low), float(high), 1000 * batch / float(median), difference)
+def _latency(form: str, batch: int, samples: Sequence[float], first: Sequence[float], difference: float) -> Latency:
+    low, median, high = (float(value) for value in np.percentile(samples, (25, 50, 75)))
+    speedup = float(np.median(np.divide(first, samples)))
+    return Latency(form, batch, median, low, high, 1000 * batch / median, speedup, difference)
 
 
 @torch.inference_mode()

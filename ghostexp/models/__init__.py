@@ -16,5 +16,6 @@ raises ValueError in one line that names the configuration's key: `model.ratio=2
 `fuse(network)` is a copy for inference without BatchNorm; `load_weights(network, file)` takes released weights and own.
 
 Read `ghost.py` first, then `ghostnet.py` and `ghostify.py`; `ghostnet_v2.py` and `ghostnet_v3.py` say what these two
-generations add. To add a network: one file here and one YAML in conf/model.
+generations add, `external.py` has the networks of torchvision, and of timm where that is installed, by name. To add a
+network: one file here and one YAML in conf/model.
 """

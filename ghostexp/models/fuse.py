@@ -29,7 +29,7 @@ def fuse(network: N) -> N:
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         set_kernel(conv, *folded(conv.weight, conv.bias, norm))
-        fused.set_submodule(norm_name, nn.Identity())
+        fused.set_submodule(norm_name, _what_follows(norm))
     return fused
 
 
@@ -65,9 +65,18 @@ def foldable(network: Network) -> dict[str, str]:
     return {convs[weight]: norms[mean] for weight, mean in readers.pairs() if weight in convs and mean in norms}
 
 
+def _what_follows(norm: nn.BatchNorm2d) -> nn.Module:
+    """What a BatchNorm does besides: timm's BatchNormAct2d activates too."""
+    if type(norm) is nn.BatchNorm2d:
+        return nn.Identity()
+    return nn.Sequential(norm.get_submodule("drop"), norm.get_submodule("act"))
+
+
 def _has_all(module: nn.Module) -> bool:
-    """Whether a module is a BatchNorm with statistics and affine parameters."""
-    return type(module) is nn.BatchNorm2d and module.affine and module.running_mean is not None
+    """Whether a module is a BatchNorm, torch's or timm's, with statistics and affine parameters."""
+    if not isinstance(module, nn.BatchNorm2d) or type(module).__name__ not in ("BatchNorm2d", "BatchNormAct2d"):
+        return False
+    return module.affine and module.running_mean is not None
 
 
 class _Readers(TorchFunctionMode):

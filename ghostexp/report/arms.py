@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import yaml
-
 from ghostexp.report.collect import Found, Run, State
 from ghostexp.report.statistics import Estimate, Paired, estimate, paired
 
@@ -22,21 +20,26 @@ ORDINARY = {"model.ratio": 1}
 Values = Mapping[str, Any]  # by key, of the keys that a study varies
 
 
-@dataclass
+@dataclass(eq=False)
 class Arm:
     """The finished runs of equal configuration, one for each seed."""
 
     values: Values
     runs: list[Run]
+    shown: Sequence[str]  # the keys that tell it from the other arms
     baseline: "Arm | None" = None
     difference: Paired | None = None  # to the baseline, in points of accuracy
 
     @cached_property
     def label(self) -> str:
         """As a person names it: `s = 2`, or `cosine, s = 1`; by its network where nothing is varied."""
-        said = [(key, as_text(value)) for key, value in self.values.items() if value is not None]
-        texts = [value if key in self.runs[0].config["choices"] else f"{symbol(key)} = {value}" for key, value in said]
-        return ", ".join(texts) or str(self.runs[0].config["choices"]["model"])
+        return self.label_without(None) or str(self.runs[0].config["choices"]["model"])
+
+    def label_without(self, axis: str | None) -> str:
+        """The same, but for a key whose value is said elsewhere."""
+        said = [(key, as_text(self.values[key])) for key in self.shown if key != axis and self.values[key] is not None]
+        is_group = self.runs[0].config["choices"].keys()
+        return ", ".join(value if key in is_group else f"{symbol(key)} = {value}" for key, value in said)
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -87,31 +90,21 @@ def as_text(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
-def study_of(name: str, found: Found, asked: Sequence[str] | None = None) -> Study:
+def study_of(name: str, found: Found, asked: Values | None = None) -> Study:
     """Sort runs into arms and pair each with its baseline.
 
-    asked: what the baselines have, as `model.ratio=1`. By default the ordinary network, or else the first arm.
+    asked: what the baselines have. By default the ordinary network, or else the first arm.
     Raises ValueError: no arm has it.
     """
     keys = _planned(found.points) if found.points else _differing(found.runs)
     finished = [run for run in found.runs if run.state is State.FINISHED]
     _mark_foreign(finished, keys)
-    arms: dict[str, Arm] = {}
-    for run in finished:
-        if run.state is State.FOREIGN:
-            continue
-        values = {key: run.values.get(key) for key in keys}
-        arm = arms.setdefault(_identity(values), Arm(values, []))
-        same = [other.name for other in arm.runs if other.seed == run.seed]
-        if same:
-            run.state, run.note = State.REPEATED, f"the same arm and seed as {same[0]}, which counts"
-        else:
-            arm.runs.append(run)
-    ordered = _in_order(list(arms.values()), keys)
-    baseline = _baseline(ordered, keys, asked)
-    _compare(ordered, baseline)
+    arms = _in_order(_arms(finished, keys), keys)
+    _shorten(arms)
+    baseline = _baseline(arms, keys, asked)
+    _compare(arms, baseline)
     others = [run for run in found.runs if run.state is not State.FINISHED]
-    return Study(name, keys, ordered, others, baseline)
+    return Study(name, keys, arms, others, baseline)
 
 
 def _planned(points: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -173,6 +166,22 @@ def _identity(values: Values) -> str:
     return json.dumps(values, sort_keys=True, default=str)
 
 
+def _arms(runs: Sequence[Run], keys: Sequence[str]) -> list[Arm]:
+    """The runs that are not foreign, by their values of the keys; a seed that an arm has already is marked."""
+    arms: dict[str, Arm] = {}
+    for run in runs:
+        if run.state is State.FOREIGN:
+            continue
+        values = {key: run.values.get(key) for key in keys}
+        arm = arms.setdefault(_identity(values), Arm(values, [], keys))
+        same = [other.name for other in arm.runs if other.seed == run.seed]
+        if same:
+            run.state, run.note = State.REPEATED, f"the same arm and seed as {same[0]}, which counts"
+        else:
+            arm.runs.append(run)
+    return list(arms.values())
+
+
 def _in_order(arms: list[Arm], keys: Sequence[str]) -> list[Arm]:
     """Arms by their values: numbers rising, others as they come."""
     places = {}
@@ -183,16 +192,24 @@ def _in_order(arms: list[Arm], keys: Sequence[str]) -> list[Arm]:
     return sorted(arms, key=lambda arm: [places[key].index(arm.values[key]) for key in keys])
 
 
-def _baseline(arms: Sequence[Arm], keys: Sequence[str], asked: Sequence[str] | None) -> Values:
+def _shorten(arms: Sequence[Arm]) -> None:
+    """Where one ordinary network stands beside ghost networks of one ratio, s tells it from them, and needs no more."""
+    ordinary = [arm for arm in arms if arm.values.items() >= ORDINARY.items()]
+    ghosts = [arm for arm in arms if arm not in ordinary]
+    if len(ordinary) == 1 and ghosts and len({arm.values["model.ratio"] for arm in ghosts}) == 1:
+        ordinary[0].shown = list(ORDINARY)
+        for arm in ghosts:
+            arm.shown = [key for key in arm.shown if key not in ORDINARY] or arm.shown
+
+
+def _baseline(arms: Sequence[Arm], keys: Sequence[str], asked: Values | None) -> Values:
     if asked is None:
         is_there = any(arm.values.items() >= ORDINARY.items() for arm in arms if "model.ratio" in keys)
         return ORDINARY if is_there else dict(arms[0].values) if arms else {}
-    pairs = [text.partition("=") for text in asked]
-    wanted = {key: yaml.safe_load(value) for key, _, value in pairs}
-    if not any(all(key in arm.values and arm.values[key] == wanted[key] for key in wanted) for arm in arms):
+    if not any(arm.values.items() >= asked.items() for arm in arms):
         there = "; ".join(arm.label for arm in arms)
-        raise ValueError(f"task.baseline={','.join(asked)}: no arm has it; there are {there}")
-    return wanted
+        raise ValueError(f"task.baseline={dict(asked)}: no arm has it; there are {there}")
+    return asked
 
 
 def _compare(arms: Sequence[Arm], baseline: Values) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import deciding, flatten
+from ghostexp.runs.naming import run_title
 from ghostexp.runs.table import read
 
 RECORD = "sweep.yaml"  # which the runner writes
@@ -30,19 +31,16 @@ class State(Enum):
     REPEATED = "repeated"  # an arm's seed once more
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """What a run's directory says."""
 
     directory: RunDirectory
+    name: str  # among the runs of a report
     state: State
     note: str = ""  # what there is to say of a run that is not finished
     config: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.directory.path.name
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -86,7 +84,7 @@ def find_study(folder: Path) -> Found:
     record = folder / RECORD
     said = yaml.safe_load(record.read_text()) if record.is_file() else {"study": None, "points": {}}
     names = [*said["points"], *(name for name in _inside(folder) if name not in said["points"])]
-    runs = [run for name in names if (run := read_run(folder / name, name in said["points"])) is not None]
+    runs = [run for name in names if (run := read_run(folder / name, name, name in said["points"])) is not None]
     if not runs:
         raise ValueError(f"task=report: no trainings in {folder}; study=NAME, name=NAME or task.runs=DIR is needed")
     return Found(runs, said["study"], said["points"])
@@ -103,25 +101,27 @@ def find_runs(patterns: Sequence[str]) -> Found:
     for pattern in patterns:
         paths = [Path(match) for match in sorted(glob.glob(str(Path(pattern).expanduser())))]
         inner = [[path] if (path / "config.yaml").is_file() else map(path.joinpath, _inside(path)) for path in paths]
-        runs = [run for paths in inner for path in paths if (run := read_run(path)) is not None]
+        runs = [run for paths in inner for path in paths if (run := read_run(path, run_title(path))) is not None]
         if not runs:
             raise ValueError(f"task.runs={pattern}: no trainings there; run directories, or a glob of them, are needed")
         found |= {run.directory.path.absolute(): run for run in runs}
     return Found(list(found.values()))
 
 
-def read_run(path: Path, is_planned: bool = False) -> Run | None:
+def read_run(path: Path, name: str, is_planned: bool = False) -> Run | None:
     """What is in a directory; None where it is no training's, unless it is planned to be one."""
     directory = RunDirectory(path)
     if not directory.config.is_file():
-        return Run(directory, State.MISSING, "not started") if is_planned else None
+        return Run(directory, name, State.MISSING, "not started") if is_planned else None
     try:
         config = directory.read_config()
         if config["task"]["name"] != "fit":
             return None
-        return Run(directory, *_state(directory, config), config, directory.read_result() or {})
+        if missing := [key for key in ("seed", "choices") if key not in config]:
+            raise ValueError(f"config.yaml has no {missing[0]}")
+        return Run(directory, name, *_state(directory, config), config, directory.read_result() or {})
     except (ValueError, KeyError, TypeError, OSError) as error:
-        return Run(directory, State.UNREADABLE, " ".join(f"{type(error).__name__}: {error}".split()))
+        return Run(directory, name, State.UNREADABLE, " ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def _state(directory: RunDirectory, config: Mapping[str, Any]) -> tuple[State, str]:

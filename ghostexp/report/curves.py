@@ -6,9 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ghostexp.report.arms import Arm, Study
-from ghostexp.report.drawing import line, n_of, new_figure, plain_log, save, series_of, style
+from ghostexp.report.drawing import line, new_figure, plain_log, save, series_of, style
 
 ACCURACY = "val/acc1"
 LOWEST = 0.1  # percent of error at which the logarithmic axis ends
@@ -42,15 +43,14 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
         rows[0][column].set_title(name, fontsize=10)
         rows[0][column].legend(fontsize=7)
         rows[-1][column].set(xlabel="epoch")
+        rows[-1][column].xaxis.set_major_locator(MaxNLocator(integer=True))
     rows[0][0].set(ylabel="validation error, %")
     if differ:
         highest = max(max(values) for found in rates.values() for values in found.values())
         rows[1][0].set(ylabel="learning rate", yscale="log", ylim=(RATES * highest, 2 * highest))
     for axis in figure.axes:
         axis.grid(alpha=0.3, which="both")
-    return save(
-        figure, f"{title}\nmeans over seeds ({n_of(study.arms)}); bands: from the lowest to the highest seed", path
-    )
+    return save(figure, f"{title}\nmeans over seeds; bands: from the lowest to the highest seed", path)
 
 
 def _panels(study: Study) -> dict[str, list[Arm]]:

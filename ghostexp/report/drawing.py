@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ghostexp.report.arms import Arm, Study, as_text, symbol
+from ghostexp.report.arms import Arm, Study, as_text
 
 MARKERS = "osD^vP*Xph"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
@@ -26,8 +26,7 @@ def series_of(study: Study) -> Series:
     """The arms by their values of all keys but the axis's."""
     key, found = axis_key(study), {}
     for arm in study.arms:
-        said = [f"{symbol(other)} = {as_text(value)}" for other, value in arm.values.items() if other != key]
-        found.setdefault(", ".join(said), []).append(arm)
+        found.setdefault(arm.label_without(key), []).append(arm)
     return found
 
 
@@ -90,7 +89,9 @@ def save(figure: Figure, title: str, path: Path) -> Path:
     return path
 
 
-def n_of(arms: Sequence[Arm]) -> str:
-    """`n = 5`, or `n = 3 to 5`."""
+def means_of(arms: Sequence[Arm]) -> str:
+    """What the markers of a figure are: `means with 95 % intervals (n = 3 to 5)`."""
     counts = sorted({arm.accuracy.n for arm in arms})
-    return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    if counts == [1]:
+        return "single runs (n = 1), without intervals"
+    return f"means with 95 % intervals (n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))})"

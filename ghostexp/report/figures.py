@@ -10,7 +10,7 @@ from ghostexp.report.arms import Arm, Study, as_text
 from ghostexp.report.drawing import (
     axis_key,
     line,
-    n_of,
+    means_of,
     new_figure,
     places_of,
     plain_log,
@@ -56,7 +56,7 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
     axis.set(xlabel=NAMES.get(key, key), ylabel="test accuracy, %")
     axis.set_xticks(list(places.values()), list(places))
     _finish(axis)
-    return save(figure, f"{title}\nmeans with 95 % intervals ({n_of(study.arms)}); dots: seeds", path)
+    return save(figure, f"{title}\n{means_of(study.arms)}; dots: seeds", path)
 
 
 def _place(arm: Arm, key: str) -> str:
@@ -108,7 +108,7 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
         axis.grid(alpha=0.3)
     handles, labels = _once(left if left.has_data() else right)
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
-    where = f"means with 95 % intervals ({n_of(study.arms)}); line: no other mean is higher at less cost"
+    where = f"{means_of(study.arms)}; line: no other mean is higher at less cost"
     return save(figure, f"{title}\n{where}", path)
 
 
@@ -120,15 +120,15 @@ def _against(axis: Axes, study: Study, key: str, unit: float, steps: str) -> Non
         runs = [run.result[key] / unit for run in arm.runs if run.result.get(key) is not None]
         axis.plot([min(runs), max(runs)], [arm.accuracy.mean] * 2, color=look["color"], linewidth=1)
         point(axis, value, arm, look, arm.label)
-    front = _front([(value, arm.accuracy.mean) for value, arm in known], -1 if steps == "steps-post" else 1)
-    axis.plot([x for x, _ in front], [y for _, y in front], color="0.4", linewidth=0.8, drawstyle=steps, zorder=0)
+    best = front([(value, arm.accuracy.mean) for value, arm in known], -1 if steps == "steps-post" else 1)
+    axis.plot([x for x, _ in best], [y for _, y in best], color="0.4", linewidth=0.8, drawstyle=steps, zorder=0)
     costs = [value for value, _ in known]
     if known and max(costs) > WIDE * min(costs):
         plain_log(axis, "x")
     axis.margins(x=0.12)
 
 
-def _front(points: Sequence[tuple[float, float]], better: int) -> list[tuple[float, float]]:
+def front(points: Sequence[tuple[float, float]], better: int) -> list[tuple[float, float]]:
     """The points that no other one beats, in the order of their costs. better: 1 where more is better, else -1."""
     best = [
         (cost, accuracy)

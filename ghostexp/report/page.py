@@ -25,8 +25,14 @@ PLACES = ("output_dir", "data_dir", "datamodule.root")  # of one machine, and no
 
 
 def write_report(study: Study, title: str, commands: Sequence[str], folder: Path) -> str:
-    """Write README.md, the tables and the figures into a folder; returns the text of the page."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write README.md, the tables and the figures into a folder; returns the text of the page.
+
+    Raises ValueError: there can be no such folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"task.to={folder}: cannot be written ({error.strerror})") from error
     drawn = draw(study, title, folder)
     text = page(study, title, commands, drawn)
     write_rows(folder / "results.csv", run_rows(study))

@@ -89,9 +89,9 @@ def verdict(study: Study) -> str:
         return ""
     run = tens[0].runs[0]
     is_theirs = (run.values["model"], run.values["datamodule"]) == ("ghost_resnet56", "cifar10")
-    others = "" if is_theirs or {"model", "datamodule"} & set(study.keys) else ", which are others,"
+    others = "" if is_theirs else " (not the network and data of the claim)"
     claim = f'A public replication says of Ghost-ResNet-56 on CIFAR-10 that "s = 10 loses less than {CLAIM} points". '
-    return f"{claim}Of {subject(study)}{others} this {'; '.join(map(_verdict, tens))}."
+    return f"{claim}Of {subject(study)}{others}, this {'; '.join(map(_verdict, tens))}."
 
 
 def _verdict(arm: Arm) -> str:

@@ -54,6 +54,7 @@ def _report(composed: DictConfig) -> int:
         raise ValueError(
             f"task=report: there is no {directory}; run the study first, or say name=... or output_dir=..."
         )
+    check_study(directory, composed.hydra.runtime.choices.get("study"))
     part = OmegaConf.masked_copy(composed, ["task", "seed", "output_dir", "threads", "traceback"])
     resolved = OmegaConf.to_container(part, resolve=True)
     assert isinstance(resolved, dict)

@@ -27,7 +27,8 @@ def run_dir(
     A report lives beside the runs that it is about: in the directory that holds them all.
     """
     if task == "report":
-        return f"{output_dir}/{name}/report" if runs is None else f"{_holding(runs)}/report"
+        holding = _holding(runs) if runs else ""
+        return f"{holding if os.path.isdir(holding) else f'{output_dir}/{name}'}/report"
     if resume is not None:
         return resume
     return f"{run}/{task}" if run is not None else f"{output_dir}/{name}/{stamp()}"
@@ -63,7 +64,7 @@ def stamp() -> str:
 
 def _holding(runs: str | Sequence[str]) -> str:
     """The directory that holds all that is named, by a path or by a glob."""
-    paths = [Path(text).absolute() for text in ([runs] if isinstance(runs, str) else runs)]
+    paths = [Path(str(text)).absolute() for text in ([runs] if isinstance(runs, str) else runs)]
     fixed = [Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)) for path in paths]
     return os.path.commonpath(fixed)
 

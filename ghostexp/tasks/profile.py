@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch._dynamo.exc import TorchDynamoException
+from torch.optim.swa_utils import update_bn
 
 from ghostexp.analysis.cost import Shape, count
 from ghostexp.analysis.latency import Latency, form_of, measure, time_shares
@@ -31,7 +32,7 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
         if not values or not all(type(value) is int and value >= 1 for value in values):
             raise ValueError(f"task.{key}={task[key]}: whole numbers >= 1 are needed")
     shape = (data["in_chans"], data["image_size"], data["image_size"])
-    network = _network(config, directory)
+    network = _network(config, shape, directory)
     rows = layers(network, shape)
     write_rows(directory.path / "layers.csv", [asdict(row) for row in rows])
     latencies = _latencies(network, shape, config)
@@ -50,7 +51,8 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     return result
 
 
-def _network(config: build.Config, directory: RunDirectory) -> Network:
+def _network(config: build.Config, shape: Shape, directory: RunDirectory) -> Network:
+    """The network with its weights; drawn ones get the BatchNorm statistics of noise."""
     plain = config | {"channels_last": False, "compile": False}  # which are forms here
     if config["run"] is not None:
         network = trained_network(plain).network
@@ -58,6 +60,9 @@ def _network(config: build.Config, directory: RunDirectory) -> Network:
         built = build.network_of(plain)
         note_savings(built, config, directory)
         network = built.network
+        if built.weights is None:
+            # With BatchNorm's initial statistics, maps would grow from block to block until every gate is shut or open.
+            update_bn([torch.randn(8, *shape)], network)
     if not isinstance(network, Network):
         raise ValueError(f"model: {type(network).__name__} is none of this project's networks")
     return network

@@ -11,8 +11,6 @@ from ghostexp.report.page import command_of, write_report
 from ghostexp.report.words import title_of
 from ghostexp.runs.directory import RunDirectory
 
-NAMES = ("runs", "baseline")  # keys of the task that take one text or a list of them
-
 
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     """Report on `task.runs`, or on what is in the study's directory; writes into `task.to`, or here.
@@ -20,7 +18,9 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     Raises ValueError: no runs there, or a baseline that none of them has.
     """
     task = config["task"]
-    runs, baseline = (_texts(task[name], name) for name in NAMES)
+    runs, baseline = _texts(task["runs"]), task["baseline"]
+    if baseline is not None and not isinstance(baseline, dict):
+        raise ValueError(f"task.baseline={baseline}: values by key are needed, such as {{model.ratio:1}}")
     found = find_study(directory.path.parent) if runs is None else find_runs(runs)
     study = study_of(directory.path.parent.name, found, baseline)
     said = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
@@ -32,14 +32,14 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     return {**counts, "to": str(to)}
 
 
-def _texts(value: object, name: str) -> list[str] | None:
-    """One text, or a list of them.
+def _texts(runs: object) -> list[str] | None:
+    """What `task.runs` names, one text or a list of them.
 
     Raises ValueError: neither.
     """
-    values = value if isinstance(value, list) else [value]
-    if value is None:
+    if runs is None:
         return None
-    if not values or not all(isinstance(text, str) and text for text in values):
-        raise ValueError(f"task.{name}={value}: a text, or a list of texts, is needed")
-    return [str(text) for text in values]
+    texts = runs if isinstance(runs, list) else [runs]
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f"task.runs={runs}: a directory or a glob, or a list of such, is needed")
+    return [str(text) for text in texts]

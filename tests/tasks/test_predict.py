@@ -45,6 +45,8 @@ def test_unreadable_files_are_named_and_skipped_and_the_exit_code_says_so(
     folder = tmp_path / "photos"
     shutil.copytree(digit_files / "3", folder)
     names = sorted(path.name for path in folder.iterdir())
+    assert command("task=predict", f"run={digits_run}", f"task.images={folder / names[0]}") == 0
+    assert (digits_run / "predict" / "result.json").exists()
     (folder / "aaa.png").write_bytes(b"no image")
     (folder / "zzz.jpg").write_bytes(b"")
     assert command("task=predict", f"run={digits_run}", f"task.images={folder}/*", "datamodule.batch_size=10") != 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ghostexp.models.ghostnet_v3 import ghostnetv3
 from tests.commands import TINY, command, in_directory
 from tests.test_wandb import records
 
@@ -68,4 +69,15 @@ def test_a_filter_made_by_hand_is_found_by_the_task(digits_run: Path) -> None:
     assert [row["kind"] for row in rows] == ["identity", "shift"] * 5
     assert [float(row["r"]) for row in rows[::2]] == pytest.approx([1.0] * 5)
     assert {(row["down"], row["right"]) for row in rows[1::2]} == {("0", "-1")}
+    assert [int(row["ghost"]) for row in rows] == list(range(6, 16))  # behind six intrinsic maps
     assert [int(row["intrinsic"]) for row in rows] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_branches_that_only_training_needs_are_folded_before(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(ghostnetv3(num_classes=10, width=0.25, image_size=16).state_dict(), file)
+    data = ("datamodule=fake", "datamodule.num_images=16", "datamodule.image_size=16", "datamodule.batch_size=4")
+    arguments = ("task=visualize", "model=ghostnetv3", "model.width=0.25", f"model.weights={file}", *data)
+    layers = ("task.layers=blocks.1.*.ghost1", "task.images=3", "task.shown=1", in_directory(tmp_path / "run"))
+    assert command(*arguments, *layers) == 0
+    assert {row["layer"] for row in rows_of(tmp_path / "run" / "ghosts.csv")} == {"blocks.1.0.ghost1"}

@@ -1,0 +1,52 @@
+"""Statistics over seeds, beside scipy's."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ghostexp.report.statistics import Estimate, estimate, paired
+
+ACCURACIES = {
+    2: [98.61, 98.89],
+    5: [93.1, 94.4, 92.8, 93.6, 95.0],
+    30: list(np.random.default_rng(0).normal(90, 2, 30)),
+}
+
+
+@pytest.mark.parametrize("n", ACCURACIES)
+def test_the_interval_of_a_mean_is_scipys(n: int) -> None:
+    values = ACCURACIES[n]
+    found = estimate(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found.interval == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert (found.n, found.mean, found.sd) == (n, pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
+
+
+def test_the_interval_of_a_paired_difference_is_scipys() -> None:
+    ours, baseline = ACCURACIES[5], [94.0, 94.2, 94.1, 93.9, 95.5]
+    found = paired(dict(enumerate(ours)), dict(enumerate(baseline)))
+    assert found is not None
+    expected = stats.ttest_rel(ours, baseline).confidence_interval(0.95)
+    assert found.estimate.interval == pytest.approx((expected.low, expected.high), rel=1e-12)
+    unpaired = stats.ttest_ind(ours, baseline).confidence_interval(0.95)
+    assert found.estimate.interval != pytest.approx((unpaired.low, unpaired.high), rel=1e-3)
+
+
+def test_one_value_has_no_interval() -> None:
+    assert estimate([93.5]) == Estimate(1, 93.5, None, None)
+    with pytest.raises(ValueError, match="no values"):
+        estimate([])
+
+
+def test_only_equal_seeds_are_paired() -> None:
+    found = paired({3: 90.0, 0: 91.0, 1: 95.0}, {1: 94.0, 0: 93.0, 7: 50.0})
+    assert found is not None
+    assert found.differences == {0: -2.0, 1: 1.0}
+    assert found.estimate.mean == -0.5
+    assert found.left_out == (3, 7)
+    assert paired({0: 90.0}, {1: 90.0}) is None
+
+
+def test_an_interval_holds_its_ends() -> None:
+    assert Estimate(2, 0.5, 0.1, (0.0, 1.0)).holds(0)
+    assert not Estimate(2, 0.5, 0.1, (0.1, 1.0)).holds(0)
