@@ -1,5 +1,6 @@
 """With Lightning itself: a run resumed from any checkpoint sees what the unbroken run sees from there on."""
 
+import gc
 import hashlib
 import logging
 import multiprocessing
@@ -113,8 +114,10 @@ def test_worker_batches_go_on_where_they_were(make_tree: MakeTree, tmp_path: Pat
     def make() -> ImageFolder:
         return image_folder(root, batch_size=4, image_size=65, num_workers=2, flip=True, seed=3)
 
+    gc.collect()
+    before = set(multiprocessing.active_children())  # of loaders that other tests hold
     check_resume(make, tmp_path, every=3, accumulate_grad_batches=accumulate)
-    assert multiprocessing.active_children() == []  # no worker outlives its run
+    assert set(multiprocessing.active_children()) <= before  # no worker outlives its run
 
 
 def test_overfitting_sees_the_same_batches_in_every_epoch() -> None:
