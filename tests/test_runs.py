@@ -109,3 +109,10 @@ def test_a_result_takes_the_place_of_a_failure(tmp_path: Path) -> None:
     run.write_result({"seed": 0})
     assert run.read_result() == {"seed": 0}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
+
+
+def test_a_failure_after_the_end_takes_no_result_away(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_result({"seed": 0})
+    run.write_failure(RuntimeError("rank 1"), "rank 1")
+    assert run.read_result() == {"seed": 0}

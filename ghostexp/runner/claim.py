@@ -28,6 +28,7 @@ def claim(run: RunDirectory, config: dict[str, Any]) -> bool:
         return False
     if is_first():
         run.write_config(config)
+        run.result.unlink(missing_ok=True)  # of another task, which is repeated in its directory
     return True
 
 

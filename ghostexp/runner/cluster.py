@@ -130,7 +130,7 @@ class OnCluster:
         if not started_by_slurm():
             _be_rank(place)
         code = execute(point.config, point.run)
-        if out_of_time and place.global_rank == 0:
+        if code and out_of_time and place.global_rank == 0:
             _queue_again(point.run, started)
         if code:
             raise SystemExit(code)

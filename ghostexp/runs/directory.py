@@ -92,7 +92,6 @@ class RunDirectory:
             "type": type(error).__name__,
             "traceback": "".join(traceback.format_exception(error)),
         }
-        self.result.unlink(missing_ok=True)  # of an earlier time: a task can be repeated in its directory
         write_atomically(self.failure, json.dumps(record, indent=2) + "\n")
 
 
