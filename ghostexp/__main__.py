@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from ghostexp.runner.claim import claim, removed_unless_used
 from ghostexp.runner.command import Command, take_apart
 from ghostexp.runner.command_errors import explain
-from ghostexp.runner.configuration import CONF, ON_SEVERAL_DEVICES, plain
+from ghostexp.runner.configuration import CONF, plain
 from ghostexp.runner.errors import report
 from ghostexp.runner.job import execute
 from ghostexp.runner.launch import launch
-from ghostexp.runner.ranks import check_place, processes, started_by_slurm
+from ghostexp.runner.ranks import check_place, check_task, processes, started_by_slurm
 from ghostexp.runs import naming
 from ghostexp.runs.directory import RunDirectory
 
@@ -72,9 +72,7 @@ def run(composed: DictConfig, command: Command) -> int:
         config = plain(composed, context.runtime.choices, command)
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
         count, nodes = processes(config["trainer"]), config["trainer"]["num_nodes"]
-        task = config["task"]["name"]
-        if count * nodes > 1 and task not in ON_SEVERAL_DEVICES:
-            raise ValueError(f"trainer.devices={count}, trainer.num_nodes={nodes}: task={task} runs in one process")
+        check_task(config["task"]["name"], count, nodes)
         check_place(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
         if not claim(directory, config):
             return 0

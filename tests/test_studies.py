@@ -119,6 +119,7 @@ def last_digit(printed: float) -> float:
         ),
         (["-m", "seed=0,1", "n_jobs=0"], "n_jobs=0: a number >= 1, or null, is needed"),
         (["-m", "model.ratio=0"], "job: model.ratio=0"),
+        (["-m", "task=profile", "seed=0,1", "trainer.devices=2"], "seed-0 and 1 others: trainer.devices=2, trainer."),
         (["plan=true"], "plan=true: shows the jobs of a sweep"),
     ],
 )

@@ -13,7 +13,9 @@ import yaml
 
 from ghostexp.runner.grid import combinations
 from ghostexp.runner.launch import environments
+from ghostexp.runner.points import Point, State, look_up
 from ghostexp.runner.slots import Slot, Slots, visible_gpus
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.training import checkpoints
 from tests.commands import TINY, command, finish, processes_in, start, wait_for
 
@@ -42,6 +44,8 @@ def test_each_job_runs_once_in_a_directory_of_its_own_and_is_skipped_when_repeat
     assert (folder / "seed-1" / ".hydra" / "overrides.yaml").read_text().count("seed=1") == 1
     assert command(*SWEEP, "seed=0,1,2") == 0
     assert "2 of 3 jobs are finished already" in capfd.readouterr().out
+    assert command(*SWEEP, "seed=0,1,2", "plan=true") == 0
+    assert capfd.readouterr().out.count("269,722 params") == 3
     after = results(folder)
     assert list(after) == ["seed-0", "seed-1", "seed-2"]
     assert before.items() <= after.items()
@@ -248,3 +252,13 @@ def test_jobs_on_a_processor_share_its_threads(
     monkeypatch.setattr("ghostexp.runner.slots.cores", lambda: 8)
     slots = Slots([], n_jobs, widest, jobs)
     assert (slots.n_jobs, slots.threads) == (side_by_side, threads)
+
+
+def test_a_finished_point_has_the_processes_that_it_had(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    config = {"task": {"name": "fit"}, "seed": 0}
+    run.write_config(config)
+    run.write_result({"devices": 2, "params": 5, "macs": 7})
+    point = Point(run, (), dict(config))
+    look_up(point)
+    assert (point.state, point.processes, point.params, point.macs) == (State.FINISHED, 2, 5, 7)

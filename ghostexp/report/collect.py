@@ -8,14 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import deciding, flatten
 from ghostexp.runs.naming import run_title
+from ghostexp.runs.sweep import is_sweep, read_sweep
 from ghostexp.runs.table import read
 
-RECORD = "sweep.yaml"  # which the runner writes
 ACCURACY = "test/acc1"
 
 
@@ -81,13 +79,12 @@ def find_study(folder: Path) -> Found:
 
     Raises ValueError: there are none.
     """
-    record = folder / RECORD
-    said = yaml.safe_load(record.read_text()) if record.is_file() else {"study": None, "points": {}}
-    names = [*said["points"], *(name for name in _inside(folder) if name not in said["points"])]
-    runs = [run for name in names if (run := read_run(folder / name, name, name in said["points"])) is not None]
+    said = read_sweep(folder)
+    names = [*said.points, *(name for name in _inside(folder) if name not in said.points)]
+    runs = [run for name in names if (run := read_run(folder / name, name, name in said.points)) is not None]
     if not runs:
         raise ValueError(f"task=report: no trainings in {folder}; study=NAME, name=NAME or task.runs=DIR is needed")
-    return Found(runs, said["study"], said["points"])
+    return Found(runs, said.study, said.points)
 
 
 def find_runs(patterns: Sequence[str]) -> Found:
@@ -95,7 +92,7 @@ def find_runs(patterns: Sequence[str]) -> Found:
 
     Raises ValueError: a pattern matches no training.
     """
-    if len(patterns) == 1 and (Path(patterns[0]).expanduser() / RECORD).is_file():
+    if len(patterns) == 1 and is_sweep(Path(patterns[0]).expanduser()):
         return find_study(Path(patterns[0]).expanduser())
     found: dict[Path, Run] = {}
     for pattern in patterns:

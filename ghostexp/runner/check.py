@@ -18,7 +18,7 @@ from ghostexp.runner.fork_server import CONTEXT
 from ghostexp.runner.points import Point
 from ghostexp.runs.directory import RunDirectory
 
-PLACES = ("seed", "name", "choices", "resume", "logger", "output_dir", "threads")  # of no concern for what can be built
+NO_CONCERN = ("seed", "name", "choices", "resume", "logger", "output_dir", "threads")  # for what can be built
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _check_all(jobs: list[tuple[dict[str, Any], str]], is_here: bool) -> tuple[l
     answers: dict[str, Answer] = {}
     keys = []
     for config, path in jobs:
-        decides = {key: value for key, value in config.items() if key not in PLACES}
+        decides = {key: value for key, value in config.items() if key not in NO_CONCERN}
         decides["datamodule"] = {**config["datamodule"], "seed": 0}
         keys.append(json.dumps(decides, sort_keys=True, default=str))
         if keys[-1] not in answers:
@@ -74,6 +74,7 @@ def _check(config: dict[str, Any], run: RunDirectory, is_here: bool) -> Answer:
                 f"trainer.num_nodes={trainer['num_nodes']}: needs hydra/launcher=submitit_slurm in a sweep"
             )
         processes = ranks.processes(trainer) if is_here else ranks.stated(trainer["devices"])
+        ranks.check_task(config["task"]["name"], processes, trainer["num_nodes"])
         if not is_here:
             here = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
             config = {**config, "trainer": {**trainer, **here}}

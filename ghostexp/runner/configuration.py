@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ghostexp.runner.command import Command
 from ghostexp.runner.command_errors import no_such_key
+from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
 from ghostexp.runs.fingerprint import differences
 
 Config = dict[str, Any]
@@ -16,7 +17,6 @@ PACKAGE = Path(__file__).parent.parent
 # In a wheel conf/ is inside the package, in the source tree beside it. An absolute path works from any directory.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 OF_SWEEPS = ("n_jobs", "fail_fast", "plan")  # keys that are nothing to a single run
-ON_SEVERAL_DEVICES = ("fit", "test")  # the tasks that share their work among processes
 GROUPS = ("model", "datamodule", "optimizer", "scheduler", "experiment", "study")
 
 

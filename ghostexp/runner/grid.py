@@ -3,65 +3,34 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from ghostexp.runner.command_errors import explain
 from ghostexp.runner.configuration import CONF, plain
-from ghostexp.runner.errors import one_line, report
+from ghostexp.runner.errors import one_line
 from ghostexp.runner.fork_server import targets, warm_up
-from ghostexp.runner.job import execute
-from ghostexp.runner.points import Point, check_study
+from ghostexp.runner.points import Point
 from ghostexp.runner.ranks import started_by_slurm
 from ghostexp.runner.sweep import Sweep
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.naming import point_name
+from ghostexp.runs.sweep import check_study
 
 Values = dict[str, list[str]]  # by key, as they are typed
-Combination = tuple[str, list[str], list[str]]  # of a point: its name, its overrides, and those that tell it apart
-OF_REPORTS = ("study", "name", "task", "output_dir", "traceback", "debug")  # what a report can be told of a study
 REPEATS = ("seed",)  # keys of a study whose further values repeat it, and do not change what it asks
 
 
-class RunSweep(Callback):
-    """What Hydra calls before a multirun, and which does all of it: Hydra's own sweeper is never asked."""
+class Combination(NamedTuple):
+    """A point's name, its overrides, and those of them that tell it from the other points."""
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Run the sweep; raises SystemExit with the exit code."""
-        try:
-            code = _report(config) if config.task.name == "report" else Grid(config).sweep()
-        except Exception as error:  # Hydra would make a warning of it
-            report(explain(error, config.hydra.overrides.task, CONF), config.traceback)
-            code = 1
-        raise SystemExit(code)
-
-
-def _report(composed: DictConfig) -> int:
-    """Report on the runs of a sweep, which is one job; its configuration says nothing of how to train."""
-    typed = [str(text) for text in composed.hydra.overrides.task]
-    unused = [text for text in typed if text.lstrip("+~").partition("=")[0].partition(".")[0] not in OF_REPORTS]
-    if unused:
-        raise ValueError(f"{unused[0]}: task=report shows all of a study; {', '.join(OF_REPORTS)} alone go with it")
-    if composed.task.runs is not None:
-        raise ValueError("task.runs: brings its own runs; leave out study= and -m")
-    directory = Path(composed.hydra.sweep.dir).absolute()
-    if not directory.is_dir():
-        raise ValueError(
-            f"task=report: there is no {directory}; run the study first, or say name=... or output_dir=..."
-        )
-    check_study(directory, composed.hydra.runtime.choices.get("study"))
-    part = OmegaConf.masked_copy(composed, ["task", "seed", "output_dir", "threads", "traceback"])
-    resolved = OmegaConf.to_container(part, resolve=True)
-    assert isinstance(resolved, dict)
-    config = {str(key): value for key, value in resolved.items()} | {"name": directory.name}
-    run = RunDirectory(directory / "report")
-    run.write_config(config)
-    return execute(config, run)
+    name: str
+    overrides: list[str]
+    telling: list[str]
 
 
 class Grid:
@@ -100,12 +69,12 @@ class Grid:
         wanted = list(combinations(params, baseline, typed, swept))
         planned = [*combinations(params, baseline, not_narrowed, swept), *wanted]
         points, errors = [], []
-        for name, overrides, apart in wanted:
+        for combination in wanted:
             try:
-                points.append(self._point(self.directory / name, overrides, apart))
+                points.append(self._point(combination))
             except Exception as error:
-                errors.append((name, one_line(explain(error, overrides, CONF))))
-        return points, errors, {name: apart for name, _, apart in planned}
+                errors.append((combination.name, one_line(explain(error, combination.overrides, CONF))))
+        return points, errors, {combination.name: combination.telling for combination in planned}
 
     def _values_of(self, grid: str) -> Values:
         lines = {key: f"{key}={value}" for key, value in (self.composed.hydra.sweeper.get(grid) or {}).items()}
@@ -130,17 +99,18 @@ class Grid:
                 if key in params and key not in REPEATS and value not in params[key]:
                     raise ValueError(f"{key}={value}: study={self.study} has {key}={','.join(params[key])}")
 
-    def _point(self, path: Path, overrides: list[str], apart: list[str]) -> Point:
+    def _point(self, combination: Combination) -> Point:
         """Compose one point."""
-        composed = self.loader.load_sweep_config(self.composed, overrides)
+        path = self.directory / combination.name
+        composed = self.loader.load_sweep_config(self.composed, combination.overrides)
         with open_dict(composed), read_write(composed.hydra.runtime):
             composed.hydra.runtime.output_dir = str(path)
             hydra = composed.pop("hydra")
         record = {"config": composed, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}
         texts = {f"{name}.yaml": OmegaConf.to_yaml(node) for name, node in record.items()}
         config = plain(composed, hydra.runtime.choices)
-        config["name"] = path.parent.name
-        return Point(RunDirectory(path), tuple(apart), config, texts)
+        config["name"] = self.directory.name
+        return Point(RunDirectory(path), tuple(combination.telling), config, texts)
 
 
 def combinations(params: Values, baseline: Values, typed: Values, swept: set[str]) -> Iterator[Combination]:
@@ -160,7 +130,7 @@ def _product(values: Values, telling: set[str]) -> Iterator[Combination]:
     for chosen in itertools.product(*values.values()):
         pairs = list(zip(values, chosen, strict=True))
         apart = [pair for pair in pairs if pair[0] in telling]
-        yield point_name(apart), [f"{key}={value}" for key, value in pairs], [f"{key}={value}" for key, value in apart]
+        yield Combination(point_name(apart), *([f"{key}={value}" for key, value in some] for some in (pairs, apart)))
 
 
 def _values(override: Override) -> list[str]:

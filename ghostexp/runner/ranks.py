@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+ON_SEVERAL_DEVICES = ("fit", "test")  # the tasks that share their work among processes
+
 
 def rank() -> int:
     """This process's number among all of its run; 0 where there is only one."""
@@ -17,6 +19,12 @@ def is_first() -> bool:
 def started_by_slurm() -> bool:
     """Whether `srun` started this process as one of several tasks."""
     return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def check_task(task: str, count: int, nodes: int) -> None:
+    """Raise ValueError where several processes are asked for, and each would do the whole task."""
+    if count * nodes > 1 and task not in ON_SEVERAL_DEVICES:
+        raise ValueError(f"trainer.devices={count}, trainer.num_nodes={nodes}: task={task} runs in one process")
 
 
 def check_place(count: int, nodes: int, is_named: bool) -> None:

@@ -15,9 +15,10 @@ from rich.console import Console
 
 from ghostexp.runner.check import check
 from ghostexp.runner.launch import Job, acting_on_signals
-from ghostexp.runner.points import Point, State, look_up, record_sweep, take
+from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress, show_plan
 from ghostexp.runner.slots import Slots, visible_gpus
+from ghostexp.runs.sweep import record_sweep
 
 STOPPED = tuple(128 + signum for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))  # exit codes
 
@@ -41,16 +42,17 @@ class Sweep:
         """
         if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs < 1):
             raise ValueError(f"n_jobs={self.n_jobs}: a number >= 1, or null, is needed")
+        jobs = len(points) + len(errors)
         errors = [*errors, *_doubles(points), *_foreign(points)]
         todo = [point for point in points if point.state is not State.FINISHED]
         engine = self.launcher["engine"]
         with Console(stderr=True).status(f"building each of {len(todo)} points once"):
             found, gpus = check(todo, is_here=engine == "local") if todo else ([], 0)
         if errors or found:
-            _tell(errors + found, len(planned))
+            _tell(errors + found, jobs)
             return 1
         pinned = any(isinstance(point.config["trainer"]["devices"], list) for point in todo)
-        widest = max((point.processes for point in todo), default=1)
+        widest = max(point.processes for point in points)
         needs_gpus = any(point.config["trainer"]["accelerator"] != "cpu" for point in todo)
         slots = Slots(visible_gpus(gpus if needs_gpus else 0), 1 if pinned else self.n_jobs, widest, len(points))
         if self.plan:
@@ -177,7 +179,7 @@ def _foreign(points: list[Point]) -> Iterator[tuple[str, str]]:
             yield point.name, str(error)
 
 
-def _tell(errors: list[tuple[str, str]], points: int) -> None:
+def _tell(errors: list[tuple[str, str]], jobs: int) -> None:
     """Say what is wrong, once for all points that it is wrong with."""
     names: dict[str, list[str]] = {}
     for name, error in errors:
@@ -186,4 +188,4 @@ def _tell(errors: list[tuple[str, str]], points: int) -> None:
         others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
         print(f"error: {wrong[0]}{others}: {error}", file=sys.stderr)
     if len(names) > 1:
-        print(f"error: none of the {points} jobs was started", file=sys.stderr)
+        print(f"error: none of the {jobs} jobs was started", file=sys.stderr)

@@ -9,7 +9,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.table import last_step
 from ghostexp.tasks import build
 from ghostexp.tasks.closing import baselines_of, figures_of, place_of, show_fit
-from ghostexp.tasks.ghosting import note_savings
+from ghostexp.tasks.savings import note_savings
 from ghostexp.tasks.teacher import distillation_of
 from ghostexp.tasks.weights import record
 from ghostexp.training.checkpoints import Checkpoints, check_match, load_weights, read

@@ -17,8 +17,8 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.provenance import cpu
 from ghostexp.runs.table import write_rows
 from ghostexp.tasks import build
-from ghostexp.tasks.ghosting import note_savings
 from ghostexp.tasks.profile_tables import show_profile
+from ghostexp.tasks.savings import note_savings
 from ghostexp.tasks.trained import inference_device, trained_network
 
 

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from ghostexp.analysis.cost import count
-from ghostexp.analysis.ghosting import savings
+from ghostexp.analysis.savings import savings
 from ghostexp.models.contract import Network
 from ghostexp.models.external import timm_network, torchvision_network
 from ghostexp.models.fuse import fuse

@@ -30,6 +30,7 @@ def test_each_run_that_cannot_count_is_listed_as_what_it_is(tmp_path: Path) -> N
     (folder / "ratio-2_seed-2" / "result.json").unlink()
     unfinished = folder / "ratio-2_seed-2"
     failed = start(folder / "ratio-10_seed-2", 2, {"model.ratio": 10})
+    failed.result.unlink()
     failed.write_failure(RuntimeError("x"), "the loss of step 6 is not a finite number")
     finish(start(folder / "ratio-3_seed-0", 0, {"model.ratio": 3, "trainer.max_epochs": 9}), 99.0)
     finish(start(folder / "ratio-1_again", 0, {"model.ratio": 1}), 10.0)

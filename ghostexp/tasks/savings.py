@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from ghostexp.analysis.ghosting import savings
+from ghostexp.analysis.savings import savings
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.table import write_rows
 from ghostexp.tasks import build

@@ -1,0 +1,53 @@
+"""What happens where Hydra would start its own sweeper: a sweep by this project's runner, or a report on one."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from ghostexp.runner.command_errors import explain
+from ghostexp.runner.configuration import CONF
+from ghostexp.runner.errors import report
+from ghostexp.runner.grid import Grid
+from ghostexp.runner.job import execute
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.sweep import check_study
+
+OF_REPORTS = ("study", "name", "task", "output_dir", "traceback", "debug")  # what a report can be told of a study
+
+
+class Multirun(Callback):
+    """What Hydra calls before a multirun, and which does all of it: Hydra's own sweeper is never asked."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Run the sweep; raises SystemExit with the exit code."""
+        try:
+            code = _report(config) if config.task.name == "report" else Grid(config).sweep()
+        except Exception as error:  # Hydra would make a warning of it
+            report(explain(error, config.hydra.overrides.task, CONF), config.traceback)
+            code = 1
+        raise SystemExit(code)
+
+
+def _report(composed: DictConfig) -> int:
+    """Report on the runs of a sweep, which is one job; its configuration says nothing of how to train."""
+    typed = [str(text) for text in composed.hydra.overrides.task]
+    unused = [text for text in typed if text.lstrip("+~").partition("=")[0].partition(".")[0] not in OF_REPORTS]
+    if unused:
+        raise ValueError(f"{unused[0]}: task=report shows all of a study; {', '.join(OF_REPORTS)} alone go with it")
+    if composed.task.runs is not None:
+        raise ValueError("task.runs: brings its own runs; leave out study= and -m")
+    directory = Path(composed.hydra.sweep.dir).absolute()
+    if not directory.is_dir():
+        raise ValueError(
+            f"task=report: there is no {directory}; run the study first, or say name=... or output_dir=..."
+        )
+    check_study(directory, composed.hydra.runtime.choices.get("study"))
+    part = OmegaConf.masked_copy(composed, ["task", "seed", "output_dir", "threads", "traceback"])
+    resolved = OmegaConf.to_container(part, resolve=True)
+    assert isinstance(resolved, dict)
+    config = {str(key): value for key, value in resolved.items()} | {"name": directory.name}
+    run = RunDirectory(directory / "report")
+    run.write_config(config)
+    return execute(config, run)
