@@ -11,6 +11,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from ghostexp.runner.points import Point, State
+from ghostexp.runs.score import score_of
 
 
 class Progress:
@@ -92,7 +93,8 @@ def show_plan(points: list[Point], n_jobs: int) -> None:
 
 def _figure(result: Mapping[str, Any]) -> str:
     test = result.get("metrics", {}).get("test", {})
-    return f"{test['test/acc1']:6.2f} %  " if "test/acc1" in test else ""
+    score = score_of(test)
+    return f"{test[score]:6.2f} %  " if score else ""
 
 
 def _time(seconds: float) -> str:

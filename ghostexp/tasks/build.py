@@ -116,9 +116,9 @@ def classifier_of(config: Config, network: nn.Module, distillation: Distillation
     )
 
 
-def callbacks_of(config: Config, run: RunDirectory) -> list[Callback]:
-    """What watches a training."""
-    return build(config["callbacks"], "callbacks", folder=run.last.parent, monitor="val/acc1")
+def callbacks_of(config: Config, run: RunDirectory, score: str) -> list[Callback]:
+    """What watches a training, and the best of it by a score on the validation set."""
+    return build(config["callbacks"], "callbacks", folder=run.last.parent, monitor=f"val/{score}")
 
 
 def loggers_of(

@@ -16,5 +16,5 @@ def check(config: build.Config, directory: RunDirectory) -> Cost:
         classifier = build.classifier_of(config, network)
         classifier.make_optimizer(network)
         classifier.make_schedule(config["trainer"]["max_epochs"], 1)
-        build.trainer_of(config, build.callbacks_of(config, directory), [], directory)
+        build.trainer_of(config, build.callbacks_of(config, directory, classifier.score), [], directory)
     return cost

@@ -7,12 +7,13 @@ import torch
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.provenance import cpu
-from ghostexp.training.classifier import Classifier
+from ghostexp.runs.score import score_of, title_of
+from ghostexp.training.module import Module
 
 
-def figures_of(classifier: Classifier, *prefixes: str) -> dict[str, float]:
+def figures_of(module: Module, *prefixes: str) -> dict[str, float]:
     """The latest figures whose names begin with one of the prefixes."""
-    return {name: value for name, value in classifier.figures.items() if name.startswith(prefixes)}
+    return {name: value for name, value in module.figures.items() if name.startswith(prefixes)}
 
 
 def baselines_of(datamodule: pl.LightningDataModule) -> dict[str, float]:
@@ -36,11 +37,14 @@ def place_of(trainer: pl.Trainer) -> dict[str, Any]:
 def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
     """Print the closing table of a training."""
     test, best = result["metrics"]["test"], result["metrics"]["best"]
-    rows = [("test accuracy", f"{test['test/acc1']:.2f} %  ({result['tested']} epoch)")]
+    score = score_of(test)
+    assert score is not None
+    rows = [(f"test {title_of(score)}", f"{test[score]:.2f} %  ({result['tested']} epoch)")]
     if "test/acc5" in test:
         rows.append(("top-5", f"{test['test/acc5']:.2f} %"))
     if result["tested"] == "best":
-        rows.append(("best on validation", f"{best['val/acc1']:.2f} %  (epoch {best['epoch'] + 1})"))
+        value = best[score.replace("test/", "val/")]
+        rows.append(("best on validation", f"{value:.2f} %  (epoch {best['epoch'] + 1})"))
     rows += [(name, f"{value:.2f} %") for name, value in result["baselines"].items()]
     rows += [
         ("parameters", f"{result['params']:,}"),

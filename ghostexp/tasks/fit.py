@@ -13,8 +13,8 @@ from ghostexp.tasks.savings import note_savings
 from ghostexp.tasks.teacher import distillation_of
 from ghostexp.tasks.weights import record
 from ghostexp.training.checkpoints import Checkpoints, check_match, load_weights, read
-from ghostexp.training.classifier import Classifier
 from ghostexp.training.loggers import finish
+from ghostexp.training.module import Module
 from ghostexp.training.throughput import Throughput
 
 
@@ -38,7 +38,7 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
         resumed_step=resumed["global_step"] if resumed else None,
         logged_step=last_step(directory.metrics) if resumed else None,
     )
-    callbacks = build.callbacks_of(config, directory)
+    callbacks = build.callbacks_of(config, directory, classifier.score)
     trainer = build.trainer_of(config, callbacks, loggers, directory)
 
     result: dict[str, Any] = {"params": built.cost.params, "macs": built.cost.macs}
@@ -60,13 +60,13 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     return result
 
 
-def _outcome(trainer: pl.Trainer, classifier: Classifier, callbacks: list[Callback]) -> dict[str, Any]:
+def _outcome(trainer: pl.Trainer, module: Module, callbacks: list[Callback]) -> dict[str, Any]:
     """What a training left behind."""
     (checkpoints,) = (callback for callback in callbacks if isinstance(callback, Checkpoints))
     (throughput,) = (callback for callback in callbacks if isinstance(callback, Throughput))
     best = {"epoch": checkpoints.best_epoch, **checkpoints.best_metrics}
     return {
-        "metrics": {"last": figures_of(classifier, "train/", "val/"), "best": best},
+        "metrics": {"last": figures_of(module, "train/", "val/"), "best": best},
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "train_s": round(throughput.seconds, 2),

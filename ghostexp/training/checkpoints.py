@@ -82,7 +82,7 @@ class Checkpoints(Checkpoint):
     def __init__(
         self,
         folder: Path,
-        monitor: str = "val/acc1",
+        monitor: str,
         every_epochs: int | None = 1,
         every_steps: int | None = None,
         every_minutes: float | None = None,

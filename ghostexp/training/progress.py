@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class Progress(ProgressBar):
     """One bar over the whole training on a terminal; a line per epoch, at most one in five seconds, elsewhere."""
 
-    def __init__(self, monitor: str = "val/acc1", seconds: float = 5.0) -> None:
+    def __init__(self, monitor: str, seconds: float = 5.0) -> None:
         super().__init__()
         self.monitor = monitor
         self.seconds = seconds

@@ -1,0 +1,115 @@
+"""What the LightningModules share: optimizer and schedule, chance that a resume repeats, and figures."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ghostexp.training.loggers import log_metrics
+from ghostexp.training.schedules import Schedule
+
+
+class Module(pl.LightningModule):
+    """A network with its optimizer and schedule.
+
+    A batch is images and targets, images first. Training means are sums that travel in the checkpoint, and the random
+    state is a function of (seed, batch), so that a resumed run repeats the unbroken one to the bit.
+    """
+
+    score: str  # the figure, in percent, by which networks are compared
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[nn.Module], Optimizer],
+        schedule: Callable[[int, int], Schedule],
+        *,
+        seed: int,
+        sums: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.make_optimizer = optimizer
+        self.make_schedule = schedule
+        self.seed = seed
+        self.lr = 0.0  # of the last step taken
+        self.figures: dict[str, float] = {}  # the latest of each
+        # What this rank's epoch has added up so far. No buffer: DDP would overwrite it with rank 0's.
+        self.train_sums = torch.zeros(sums)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, and the schedule stepped after every optimizer step."""
+        epochs = self.trainer.max_epochs
+        assert epochs is not None
+        optimizer = self.make_optimizer(self.network)
+        _ = self.trainer.estimated_stepping_batches  # has the loader made, whose length is needed
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        schedule = LambdaLR(optimizer, self.make_schedule(epochs, steps_per_epoch))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Bring the sums, of an epoch that was broken off perhaps, to the device."""
+        self.train_sums = self.train_sums.to(self.device)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make all that the network draws a function of (seed, batch, rank)."""
+        batches = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        key = f"{self.seed} {self.global_rank} {batches}".encode()
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+
+    def keep_step(self, loss: Tensor, batch_idx: int, sums: Tensor) -> None:
+        """Add a batch's share to the epoch's sums, and log the loss of the step now taken, if it is its turn."""
+        self.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.train_sums += sums
+        done = self.trainer.global_step + 1
+        ends_step = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if self.global_rank == 0 and every and ends_step and done % every == 0:
+            log_metrics(self.trainer, {"train/loss_step": float(loss.detach()), "lr": self.lr}, step=done)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means over all devices."""
+        self.log_figures(self.train_means(self.sum_over_devices(self.train_sums)) | {"lr": self.lr})
+        self.train_sums.zero_()
+
+    def train_means(self, sums: list[float]) -> dict[str, float]:
+        """An epoch's figures, of its sums over all devices."""
+        raise NotImplementedError
+
+    def sum_over_devices(self, sums: Tensor) -> list[float]:
+        """Sums of all devices, which every device gets."""
+        total = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total.tolist()
+
+    def log_figures(self, figures: dict[str, float]) -> None:
+        """Give figures to the callbacks and, when training, to the loggers."""
+        self.figures |= figures
+        self.log_dict(figures, logger=False, sync_dist=True)  # equal on all ranks
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            log_metrics(self.trainer, figures)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the latest figures, what the classes are called, and every rank's sums of the epoch under way."""
+        checkpoint["figures"] = self.figures
+        checkpoint["class_names"] = list(getattr(self.trainer.datamodule, "class_names", ()))  # pyright: ignore
+        sums = self.all_gather(self.train_sums)
+        assert isinstance(sums, Tensor)
+        checkpoint["train_sums"] = sums.reshape(-1, len(self.train_sums))  # (ranks, sums)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the figures, and this rank's sums; on another number of ranks, all of them go to the first."""
+        self.figures = checkpoint["figures"]
+        sums = checkpoint["train_sums"]
+        if len(sums) == self.trainer.world_size:
+            self.train_sums = sums[self.global_rank]
+        else:
+            self.train_sums = sums.sum(0) if self.global_rank == 0 else torch.zeros_like(sums[0])
