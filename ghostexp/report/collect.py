@@ -96,13 +96,18 @@ def find_runs(patterns: Sequence[str]) -> Found:
         return find_study(Path(patterns[0]).expanduser())
     found: dict[Path, Run] = {}
     for pattern in patterns:
-        paths = [Path(match) for match in sorted(glob.glob(str(Path(pattern).expanduser())))]
-        inner = [[path] if (path / "config.yaml").is_file() else map(path.joinpath, _inside(path)) for path in paths]
-        runs = [run for paths in inner for path in paths if (run := read_run(path, run_title(path))) is not None]
+        runs = [run for path in directories(pattern) if (run := read_run(path, run_title(path))) is not None]
         if not runs:
             raise ValueError(f"task.runs={pattern}: no trainings there; run directories, or a glob of them, are needed")
         found |= {run.directory.path.absolute(): run for run in runs}
     return Found(list(found.values()))
+
+
+def directories(pattern: str) -> list[Path]:
+    """The run directories that a path, or a glob, names: runs' own, or those of what holds several."""
+    paths = [Path(match) for match in sorted(glob.glob(str(Path(pattern).expanduser())))]
+    inner = [[path] if (path / "config.yaml").is_file() else map(path.joinpath, _inside(path)) for path in paths]
+    return [path for paths in inner for path in paths]
 
 
 def read_run(path: Path, name: str, is_planned: bool = False) -> Run | None:

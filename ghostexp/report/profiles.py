@@ -54,16 +54,18 @@ class Profile:
 def read_profile(name: str, runs: Sequence[RunDirectory], form: str, paper: Row | None = None) -> Profile:
     """One network's profile from the directories of one or several runs; counts are those of its deployed form.
 
+    One run alone gives the spread of its own rounds, several that of their medians.
+
     paper: the published row; by default the one with these counts. Raises ValueError: a run is not finished, or did
     not measure this form at batch 1.
     """
     results = [_result(run) for run in runs]
     first = results[0]
-    times = [
-        row["median_ms"] for result in results for row in result["latency"] if (row["form"], row["batch"]) == (form, 1)
-    ]
-    if len(times) != len(runs):
+    found = [row for result in results for row in result["latency"] if (row["form"], row["batch"]) == (form, 1)]
+    if len(found) != len(runs):
         raise ValueError(f"{runs[0].path}: task.forms has no {form}, or task.batches no 1")
+    columns = ("low_ms", "median_ms", "high_ms") if len(runs) == 1 else ("median_ms",)
+    times = [row[column] for row in found for column in columns]
     counts = first["params_deployed"], first["macs_deployed"]
     memory = first["activations"], first["peak_bytes"]
     return Profile(name, *counts, *memory, tuple(times), paper or published(*counts))

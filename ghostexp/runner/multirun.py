@@ -1,4 +1,4 @@
-"""What happens where Hydra would start its own sweeper: a sweep by this project's runner, or a report on one."""
+"""What happens where Hydra would start its own sweeper: a sweep by this project's runner, a report on one, or both."""
 
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,21 @@ class Multirun(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Run the sweep; raises SystemExit with the exit code."""
         try:
-            code = _report(config) if config.task.name == "report" else Grid(config).sweep()
+            code = _report(config) if config.task.name == "report" else _sweep(config)
         except Exception as error:  # Hydra would make a warning of it
             report(explain(error, config.hydra.overrides.task, CONF), config.traceback)
             code = 1
         raise SystemExit(code)
+
+
+def _sweep(composed: DictConfig) -> int:
+    """Run all points; profiles are there to be seen beside each other, so that their table follows at once."""
+    code = Grid(composed).sweep()
+    if code or composed.plan or composed.task.name != "profile":
+        return code
+    return _report_on(
+        Path(composed.hydra.sweep.dir).absolute(), OmegaConf.load(CONF / "task" / "report.yaml"), composed
+    )
 
 
 def _report(composed: DictConfig) -> int:
@@ -44,7 +54,12 @@ def _report(composed: DictConfig) -> int:
             f"task=report: there is no {directory}; run the study first, or say name=... or output_dir=..."
         )
     check_study(directory, composed.hydra.runtime.choices.get("study"))
-    part = OmegaConf.masked_copy(composed, ["task", "seed", "output_dir", "threads", "traceback"])
+    return _report_on(directory, composed.task, composed)
+
+
+def _report_on(directory: Path, task: Any, composed: DictConfig) -> int:
+    part = OmegaConf.masked_copy(composed, ["seed", "output_dir", "threads", "traceback"])
+    part.task = task
     resolved = OmegaConf.to_container(part, resolve=True)
     assert isinstance(resolved, dict)
     config = {str(key): value for key, value in resolved.items()} | {"name": directory.name}

@@ -54,7 +54,8 @@ class Sweep:
         pinned = any(isinstance(point.config["trainer"]["devices"], list) for point in todo)
         widest = max(point.processes for point in points)
         needs_gpus = any(point.config["trainer"]["accelerator"] != "cpu" for point in todo)
-        slots = Slots(visible_gpus(gpus if needs_gpus else 0), 1 if pinned else self.n_jobs, widest, len(points))
+        n_jobs = 1 if pinned or _is_measured(points) else self.n_jobs
+        slots = Slots(visible_gpus(gpus if needs_gpus else 0), n_jobs, widest, len(points))
         if self.plan:
             show_plan(points, slots.n_jobs)
             return 0
@@ -62,6 +63,11 @@ class Sweep:
         if engine != "local":
             return _cluster()(points, self.launcher, self.directory)
         return _Jobs(points, todo, slots, self.fail_fast).run()
+
+
+def _is_measured(points: list[Point]) -> bool:
+    """Whether time is what the jobs are about, so that they must not take it from each other."""
+    return any(point.config["task"]["name"] == "profile" for point in points)
 
 
 def _cluster() -> Callable[[list[Point], Mapping[str, Any], Path], int]:

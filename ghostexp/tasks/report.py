@@ -8,6 +8,7 @@ from typing import Any
 from ghostexp.report.arms import study_of
 from ghostexp.report.collect import find_runs, find_study
 from ghostexp.report.page import command_of, write_report
+from ghostexp.report.profile_page import find_profiles, write_profiles
 from ghostexp.report.words import title_of
 from ghostexp.runs.directory import RunDirectory
 
@@ -15,17 +16,27 @@ from ghostexp.runs.directory import RunDirectory
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     """Report on `task.runs`, or on what is in the study's directory; writes into `task.to`, or here.
 
+    Trainings are averaged and compared; where there are none but profiles, they are set beside each other.
+
     Raises ValueError: no runs there, or a baseline that none of them has.
     """
     task = config["task"]
     runs, baseline = _texts(task["runs"]), task["baseline"]
     if baseline is not None and not isinstance(baseline, dict):
         raise ValueError(f"task.baseline={baseline}: values by key are needed, such as {{model.ratio:1}}")
-    found = find_study(directory.path.parent) if runs is None else find_runs(runs)
-    study = study_of(directory.path.parent.name, found, baseline)
-    said = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
-    commands = [command for command in (command_of(found, study.keys), said) if command]
     to = directory.path if task["to"] is None else Path(task["to"])
+    said = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
+    try:
+        found = find_study(directory.path.parent) if runs is None else find_runs(runs)
+    except ValueError:
+        profiles = find_profiles(runs or [str(directory.path.parent)])
+        if not profiles:
+            raise
+        text = write_profiles(profiles, task["title"] or directory.path.parent.name, said, to)
+        print(text, f"everything is in {to}", sep="\n")
+        return {"profiles": len(profiles), "to": str(to)}
+    study = study_of(directory.path.parent.name, found, baseline)
+    commands = [command for command in (command_of(found, study.keys), said) if command]
     text = write_report(study, task["title"] or title_of(study), commands, to)
     print(text, f"everything is in {to}", sep="\n")
     counts = {"arms": len(study.arms), "runs": len(study.runs), "not_counted": len(study.others)}

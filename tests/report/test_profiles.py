@@ -7,6 +7,7 @@ import pytest
 
 from ghostexp.report.profiles import Profile, draw, markdown, published, read_profile
 from ghostexp.runs.directory import RunDirectory
+from tests.commands import command
 
 COUNTS = {"params_deployed": 5_182_508, "macs_deployed": 141_150_512, "activations": 7, "peak_bytes": 2**20}
 TIMES = [("eager", 1, 30.0), ("fused", 1, 20.0), ("fused", 16, 90.0)]
@@ -14,10 +15,13 @@ TIMES = [("eager", 1, 30.0), ("fused", 1, 20.0), ("fused", 16, 90.0)]
 
 def finished(path: Path, fused: float = 20.0, **others: Any) -> RunDirectory:
     """A directory of a finished profile."""
-    path.mkdir()
-    times = [{"form": form, "batch": batch, "median_ms": ms} for form, batch, ms in TIMES]
+    path.mkdir(parents=True)
+    times: list[dict[str, Any]] = [{"form": form, "batch": batch, "median_ms": ms} for form, batch, ms in TIMES]
     times[1]["median_ms"] = fused
-    RunDirectory(path).write_result({"task": "profile", **COUNTS, "latency": times, **others})
+    times = [row | {"low_ms": row["median_ms"] - 1, "high_ms": row["median_ms"] + 2} for row in times]
+    place = {"hardware": "a machine", "threads": 1, "image": [3, 224, 224]}
+    RunDirectory(path).write_config({"task": {"name": "profile"}})
+    RunDirectory(path).write_result({"task": "profile", **COUNTS, **place, "latency": times, **others})
     return RunDirectory(path)
 
 
@@ -66,3 +70,33 @@ def test_the_table_and_the_figure_have_all_that_the_papers_know(tmp_path: Path) 
     assert lines[3] == "| mine | 0.00 |  | 0.0 |  |  | 5.0 (5.0 to 5.0) |"
     draw([known, unknown], tmp_path / "figure.png", "a machine")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_one_run_has_the_spread_of_its_own_rounds(tmp_path: Path) -> None:
+    row = read_profile("mine", [finished(tmp_path / "a", 20.0)], "fused").row()
+    assert (row["ms"], row["ms_low"], row["ms_high"]) == (20.0, 19.0, 22.0)
+
+
+def test_a_report_on_profiles_sets_them_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished(tmp_path / "sweep" / "model-a")
+    finished(tmp_path / "sweep" / "model-b", params_deployed=1)
+    assert command("task=report", "name=sweep", f"output_dir={tmp_path}") == 0
+    page = (tmp_path / "sweep" / "report" / "README.md").read_text()
+    assert page.splitlines()[0] == "# sweep"
+    assert "one image of 3 x 224 x 224" in page
+    assert "Latency: fused, a machine, 1 thread, one network" in page
+    assert "| a | 5.18 | 5.2 | 141.2 | 141 | 73.9 | 20.0 (19.0 to 22.0) |" in page
+    assert "| b | 0.00 |  | 141.2 |" in page
+    assert (tmp_path / "sweep" / "report" / "figure.png").is_file()
+    assert page in capsys.readouterr().out
+
+
+def test_a_sweep_of_profiles_ends_with_their_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ("task=profile", "model=resnet20,ghost_resnet20", "task.forms=[]", "task.batches=[1]", "task.rounds=1")
+    assert command("-m", *words, "n_jobs=2", "name=costs", f"output_dir={tmp_path}") == 0
+    page = (tmp_path / "costs_profile" / "report" / "README.md").read_text()
+    assert "| resnet20 | 0.27 |" in page
+    assert "| ghost_resnet20 | 0.14 |" in page
+    assert "None of these is a published network" in page
+    said = capfd.readouterr().out
+    assert said.index("2 jobs finished") < said.index("# costs_profile")
