@@ -141,7 +141,7 @@ def test_a_directory_of_another_study_is_refused(tmp_path: Path, capfd: pytest.C
 
 
 def test_a_narrowed_study_records_the_whole_of_it(tmp_path: Path) -> None:
-    with composed("study=ratio_ablation", "seed=0,7", "model.ratio=2") as config:
+    with composed("study=ratio_ablation", "seed=0,17", "model.ratio=2") as config:
         _, _, planned = Grid(config).points()
-    assert len(planned) == 6 * 5 + 1
-    assert planned["ratio-2_seed-7"] == ["model.ratio=2", "seed=7"]
+    assert len(planned) == 6 * 10 + 1
+    assert planned["ratio-2_seed-17"] == ["model.ratio=2", "seed=17"]

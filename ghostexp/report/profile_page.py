@@ -61,8 +61,8 @@ def _circumstances(results: Sequence[Result], form: str) -> list[str]:
     """What was counted, and how it was measured."""
     images = sorted({" x ".join(str(side) for side in result["image"]) for result in results})
     said = [
-        "MACs are multiply-accumulates of convolutions and linear layers for one image of "
-        f"{', '.join(images)}, branches folded. Latency: {form}, {_places(results)}, one network after another; median and quartiles."
+        f"MACs are multiply-accumulates of convolutions and linear layers for one image of {', '.join(images)}, "
+        f"branches folded. Latency: {form}, {_places(results)}, one after another; median and quartiles."
     ]
     if len(images) > 1:
         said.append("**The networks were given images of different sizes: their costs do not compare.**")

@@ -54,6 +54,9 @@ def _report(composed: DictConfig) -> int:
             f"task=report: there is no {directory}; run the study first, or say name=... or output_dir=..."
         )
     check_study(directory, composed.hydra.runtime.choices.get("study"))
+    compare = composed.hydra.sweeper.get("compare")
+    if composed.task.baseline is None and compare is not None:
+        composed.task.baseline = compare
     return _report_on(directory, composed.task, composed)
 
 

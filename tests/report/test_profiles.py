@@ -84,7 +84,7 @@ def test_a_report_on_profiles_sets_them_beside_each_other(tmp_path: Path, capsys
     page = (tmp_path / "sweep" / "report" / "README.md").read_text()
     assert page.splitlines()[0] == "# sweep"
     assert "one image of 3 x 224 x 224" in page
-    assert "Latency: fused, a machine, 1 thread, one network" in page
+    assert "Latency: fused, a machine, 1 thread, one after" in page
     assert "| a | 5.18 | 5.2 | 141.2 | 141 | 73.9 | 20.0 (19.0 to 22.0) |" in page
     assert "| b | 0.00 |  | 141.2 |" in page
     assert (tmp_path / "sweep" / "report" / "figure.png").is_file()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ghostexp.runs.naming import run_dir
 from tests.commands import command
-from tests.report.made_up import study
+from tests.report.made_up import finish, start, study
 
 RATIOS = {1: [95.0, 94.0, 96.0], 2: [94.0, 94.5, 95.0], 10: [90.0, 91.0, 92.5]}
 FILES = {"README.md", "results.csv", "table.csv", "table.tex"}
@@ -45,6 +45,19 @@ def test_a_study_becomes_a_page_with_tables_and_figures(tmp_path: Path, capsys: 
     for name in FIGURES:
         with Image.open(report / name) as image:
             assert image.convert("L").getextrema() == (0, 255), name
+
+
+def test_a_study_says_with_what_its_arms_are_compared(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "scheduler_comparison"
+    for scheduler, accuracy in (("onecycle", 95.0), ("cosine", 94.0), ("constant", 90.0)):
+        for seed in (0, 1):
+            run = start(folder / f"scheduler-{scheduler}_seed-{seed}", seed, {}, {"scheduler": scheduler})
+            finish(run, accuracy + seed)
+    (folder / "sweep.yaml").write_text("{study: scheduler_comparison, points: {}}")
+    assert command("task=report", "study=scheduler_comparison") == 0
+    assert "Test accuracy against onecycle" in (folder / "report" / "README.md").read_text()
+    assert command("task=report", "study=scheduler_comparison", "task.baseline={scheduler:cosine}") == 0
+    assert "Test accuracy against cosine" in (folder / "report" / "README.md").read_text()
 
 
 def test_evidence_goes_where_it_is_wanted_and_nothing_else_does(tmp_path: Path) -> None:
