@@ -44,6 +44,8 @@ def test_multistep_and_step_are_torchs() -> None:
     multistep = functools.partial(lr_scheduler.MultiStepLR, milestones=[4, 8], gamma=0.2)
     ours = rates(schedules.multistep(10, STEPS, milestones=[4, 8, 500], gamma=0.2), 70)
     assert ours == pytest.approx(torch_rates(multistep, 70, every=STEPS))
+    shares = schedules.multistep(10, STEPS, milestones=[0.4, 8], gamma=0.2)
+    assert rates(shares, 70) == ours
     step = functools.partial(lr_scheduler.StepLR, step_size=3, gamma=0.5)
     assert rates(schedules.step(10, STEPS, every=3, gamma=0.5), 70) == pytest.approx(torch_rates(step, 70, every=STEPS))
 

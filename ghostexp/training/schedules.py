@@ -47,13 +47,17 @@ def multistep(
     warmup_start: float = 0.0,
     interval: Interval = "step",
 ) -> Schedule:
-    """The rate times `gamma` at each milestone, in epochs from the start of training; later ones are never reached."""
+    """The rate times `gamma` at each milestone, in epochs from the start of training; later ones are never reached.
+
+    A milestone below 1 is a share of the training: 0.5 is its middle, whatever its length.
+    """
     _check_fraction("gamma", gamma)
     if list(milestones) != sorted(milestones) or any(milestone <= 0 for milestone in milestones):
         raise ValueError(f"scheduler.milestones={list(milestones)}: rising epochs > 0 are needed")
+    falls = [milestone * epochs if milestone < 1 else milestone for milestone in milestones]
 
     def factor(epoch: float) -> float:
-        return gamma ** sum(epoch >= milestone - 1e-9 for milestone in milestones)
+        return gamma ** sum(epoch >= fall - 1e-9 for fall in falls)
 
     return _schedule(factor, epochs, steps_per_epoch, warmup, warmup_start, interval)
 
