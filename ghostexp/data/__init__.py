@@ -1,6 +1,8 @@
-"""Data: one LightningDataModule a file (`digits`, `cifar`, `image_folder`, `fake`) on one of two paths.
+"""Data: one LightningDataModule a file, for classification or for detection.
 
-`module` is what they share and the place to start reading. Small images take the array path (`arrays`, `augment`): one
-tensor, whole batches at a time. Large ones take the worker path (`files`). `plan` says for both which image comes
-when; `mix`, `split` and `folder` are Mixup and CutMix, stratified splits, and trees of class folders.
+`base` is what all share and the place to start reading. Classification (`module`: `digits`, `cifar`, `image_folder`,
+`fake`) has one of two paths: small images are one tensor, batched and augmented whole (`arrays`, `augment`); large ones
+come from workers (`files`). Detection (`detection`: `coco`, `shapes`) takes workers too, with `boxes` for what happens
+to those. `workers` is what both of these share. `plan` says for all which image comes when; `mix`, `split` and `folder`
+are Mixup and CutMix, splits, and trees of class folders.
 """

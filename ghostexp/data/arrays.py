@@ -28,6 +28,9 @@ class ArrayImages:
         self.mean = mean
         self.std = std
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def to(self, device: torch.device) -> Self:
         """Move to the device if that is a GPU with memory to spare; otherwise stay, and each batch is moved."""
         if device.type == "cuda":
@@ -41,11 +44,11 @@ class ArrayImages:
         """The normalisation of these images, on their device."""
         return Normalise(self.mean, self.std, self.images.device)
 
-    def train_loader(self, plan: TrainPlan, augmentation: Augmentation, num_classes: int) -> Loader:
+    def train_loader(self, plan: TrainPlan, augmentation: Augmentation, num_classes: int) -> Loader[Batch]:
         """Augmented batches along the plan."""
         return ArrayTrainLoader(self, plan, augmentation, num_classes)
 
-    def eval_loader(self, indices: Tensor, share: Share) -> Loader:
+    def eval_loader(self, indices: Tensor, share: Share) -> Loader[Batch]:
         """The images at indices, in that order, without augmentation."""
         return ArrayEvalLoader(self, indices, share)
 
@@ -61,7 +64,7 @@ class Chances:
     seeds: Tensor  # (N,), on the CPU
 
 
-class ArrayTrainLoader(Loader):
+class ArrayTrainLoader(Loader[Batch]):
     """Training batches of float32 images (N, C, H, W), contiguous, on the device of the tensor."""
 
     def __init__(self, data: ArrayImages, plan: TrainPlan, augmentation: Augmentation, num_classes: int) -> None:
@@ -108,7 +111,7 @@ class ArrayTrainLoader(Loader):
         return erase(images, take(chances.boxes, step)) if wanted.erasing else images
 
 
-class ArrayEvalLoader(Loader):
+class ArrayEvalLoader(Loader[Batch]):
     """Batches for evaluation, always from the first."""
 
     def __init__(self, data: ArrayImages, indices: Tensor, share: Share) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor
 from torchvision import datasets
 
 from ghostexp.data.arrays import ArrayImages
+from ghostexp.data.base import Channels, Images
 from ghostexp.data.checks import require
 from ghostexp.data.folder import find_images, read_images
-from ghostexp.data.module import Channels, ImageDataModule, Images
+from ghostexp.data.module import ImageDataModule
 
 SIZE = 32
 

@@ -8,8 +8,9 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from ghostexp.data.arrays import ArrayImages
+from ghostexp.data.base import Channels, Images
 from ghostexp.data.checks import require_whole
-from ghostexp.data.module import Channels, ImageDataModule, Images
+from ghostexp.data.module import ImageDataModule
 from ghostexp.data.split import stratified
 
 TEST_IMAGES = 360

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from ghostexp.data.arrays import ArrayImages
+from ghostexp.data.base import Channels, Images
 from ghostexp.data.checks import require_whole
-from ghostexp.data.module import Channels, ImageDataModule, Images
+from ghostexp.data.module import ImageDataModule
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

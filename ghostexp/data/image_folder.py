@@ -10,10 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from ghostexp.data.arrays import ArrayImages
+from ghostexp.data.base import Channels, Images
 from ghostexp.data.checks import require, require_whole
 from ghostexp.data.files import FileImages
 from ghostexp.data.folder import ClassFolders, class_folders, find_images, read_images
-from ghostexp.data.module import Channels, ImageDataModule, Images, ImageSet
+from ghostexp.data.module import ImageDataModule, ImageSet
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,15 @@
 """What Lightning sees of either path."""
 
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
 Batch = tuple[Tensor, Tensor]  # float32 images (N, C, H, W); classes (N,), or probabilities (N, num_classes) if mixed
+B = TypeVar("B", covariant=True)  # of batches
 
 
-class Loader:
+class Loader(Generic[B]):
     """An iterable of batches that begins, each time, where its plan says training stands.
 
     `__iter__` is a generator: it asks at its first `next`, because on a resume Lightning calls `iter()` before its
@@ -17,7 +19,7 @@ class Loader:
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[B]:
         raise NotImplementedError
 
     def close(self) -> None:

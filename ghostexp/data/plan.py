@@ -131,3 +131,23 @@ class TrainPlan:
 
     def _generator(self, epoch: int, kind: int) -> torch.Generator:
         return torch.Generator().manual_seed(mixed_seed(self.seed, epoch, kind))
+
+
+@dataclass(frozen=True)
+class GroupedPlan(TrainPlan):
+    """A plan whose global batches are each of one group, but for those made of what the groups have left over."""
+
+    groups: Tensor  # the group of every image of the set, also of those not trained on
+
+    def order(self, epoch: int) -> Tensor:
+        """The image at every position, (N,): batches come when the first of their images would."""
+        order, batch_size = super().order(epoch), self.share.batch_size
+        group_at, whole, left = self.groups[order], [], []
+        for group in group_at.unique():
+            positions = (group_at == group).nonzero().flatten()
+            cut = len(positions) // batch_size * batch_size
+            whole.append(positions[:cut].view(-1, batch_size))
+            left.append(positions[cut:])
+        batches = torch.cat(whole)
+        batches = batches[batches[:, 0].argsort()]
+        return order[torch.cat([batches.flatten(), torch.cat(left).sort().values])]

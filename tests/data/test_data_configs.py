@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
-from ghostexp.data.module import ImageDataModule
+from ghostexp.data.base import DataModule
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "datamodule").glob("*.yaml"))
 
@@ -18,9 +18,10 @@ def test_a_config_sets_every_argument_of_its_datamodule(path: Path) -> None:
     arguments = {field.name for field in fields(get_class(config.datamodule._target_)) if field.init}
     assert set(config.datamodule) - {"_target_"} == arguments
     module = instantiate(config.datamodule)
-    assert isinstance(module, ImageDataModule)
+    assert isinstance(module, DataModule)
     assert module.seed == 5
 
 
 def test_there_is_a_config_for_each_kind_of_data() -> None:
-    assert [path.stem for path in CONFIGS] == ["cifar10", "cifar100", "digits", "fake", "image_folder"]
+    names = ["cifar10", "cifar100", "coco", "digits", "fake", "image_folder", "shapes"]
+    assert [path.stem for path in CONFIGS] == names

@@ -4,7 +4,7 @@ import gc
 import hashlib
 import logging
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ghostexp.data.base import DataModule
+from ghostexp.data.coco import Coco
 from ghostexp.data.fake import Fake
 from ghostexp.data.image_folder import ImageFolder
-from ghostexp.data.module import ImageDataModule
 from tests.data.class_trees import MakeTree, image_folder
+from tests.data.coco_sets import tensors_of, unread_coco, write_set
 
 Step = tuple[int, int, str]  # epoch, batch, hash of the batch
 
@@ -30,12 +32,12 @@ class Witness(pl.LightningModule):
         self.bias = torch.nn.Parameter(torch.zeros(1))
         self.seen: list[Step] = []
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        content = b"".join(tensor.contiguous().numpy().tobytes() for tensor in batch)
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        content = b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors_of(batch))
         self.seen.append((self.current_epoch, batch_idx, hashlib.sha256(content).hexdigest()))
         return self.bias.sum()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Sequence[Any], batch_idx: int) -> None:
         """Nothing; validation only has to happen."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -66,7 +68,7 @@ class SaveEverywhere(Callback):
         self.save(trainer, pl_module, "epoch")
 
 
-def fit(data: ImageDataModule, checkpoint: Path | None = None, **trainer: Any) -> list[Step]:
+def fit(data: DataModule, checkpoint: Path | None = None, **trainer: Any) -> list[Step]:
     witness = Witness()
     quiet = {
         "logger": False,
@@ -79,7 +81,7 @@ def fit(data: ImageDataModule, checkpoint: Path | None = None, **trainer: Any) -
     return witness.seen
 
 
-def check_resume(make: Callable[[], ImageDataModule], folder: Path, every: int, **trainer: Any) -> None:
+def check_resume(make: Callable[[], DataModule], folder: Path, every: int, **trainer: Any) -> None:
     saver = SaveEverywhere(folder)
     whole = fit(make(), callbacks=[saver], **trainer)
     assert len({content for _, _, content in whole}) == len(whole)
@@ -118,6 +120,15 @@ def test_worker_batches_go_on_where_they_were(make_tree: MakeTree, tmp_path: Pat
     before = set(multiprocessing.active_children())  # of loaders that other tests hold
     check_resume(make, tmp_path, every=3, accumulate_grad_batches=accumulate)
     assert set(multiprocessing.active_children()) <= before  # no worker outlives its run
+
+
+def test_batches_with_boxes_go_on_where_they_were(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+
+    def make() -> Coco:
+        return unread_coco(root, jitter=0.5, keep_empty=True, group_by_aspect=True)
+
+    check_resume(make, tmp_path, every=3)
 
 
 def test_overfitting_sees_the_same_batches_in_every_epoch() -> None:

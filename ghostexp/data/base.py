@@ -1,0 +1,180 @@
+"""What all datamodules share: arguments and their checks, splits, and loaders that know where training stands."""
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from ghostexp.data.checks import require, require_fraction, require_whole
+from ghostexp.data.loader import Loader
+from ghostexp.data.plan import Share
+from ghostexp.data.split import fraction_of, stratified
+
+Channels = tuple[float, ...]  # a number for each channel
+
+
+class Examples(Protocol):
+    """Images with what is known about them, that make loaders of themselves."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+    def eval_loader(self, indices: Tensor, share: Share) -> Loader: ...
+
+
+E = TypeVar("E", bound=Examples)
+
+
+@dataclass(frozen=True)
+class Images(Generic[E]):
+    """What a datamodule reads."""
+
+    train: E
+    test: E
+    class_names: tuple[str, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DataModule(LightningDataModule, Generic[E]):
+    """Base of the datamodules of every task: a subclass says what to `read` and how it is trained on.
+
+    Loaders begin where the trainer stands, in mid-epoch too. ValueError for wrong values at once, for what only the
+    data can contradict in `setup`.
+    """
+
+    batch_size: int  # over all devices, nodes and accumulation steps
+    num_classes: int
+    in_chans: int
+    image_size: int
+    seed: int = 0  # of orders and augmentation
+    split: str = "test"  # what validation is: the test set, or val: a part cut from the training set
+    split_seed: int = 0
+    val_fraction: float = 0.1
+    train_fraction: float = 1.0  # of what is left for training
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        for key in ("batch_size", "num_classes", "in_chans", "image_size"):
+            require_whole(key, getattr(self, key), 1)
+        require_whole("seed", self.seed, 0)
+        require_whole("split_seed", self.split_seed, 0)
+        require(self.split in ("test", "val"), "split", self.split, "test or val")
+        require_fraction("val_fraction", self.val_fraction)
+        require(self.val_fraction < 1, "val_fraction", self.val_fraction, "nothing is left to train on")
+        require_fraction("train_fraction", self.train_fraction)
+        self.class_names: tuple[str, ...] = ()
+        self.images: Images[E] | None = None
+        self.loaders: list[Loader] = []
+
+    def read(self) -> Images[E]:
+        """The images of train and test set; ValueError in one line for what is wrong with them."""
+        raise NotImplementedError
+
+    def normalisation(self) -> tuple[Channels, Channels]:
+        """Mean and std of the channels in [0, 1], known before anything is read."""
+        raise NotImplementedError
+
+    def strata(self, train: E) -> np.ndarray:
+        """A number for every image of the training set, (N,), that splits keep in proportion."""
+        raise NotImplementedError
+
+    def trainable(self, train: E, indices: np.ndarray) -> np.ndarray:
+        """Those of the training set's indices that training can use."""
+        return indices
+
+    def new_train_loader(self, train: E) -> Loader:
+        """Augmented batches of `train_indices`."""
+        raise NotImplementedError
+
+    def denormalised(self, images: Tensor) -> Tensor:
+        """Normalised images ([N,] C, H, W) as they are seen, in [0, 1]."""
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in self.normalisation())
+        return (images * std + mean).clamp(0, 1)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and check the data, and settle what is trained and validated on."""
+        if stage == "fit":
+            _ = self.share.micro_batch  # before a long reading
+        images = self._load()
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        images.train.to(device)
+        images.test.to(device)
+        strata = self.strata(images.train)
+        train, self.val_indices = np.arange(len(strata)), None
+        if self.split == "val":
+            val, train = stratified(strata, fraction_of(len(strata), self.val_fraction), self.split_seed)
+            self.val_indices = torch.from_numpy(val)
+        train = self.trainable(images.train, train)
+        if self.train_fraction < 1:
+            train = train[stratified(strata[train], fraction_of(len(train), self.train_fraction), self.split_seed)[0]]
+        self.train_indices = torch.from_numpy(train)
+        if stage == "fit":
+            self.share.train_steps(len(train))
+
+    def _load(self) -> Images[E]:
+        if self.images is None:
+            self.images = self.read()
+            self.class_names = self.images.class_names
+        return self.images
+
+    def train_dataloader(self) -> Loader:
+        """Augmented batches of the training set, the last incomplete global batch of an epoch dropped."""
+        return self._opened(self.new_train_loader(self._load().train))
+
+    def val_dataloader(self) -> Loader:
+        """Batches of the validation set, which with split=test is the test set."""
+        if self.val_indices is None:
+            return self.test_dataloader()
+        return self._opened(self._load().train.eval_loader(self.val_indices, self.share))
+
+    def test_dataloader(self) -> Loader:
+        """Batches of the test set."""
+        return self._opened(self._load().test.eval_loader(torch.arange(self.test_images), self.share))
+
+    @property
+    def test_images(self) -> int:
+        """How many there are."""
+        return len(self._load().test)
+
+    def test_sample(self, count: int) -> Loader:
+        """Batches of `count` test images, or of all if there are fewer, from all over the test set; on every device."""
+        indices = torch.linspace(0, self.test_images - 1, min(count, self.test_images)).round().long()
+        return self._opened(self._load().test.eval_loader(indices, Share(self.batch_size)))
+
+    def _opened(self, loader: Loader) -> Loader:
+        self.loaders.append(loader)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """Close the loaders."""
+        for loader in self.loaders:
+            loader.close()
+
+    @property
+    def share(self) -> Share:
+        """This process's part of the global batch."""
+        trainer = self.trainer
+        if trainer is None:
+            return Share(self.batch_size)
+        return Share(self.batch_size, trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
+
+    def _position(self) -> tuple[int, int]:
+        """The epoch, and how many of its batches are done, by Lightning's own count.
+
+        With overfit_batches the epoch stays the first, so that training sees the same few images again and again.
+        """
+        if self.trainer is None:
+            return 0, 0
+        loop = self.trainer.fit_loop
+        if self.trainer.overfit_batches:  # pyright: ignore[reportAttributeAccessIssue]
+            return 0, loop.epoch_loop.batch_progress.current.ready
+        epoch = loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
+        return epoch, loop.epoch_loop.batch_progress.current.ready
+
+    def expect(self, key: str, found: int, where: str) -> None:
+        """Raise ValueError unless the data has what the config says, which models are built from."""
+        require(getattr(self, key) == found, key, getattr(self, key), f"{where}; set datamodule.{key}={found}")

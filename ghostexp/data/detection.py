@@ -1,0 +1,176 @@
+"""What the datamodules of detection share: images of any size, each with the boxes of its objects."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from ghostexp.data.augment import seeded
+from ghostexp.data.base import Channels, DataModule
+from ghostexp.data.boxes import Annotations, ShortSide, Target, scaled_and_flipped
+from ghostexp.data.checks import require, require_number, require_whole
+from ghostexp.data.files import float_tensor
+from ghostexp.data.loader import Loader
+from ghostexp.data.mix import Mixing
+from ghostexp.data.plan import GroupedPlan, Share, TrainPlan
+from ghostexp.data.workers import EvalOrders, Order, TrainOrders, WorkerLoader
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which backbones are trained with
+
+Batch = tuple[list[Tensor], list[dict[str, Any]]]  # float32 (3, H, W) each, and `Target`s as tensors
+
+
+class Pictures(Protocol):
+    """Decoded RGB images by their number; ValueError in one line for one that cannot be read."""
+
+    def __getitem__(self, index: int) -> Image.Image: ...
+
+
+class DetectionImages:
+    """Images with their annotations; to_tensor makes the network's input of an image that has its size."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        annotations: Annotations,
+        *,
+        train_transform: v2.Transform,
+        eval_transform: v2.Transform,
+        to_tensor: Callable[[Image.Image], Tensor],
+        num_workers: int,
+    ) -> None:
+        self.pictures = pictures
+        self.annotations = annotations
+        self.train_transform = train_transform
+        self.eval_transform = eval_transform
+        self.to_tensor = to_tensor
+        self.num_workers = num_workers
+        self.pin_memory = False
+
+    def __len__(self) -> int:
+        return len(self.annotations.image_ids)
+
+    def to(self, device: torch.device) -> Self:
+        """Batches are made on the CPU; for a GPU, in memory from which they move fast."""
+        self.pin_memory = device.type == "cuda"
+        return self
+
+    def train_loader(self, plan: TrainPlan) -> Loader[Batch]:
+        """Augmented batches along the plan."""
+        return DetectionLoader(self, TrainOrders(plan))
+
+    def eval_loader(self, indices: Tensor, share: Share) -> Loader[Batch]:
+        """The images at indices, in that order, without augmentation but with all that is known of them."""
+        return DetectionLoader(self, EvalOrders(indices, share))
+
+    def make(self, order: Order) -> tuple[list[Tensor], list[Target]]:
+        """The batch that an order wants; runs in the workers."""
+        examples = [self._example(index, seed) for index, seed in order.images()]
+        return [image for image, _ in examples], [target for _, target in examples]
+
+    def _example(self, index: int, seed: int | None) -> tuple[Tensor, Target]:
+        truth = self.annotations.of(index)
+        transform = self.eval_transform if seed is None else self.train_transform
+        with nullcontext() if seed is None else seeded(seed):
+            image, boxes, labels = scaled_and_flipped(self.pictures[index], truth, transform)
+        target = Target(boxes=boxes, labels=labels, image_id=np.array(self.annotations.image_ids[index]))
+        if seed is None:
+            target["original"], target["truth"] = self.annotations.sizes[index].copy(), truth
+        return self.to_tensor(image), target
+
+
+class DetectionLoader(WorkerLoader[Batch]):
+    """Batches of images and targets. Targets travel as arrays: a worker needs an open file for every tensor it sends.
+
+    (https://docs.pytorch.org/docs/stable/multiprocessing.html#file-descriptor-file-descriptor: a thousand is the usual
+    limit, and ten for each image of some batches soon exceed it.)
+    """
+
+    def __init__(self, data: DetectionImages, orders: TrainOrders | EvalOrders) -> None:
+        make = cast("Callable[[Order], Batch]", data.make)  # with arrays, of which __iter__ makes tensors
+        super().__init__(make, orders, num_workers=data.num_workers, pin_memory=data.pin_memory)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, targets in super().__iter__():
+            yield images, [as_tensors(target) for target in targets]
+
+
+def as_tensors(arrays: dict[str, Any]) -> dict[str, Any]:
+    """A dictionary of arrays as one of tensors, and so the dictionaries in it."""
+    return {
+        name: as_tensors(value) if isinstance(value, dict) else torch.from_numpy(value)
+        for name, value in arrays.items()
+    }
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DetectionDataModule(DataModule[DetectionImages]):
+    """Base of the datamodules of detection: a subclass says what to `read`, of `image_set`s.
+
+    Batches are lists of float32 normalised images (3, H, W), whose sizes may differ, and as many targets, see
+    `boxes.Target`: those of training have the boxes of single objects only, those of evaluation all annotations too.
+    image_size is what the shorter side is scaled to.
+    """
+
+    long_side: int | None = None  # pixels that the longer side is kept to
+    flip: bool = True
+    jitter: float = 0.0  # the shorter side by chance between image_size / (1 + jitter) and image_size * (1 + jitter)
+    group_by_aspect: bool = False  # batches of images that are all wide or all tall, which takes less padding
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.expect("in_chans", 3, "images with boxes are in colour")
+        if self.long_side is not None:
+            require_whole("long_side", self.long_side, self.image_size)
+        require(isinstance(self.flip, bool), "flip", self.flip, "true or false is needed")
+        require_number("jitter", self.jitter, 0, 4)
+        require(isinstance(self.group_by_aspect, bool), "group_by_aspect", self.group_by_aspect, "true or false")
+        require_whole("num_workers", self.num_workers, 0)
+
+    def normalisation(self) -> tuple[Channels, Channels]:
+        """ImageNet's, whatever the images are."""
+        return MEAN, STD
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Of each label, what the annotation file calls it."""
+        return self._load().test.annotations.category_ids
+
+    def image_set(self, pictures: Pictures, annotations: Annotations) -> DetectionImages:
+        """Images with their annotations, transformed as this configuration says."""
+        low, high = round(self.image_size / (1 + self.jitter)), round(self.image_size * (1 + self.jitter))
+        scale = ShortSide(max(low, 1), high, self.long_side)
+        return DetectionImages(
+            pictures,
+            annotations,
+            train_transform=v2.Compose([scale, v2.RandomHorizontalFlip()]) if self.flip else scale,
+            eval_transform=self._eval_scale(),
+            to_tensor=float_tensor(*self.normalisation()),
+            num_workers=self.num_workers,
+        )
+
+    def _eval_scale(self) -> v2.Transform:
+        return ShortSide(self.image_size, self.image_size, self.long_side)
+
+    def eval_transform(self) -> Callable[[Image.Image], Tensor]:
+        """What makes of a decoded RGB image what it would be in the test set: float32 (3, H, W)."""
+        return v2.Compose([self._eval_scale(), float_tensor(*self.normalisation())])
+
+    def strata(self, train: DetectionImages) -> np.ndarray:
+        """None: an image has objects of many classes."""
+        return np.zeros(len(train), dtype=int)
+
+    def new_train_loader(self, train: DetectionImages) -> Loader[Batch]:
+        """Augmented batches, all wide or all tall if so wanted."""
+        plan = TrainPlan(self.train_indices, self.share, self.seed, Mixing(), self._position)
+        if self.group_by_aspect:
+            height, width = torch.from_numpy(train.annotations.sizes).unbind(1)
+            plan = GroupedPlan(**vars(plan), groups=height > width)
+        return train.train_loader(plan)

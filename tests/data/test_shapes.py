@@ -1,0 +1,94 @@
+"""The generated set of detection."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ghostexp.data.scenes import CLASSES, SIDE, draw_scene, shape
+from ghostexp.data.shapes import Shapes
+from tests.data.test_bad_data import refused
+
+DIGEST = "9edfa17f75dbe344fe6d8d8a97baed3368704fbabc4217af88bea6539da18d87"
+
+
+def shapes(**changes: Any) -> Shapes:
+    arguments: dict[str, Any] = {"batch_size": 4, "num_classes": 4, "in_chans": 3, "image_size": 128, "num_images": 20}
+    module = Shapes(**(arguments | changes))
+    module.setup()
+    return module
+
+
+@pytest.mark.parametrize("label", range(len(CLASSES)))
+def test_a_shape_fills_its_box_and_no_more(label: int) -> None:
+    generator = np.random.default_rng(label)
+    for _ in range(300):
+        height, width = generator.integers(6, 65, 2)
+        mask = shape(label, height, width, apex=int(generator.integers(width)), upside_down=bool(generator.integers(2)))
+        assert mask.shape == (height, width)
+        assert mask[0].any()
+        assert mask[-1].any()
+        assert mask[:, 0].any()
+        assert mask[:, -1].any()
+
+
+def test_the_whole_set_is_the_same_on_every_machine_and_of_sizes_as_announced() -> None:
+    scenes = [draw_scene(part, number) for part, count in ((0, 600), (1, 150)) for number in range(count)]
+    digest = hashlib.sha256()
+    for scene in scenes:
+        digest.update(scene.image.tobytes())
+        digest.update(np.hstack([scene.boxes, scene.labels[:, None], scene.areas[:, None]]).astype("<i8").tobytes())
+    assert digest.hexdigest() == DIGEST
+    assert {len(scene.boxes) for scene in scenes} == {1, 2, 3, 4, 5}
+    boxes = np.concatenate([scene.boxes for scene in scenes])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert (sides.min(), sides.max()) == (12, 64)
+    assert (boxes.min(), boxes.max()) == (0, SIDE)
+    assert np.bincount(np.concatenate([scene.labels for scene in scenes])).min() > 500
+
+
+def test_what_is_in_sight_lies_in_its_box_and_is_at_least_a_third() -> None:
+    hidden = 0
+    for number in range(200):
+        scene = draw_scene(0, number)
+        for item, (left, top, right, bottom) in enumerate(scene.boxes):
+            mine = scene.owners == item
+            assert mine[top:bottom, left:right].sum() == mine.sum() >= scene.areas[item] / 3
+            hidden += mine.sum() < scene.areas[item]
+        left, top, right, bottom = scene.boxes[-1]  # in front of all
+        rows, columns = np.nonzero(scene.owners == len(scene.boxes) - 1)
+        extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert extent == (left, top, right, bottom)
+    assert hidden > 50
+
+
+def test_pixels_stand_out_where_the_owner_says() -> None:
+    for number in range(50):
+        scene = draw_scene(0, number)
+        for item in range(len(scene.boxes)):
+            colours = scene.image[scene.owners == item].astype(int)
+            assert colours.std(0).max() < 20  # one colour and noise
+            near = np.abs(scene.image - np.median(colours, 0)).sum(2) < 40
+            assert (near & (scene.owners != item)).mean() < 0.05
+
+
+def test_loaders_give_the_scenes_with_their_boxes() -> None:
+    module = shapes(flip=False)
+    assert (len(module.train_indices), module.test_images) == (20, 5)
+    assert module.category_ids == (1, 2, 3, 4)
+    images, targets = next(iter(module.test_dataloader()))
+    scene = draw_scene(1, 0)
+    seen = (module.denormalised(images[0]) * 255).round().byte().permute(1, 2, 0)
+    assert torch.equal(seen, torch.from_numpy(scene.image))
+    assert targets[0]["boxes"].tolist() == targets[0]["truth"]["boxes"].tolist() == scene.boxes.tolist()
+    assert targets[0]["labels"].tolist() == scene.labels.tolist()
+    assert targets[0]["truth"]["area"].tolist() == scene.areas.tolist()
+    assert len(list(module.train_dataloader())) == 5
+
+
+def test_what_shapes_is_cannot_be_changed() -> None:
+    refused(lambda: shapes(num_classes=80), "datamodule.num_classes=80: shapes has 4 classes")
+    refused(lambda: shapes(num_images=3), "datamodule.num_images=3: ")
+    refused(lambda: shapes(in_chans=1), "datamodule.in_chans=1: ")
