@@ -115,8 +115,9 @@ class GhostNet(Network):
         self.blocks = nn.Sequential()
         self.strides: list[int] = []  # of each stage's output
         self.feature_channels = {}
+        self.taps: dict[int, int] = {}  # stride -> the stage whose output is the map: the last one at that stride
         expanded = channels
-        for rows in stages:
+        for index, rows in enumerate(stages):
             stage = nn.Sequential()
             for row in rows:
                 expanded, out_channels = make_divisible(row.expanded * width), make_divisible(row.channels * width)
@@ -130,6 +131,7 @@ class GhostNet(Network):
             self.strides.append(stride)
             if stride >= 4:  # the maps that detectors read
                 self.feature_channels[stride] = channels
+                self.taps[stride] = index
         self.blocks.append(nn.Sequential(_conv_bn_relu(channels, expanded)))
         self.min_size = (self.least_side - 1) * stride + 1
 
@@ -149,11 +151,11 @@ class GhostNet(Network):
 
     def feature_maps(self, x: Tensor) -> dict[int, Tensor]:
         x = self._stem(x)
-        maps: dict[int, Tensor] = {}
-        for stride, stage in zip(self.strides, self.blocks, strict=False):  # the last block is the classifier's
+        outputs: list[Tensor] = []
+        for stage in itertools.islice(self.blocks, max(self.taps.values(), default=-1) + 1):
             x = stage(x)
-            maps[stride] = x  # the last stage at a stride stays
-        return {stride: maps[stride] for stride in self.feature_channels}
+            outputs.append(x)
+        return {stride: outputs[index] for stride, index in self.taps.items()}
 
     def _stem(self, x: Tensor) -> Tensor:
         self.check_image(x)

@@ -21,6 +21,18 @@ RULES: dict[str, tuple[str, Callable]] = {
     "se_ratio": ("a number >= 0 (0: no squeeze-and-excitation)", lambda value: _number(value) and value >= 0),
     "branches": ("a whole number >= 1", _whole),
     "image_size": ("a whole number >= 1, or null,", lambda value: value is None or _whole(value)),
+    "channels": ("a whole number >= 1", _whole),
+    "head_channels": ("a whole number >= 1", _whole),
+    "rpn_post_nms_top_n": ("a whole number >= 1", _whole),
+    "rois_per_image": ("a whole number >= 1", _whole),
+    "detections": ("a whole number >= 1", _whole),
+    "box_score_thresh": ("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1),
+    "box_nms_thresh": ("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1),
+    "anchor_scale": ("a number > 0", lambda value: _number(value) and value > 0),
+    "anchor_ratios": (
+        "numbers > 0, in brackets,",
+        lambda value: not isinstance(value, str) and value and all(_number(one) and one > 0 for one in value),
+    ),
     "dropout": ("a number from 0 to below 1", lambda value: _number(value) and 0 <= value < 1),
 }
 

@@ -11,6 +11,7 @@ from ghostexp.models.contract import Network
 from ghostexp.models.external import MAPS, torchvision_network
 from ghostexp.models.ghostify import ghostify
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
+from ghostexp.models.ghostnet_replication import ghostnet_replication
 from ghostexp.models.ghostnet_v2 import ghostnetv2
 from ghostexp.models.ghostnet_v3 import ghostnetv3
 from ghostexp.models.resnet import BasicBlock, Shortcut, resnet20, resnet56
@@ -22,6 +23,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "ghostnet": lambda: ghostnet(num_classes=7),
     "ghostnet ratio 3": lambda: ghostnet(num_classes=7, ratio=3, width=0.6),
     "ghostnet_small": lambda: ghostnet_small(num_classes=7),
+    "ghostnet_replication": lambda: ghostnet_replication(num_classes=7),
     "ghostnetv2": lambda: ghostnetv2(num_classes=7),
     "ghostnetv3": lambda: ghostnetv3(num_classes=7),
     "ghostnetv3 ratio 3": lambda: ghostnetv3(num_classes=7, ratio=3, width=0.6, branches=2),

@@ -1,0 +1,222 @@
+"""Detectors on every network of this project: what they promise, and what torchvision would get wrong."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torchvision.ops import box_iou
+
+from ghostexp.models.anchors import Anchors
+from ghostexp.models.detection import DetectionNetwork, padded
+from ghostexp.models.external import torchvision_network
+from ghostexp.models.faster_rcnn import FasterRCNN
+from ghostexp.models.ghostnet import ghostnet, ghostnet_small
+from ghostexp.models.retinanet import RetinaNet
+
+from .detectors import BACKBONES, KINDS, found, target, total, with_quick_norms
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_carries_every_detector_and_no_parameter_is_idle(name: str, kind: str) -> None:
+    torch.manual_seed(0)
+    build, strides = BACKBONES[name]
+    network = KINDS[kind](with_quick_norms(build()), strides=strides, box_score_thresh=0.0, detections=7)
+    images = [torch.randn(3, 64, 64), torch.randn(3, 70, 50)]
+    loss = total(network, images, [target((5, 5, 40, 50)), target((0, 0, 50, 60), (10, 20, 30, 50), labels=[1, 2])])
+    loss.backward()
+    assert loss.isfinite()
+    assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
+    for one, (height, width) in zip(found(network, *images), [(64, 64), (70, 50)], strict=True):
+        assert one["boxes"].shape == (7, 4)
+        assert one["boxes"].min() >= 0
+        assert (one["boxes"].max(0).values <= torch.tensor([width, height, width, height])).all()
+        assert one["scores"].tolist() == sorted(one["scores"].tolist(), reverse=True)
+        assert set(one["labels"].tolist()) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_found_does_not_depend_on_who_shares_the_batch(kind: str) -> None:
+    torch.manual_seed(0)
+    network = KINDS[kind](with_quick_norms(ghostnet_small(3, width=0.5)), strides=(8, 16), box_score_thresh=0.0)
+    images = [torch.randn(3, 64, 64), torch.randn(3, 70, 50), torch.randn(3, 60, 40)]
+    total(network, images, [target((5, 5, 40, 30))] * 3)
+    alone = [one for image in images for one in found(network, image)]
+    for ours, theirs in zip(found(network, *images), alone, strict=True):
+        assert torch.equal(ours["labels"], theirs["labels"])
+        torch.testing.assert_close(ours["boxes"], theirs["boxes"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_image_is_learned_and_label_0_is_found_as_label_0(kind: str) -> None:
+    torch.manual_seed(1)
+    backbone = with_quick_norms(ghostnet_small(width=0.5))
+    network = KINDS[kind](backbone, strides=(8, 16), channels=32, anchor_scale=4)
+    image, box = torch.zeros(3, 64, 64), (10, 16, 42, 48)
+    image[:, 16:48, 10:42] = 1
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    losses: list[float] = []
+    while len(losses) < 150 and (not losses or losses[-1] > 0.2 * losses[0]):
+        optimizer.zero_grad()
+        loss = total(network, [image], [target(box)])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] <= 0.2 * losses[0]
+    (one,) = found(network, image)
+    assert one["labels"][0] == 0
+    assert box_iou(one["boxes"][:1], torch.tensor([box], dtype=torch.float32)) > 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_without_boxes_are_all_background(kind: str) -> None:
+    torch.manual_seed(0)
+    network = KINDS[kind](ghostnet_small(width=0.5), strides=(8, 16))
+    loss = total(network, [torch.randn(3, 64, 64), torch.randn(3, 64, 64)], [target(), target()])
+    loss.backward()
+    assert loss.isfinite()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in network.parameters())
+    losses = network([torch.randn(3, 64, 64)], [target()])
+    assert isinstance(losses, dict)
+    assert losses["box"] == 0
+    assert losses["classification"] > 0
+
+
+def anchors_of(network: DetectionNetwork) -> Anchors:
+    anchors = network.rpn.anchor_generator if isinstance(network, FasterRCNN) else network.anchor_generator
+    assert isinstance(anchors, Anchors)
+    return anchors
+
+
+@pytest.mark.parametrize(
+    ("kind", "strides", "octaves"), [("faster_rcnn", [4, 8, 16, 32, 64], 1), ("retinanet", [8, 16, 32, 64, 128], 3)]
+)
+def test_anchors_have_the_size_and_the_step_of_their_level(kind: str, strides: list[int], octaves: int) -> None:
+    network = KINDS[kind](ghostnet(width=0.3)).eval()
+    images = torch.zeros(1, 3, 96, 160)  # a map of 3 x 5 at stride 32 makes levels of 2 x 3 and 1 x 2
+    levels = list(network.backbone(images).values())
+    (anchors,) = anchors_of(network)(padded(images, 32), levels)
+    (under_autocast,) = anchors_of(network)(padded(images, 32), [level.bfloat16() for level in levels])
+    assert torch.equal(under_autocast, anchors)  # in float32, where each pixel has a number
+    sides = [int(level.shape[-2] * level.shape[-1]) * 3 * octaves for level in levels]
+    assert len(levels) == len(strides)
+    scale = 8 if kind == "faster_rcnn" else 4
+    for level, own, stride in zip(levels, anchors.split(sides), strides, strict=True):
+        own = own.reshape(*level.shape[-2:], 3, octaves, 4)
+        width, height = own[..., 2] - own[..., 0], own[..., 3] - own[..., 1]
+        for octave in range(octaves):
+            side = scale * stride * 2 ** (octave / octaves)
+            assert (width * height).sqrt()[..., octave].flatten().tolist() == pytest.approx(
+                [side] * own[..., 0, 0].numel(), abs=1.5
+            )
+        assert (height / width)[0, 0, :, 0].tolist() == pytest.approx([0.5, 1, 2], rel=0.05)
+        centres = (own[..., :2] + own[..., 2:]) / 2
+        assert (centres[-1, -1] == stride * torch.tensor([level.shape[-1] - 1, level.shape[-2] - 1])).all()
+
+
+def test_the_replications_anchors_are_32_64_and_128_pixels_on_three_levels() -> None:
+    network = instantiate_config("faster_rcnn_replication")
+    assert isinstance(network, FasterRCNN)
+    assert anchors_of(network).sizes == ((32.0,), (64.0,), (128.0,))
+    assert list(network.backbone.trunk.feature_channels.values()) == [40, 80, 160]
+
+
+def test_what_is_found_does_not_depend_on_earlier_batches() -> None:
+    torch.manual_seed(0)
+    network = KINDS["faster_rcnn"](ghostnet_small(width=0.5), strides=(8, 16), box_score_thresh=0.0)
+    image = torch.randn(3, 96, 96)
+    (fresh,) = found(network, image)
+    found(KINDS["faster_rcnn"](ghostnet_small(width=0.5), strides=(8, 16)), image)
+    again = KINDS["faster_rcnn"](ghostnet_small(width=0.5), strides=(8, 16), box_score_thresh=0.0)
+    again.load_state_dict(network.state_dict())
+    found(again, torch.randn(3, 33, 33))  # padded to almost twice its size
+    (later,) = found(again, image)
+    for name, values in fresh.items():
+        assert torch.equal(values, later[name])
+
+
+def test_images_of_several_sizes_are_padded_on_the_right_and_below() -> None:
+    first, second = torch.randn(3, 33, 40), torch.randn(3, 20, 65)
+    batch = padded([first, second], 32)
+    assert batch.image_sizes == [(33, 40), (20, 65)]
+    assert batch.tensors.shape == (2, 3, 64, 96)
+    assert torch.equal(batch.tensors[0, :, :33, :40], first)
+    assert torch.equal(batch.tensors[1, :, :20, :65], second)
+    assert batch.tensors[0, :, 33:].abs().sum() == batch.tensors[0, :, :, 40:].abs().sum() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_autocast_boxes_have_the_precision_of_pixels(kind: str) -> None:
+    torch.manual_seed(0)
+    network = KINDS[kind](ghostnet_small(width=0.5), strides=(8, 16), box_score_thresh=0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = total(network, [torch.randn(3, 320, 320)], [target((5, 5, 60, 60))])
+        (one,) = found(network, torch.randn(3, 320, 320))
+    assert loss.isfinite()
+    assert one["boxes"].dtype == one["scores"].dtype == torch.float32
+    if isinstance(network, FasterRCNN):
+        batch = padded(torch.randn(1, 3, 320, 320), 16)
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            proposals, _ = network.rpn(batch, network.backbone(batch.tensors))
+        assert proposals[0].dtype == torch.float32
+    inside = one["boxes"][(one["boxes"] > 256) & (one["boxes"] < 320)]
+    assert (inside % 1 != 0).any()  # bfloat16 has even numbers only
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"strides": (8, 32)}, r"^model.strides=\[8, 32\]: some of \[4, 8, 16, 32\] are needed, each twice"),
+        ({"strides": (2, 4)}, r"^model.strides=\[2, 4\]: .* those are the strides of GhostNet's maps$"),
+        ({"strides": []}, r"^model.strides=\[\]: "),
+        ({"strides": 8}, r"^model.strides=8: some of \[4, 8, 16, 32\] are needed"),
+        ({"freeze_stages": 5}, r"^model.freeze_stages=5: a whole number from 0 to 4 is needed"),
+        ({"freeze_stages": -1}, r"^model.freeze_stages=-1: "),
+        ({"channels": 0}, r"^model.channels=0: a whole number >= 1 is needed"),
+        ({"anchor_scale": 0}, r"^model.anchor_scale=0: a number > 0 is needed"),
+        ({"anchor_ratios": []}, r"^model.anchor_ratios=\[\]: numbers > 0, in brackets, is needed"),
+        ({"anchor_ratios": "1"}, r"^model.anchor_ratios=1: "),
+        ({"box_nms_thresh": 2}, r"^model.box_nms_thresh=2: a number from 0 to 1 is needed"),
+        ({"detections": 0.5}, r"^model.detections=0.5: "),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_knob_out_of_range_is_an_error_of_one_line(kind: str, knobs: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        KINDS[kind](ghostnet(width=0.1), **knobs)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_without_maps_is_refused(kind: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"^model.backbone: SqueezeNet has no feature maps by stride, which a detector"
+    ):
+        KINDS[kind](torchvision_network("squeezenet1_1"))
+
+
+def instantiate_config(name: str, *overrides: str) -> DetectionNetwork:
+    data = "+datamodule={num_classes: 3, in_chans: 3, image_size: 64}"
+    with initialize_config_dir(str(CONF), version_base=None):
+        node = compose(f"model/{name}", [data, *overrides]).model
+    OmegaConf.set_struct(node, False)
+    assert node.backbone.pop("weights") is None  # the task loads them
+    with torch.device("meta"):
+        network = instantiate(node, _convert_="all")
+    assert isinstance(network, DetectionNetwork)
+    return network
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "ghost_resnet50"])
+@pytest.mark.parametrize("name", ["faster_rcnn_ghostnet", "retinanet_ghostnet"])
+def test_a_configs_backbone_can_be_replaced(name: str, backbone: str) -> None:
+    strides = "model.strides=[8,16,32]"
+    network = instantiate_config(name, f"model@model.backbone={backbone}", strides)
+    assert type(network) is (FasterRCNN if name.startswith("faster") else RetinaNet)
+    assert network.backbone.strides[:3] == [8, 16, 32]
+    assert network.eval()(torch.empty(1, 3, 64, 64, device="meta")) == []
