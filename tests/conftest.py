@@ -13,4 +13,5 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GHOSTEXP_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("GHOSTEXP_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))  # where artifacts wait to be synced, else in the home
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

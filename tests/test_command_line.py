@@ -13,7 +13,12 @@ def test_help_lists_groups_and_commands_and_imports_nothing_heavy() -> None:
     code = "import sys; from ghostexp.__main__ import main; main(['--help']); print('torch' in sys.modules)"
     help_text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert help_text.strip().splitlines()[-1] == "False"  # 0.7 s instead of 10
-    for group in ("model: ghost_resnet20", "datamodule: cifar10", "scheduler: constant", "study: dw_size_ablation"):
+    for group in (
+        "model: faster_rcnn_ghostnet",
+        "datamodule: cifar10",
+        "scheduler: constant",
+        "study: dw_size_ablation",
+    ):
         assert group in help_text
     assert help_text.count("python -m ghostexp") >= 10
 

@@ -1,79 +1,92 @@
 """`logger=wandb` without a key and without a network: the offline run's file says everything."""
 
 import json
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb.proto import wandb_internal_pb2
 
+from ghostexp.runs.wandb_key import has_key
 from ghostexp.training.classifier import Classifier
+from ghostexp.training.wandb_logger import tags_of
 from tests.commands import TINY, command, in_directory
-
-HEADER, BLOCK, FULL, FIRST, LAST = 7, 32768, 1, 2, 4
-
-
-def records(run: Path) -> Iterator[Any]:
-    """Every record of a run's offline files, in order."""
-    for path in sorted(run.glob("wandb/offline-run-*/*.wandb")):
-        for data in chunks(path.read_bytes()):
-            record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
-            record.ParseFromString(data)
-            yield record
+from tests.offline_wandb import config_of, records, rows, summary_of
 
 
-def chunks(log: bytes) -> Iterator[bytes]:
-    """The entries of a log in LevelDB's format: chunks with checksum, length and kind, in blocks of 32 KiB."""
-    entry, position = b"", HEADER
-    while position + HEADER <= len(log):
-        if BLOCK - position % BLOCK < HEADER:  # the rest of a block holds no chunk
-            position += BLOCK - position % BLOCK
-            continue
-        _, length, kind = struct.unpack_from("<IHB", log, position)
-        position += HEADER
-        entry = (
-            log[position : position + length] if kind in (FULL, FIRST) else entry + log[position : position + length]
-        )
-        position += length
-        if kind in (FULL, LAST):
-            yield entry
-
-
-def rows(run: Path) -> list[dict[str, Any]]:
-    """The history, one dictionary a row."""
-    found = (record.history for record in records(run) if record.HasField("history"))
-    return [{item.nested_key[0] or item.key: json.loads(item.value_json) for item in row.item} for row in found]
-
-
-def config_of(run: Path) -> dict[str, Any]:
-    """The configuration with which a run began."""
-    (began,) = (record.run for record in records(run) if record.HasField("run"))
-    return {item.key: json.loads(item.value_json) for item in began.config.update}
-
-
-def summary_of(run: Path) -> dict[str, Any]:
-    """The last value of every key of the summary."""
-    found = (record.summary for record in records(run) if record.HasField("summary"))
-    return {item.key or item.nested_key[0]: json.loads(item.value_json) for row in found for item in row.update}
-
-
-def test_an_offline_run_holds_config_metrics_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_offline_run_holds_config_metrics_and_summary_and_so_does_its_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     assert command(*TINY, "logger=wandb", "logger.wandb.tags=[a]", in_directory(run)) == 0
     config, summary = config_of(run), summary_of(run)
     assert config["model"]["_target_"] == "ghostexp.models.resnet.resnet20"
     assert config["trainer"]["max_epochs"] == 2
     result = json.loads((run / "result.json").read_text())
-    assert summary["params"] == result["params"]
+    assert {key: summary[key] for key in ("params", "macs", "img_s")} == {
+        key: result[key] for key in ("params", "macs", "img_s")
+    }
     assert summary["test/acc1"] == result["metrics"]["test"]["test/acc1"]
     logged = [row for row in rows(run) if "train/loss" in row]
     assert [row["trainer/global_step"] for row in logged] == [4, 8]
     assert [row["epoch"] for row in logged] == [1, 2]
     ended = [record.exit.exit_code for record in records(run) if record.HasField("exit")]
     assert ended == [0]
+    (began,) = (record.run for record in records(run) if record.HasField("run"))
+    assert (list(began.tags), began.job_type, began.run_group) == (["resnet20", "fake", "a"], "fit", "")
+    assert {record.artifact.type for record in records(run) if record.HasField("artifact")} == {"run_table"}
     assert "wandb sync" in capsys.readouterr().out
+    assert command("task=test", f"run={run}") == 0
+    (began,) = (record.run for record in records(run / "test") if record.HasField("run"))
+    assert began.job_type == "test"
+    assert summary_of(run / "test")["test/acc1"] == summary["test/acc1"]
+
+
+def test_a_run_shows_its_confusions_classes_and_mistakes_and_on_request_its_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, "logger=wandb", "logger.wandb.log_model=true", in_directory(run)) == 0
+    logged = {key for row in rows(run) for key in row if key.startswith("test/")}
+    assert {"test/confusion", "test/mistakes", "test/classes_table", "test/mistakes_table"} <= logged
+    media = [path.name for path in run.glob("wandb/offline-run-*/files/media/*/test/*")]
+    assert sorted(name.split("_")[0] for name in media if name.endswith(".png")) == ["confusion", "mistakes"]
+    tables = {
+        Path(file.path).name: Path(file.local_path)
+        for record in records(run)
+        if record.HasField("artifact")
+        for file in record.artifact.manifest.contents
+    }
+    mistakes = json.loads(tables["mistakes_table.table.json"].read_text())
+    pictures = [row[mistakes["columns"].index("picture")] for row in mistakes["data"]]
+    assert len(pictures) == len((run / "mistakes.csv").read_text().splitlines()) - 1
+    assert {(picture["width"], picture["height"]) for picture in pictures} == {(32, 32)}
+    (model,) = (
+        record.artifact for record in records(run) if record.HasField("artifact") and record.artifact.type == "model"
+    )
+    (file,) = model.manifest.contents
+    assert (file.path, file.local_path) == ("model.ckpt", str(run / "checkpoints" / "last.ckpt"))
+    assert "last" in model.aliases
+    metadata, result = json.loads(model.metadata), json.loads((run / "result.json").read_text())
+    assert metadata["tested"] == "last"
+    assert metadata["params"] == result["params"]
+    assert metadata["test/acc1"] == result["metrics"]["test"]["test/acc1"]
+
+
+def test_tags_are_each_there_once() -> None:
+    choices = {"model": "vgg16", "datamodule": "digits", "study": "width", "optimizer": "sgd"}
+    assert tags_of({"choices": choices}, ["mine", "digits"]) == ["vgg16", "digits", "width", "mine"]
+    assert tags_of({"choices": {"model": "vgg16", "datamodule": "digits", "study": None}}, []) == ["vgg16", "digits"]
+
+
+def test_a_key_is_found_in_the_environment_and_in_the_file_of_wandb_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not has_key()
+    for host in ("api.wandb.ai", "api.forge.coreweave.com"):
+        (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password 0\n")
+        assert has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not has_key()
+    monkeypatch.setenv("WANDB_API_KEY", "0")
+    assert has_key()
 
 
 def test_a_failed_run_is_marked_failed_and_a_resumed_one_goes_on_with_nothing_twice(

@@ -82,7 +82,7 @@ def test_weights_of_every_layout_arrive(layout: str, tmp_path: Path) -> None:
         torch.save({"state_dict": {f"network.{name}": value for name, value in state.items()}}, file)
     else:
         torch.save({"state_dict": state} if file.suffix == ".tar" else state, file)
-    network, _, loaded = build.network_of(configuration(*GHOSTNET, f"model.weights={file}"))
+    network, _, loaded, _ = build.network_of(configuration(*GHOSTNET, f"model.weights={file}"))
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert loaded == Loaded(str(file), sha256(file), ())
 

@@ -67,9 +67,10 @@ def lightning_seconds(config: build.Config) -> float:
     with tempfile.TemporaryDirectory() as folder:
         run, clock = RunDirectory(Path(folder)), Clock()
         network, *_ = build.network_of(config)
-        callbacks = [*build.callbacks_of(config, run), clock]
+        module = build.module_of(config, network)
+        callbacks = [*build.callbacks_of(config, run, module.score), clock]
         trainer = build.trainer_of(config, callbacks, build.loggers_of(config, run), run)
-        trainer.fit(build.classifier_of(config, network), datamodule=build.datamodule_of(config))
+        trainer.fit(module, datamodule=build.datamodule_of(config))
     return clock.seconds
 
 

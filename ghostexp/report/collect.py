@@ -83,7 +83,7 @@ def find_study(folder: Path) -> Found:
     names = [*said.points, *(name for name in _inside(folder) if name not in said.points)]
     runs = [run for name in names if (run := read_run(folder / name, name, name in said.points)) is not None]
     if not runs:
-        raise ValueError(f"task=report: no trainings in {folder}; study=NAME, name=NAME or task.runs=DIR is needed")
+        raise ValueError(f"{folder}: no trainings there; study=NAME, name=NAME or task.runs=DIR is needed")
     return Found(runs, said.study, said.points)
 
 

@@ -12,6 +12,7 @@ from ghostexp.runner.errors import report
 from ghostexp.runner.grid import Grid
 from ghostexp.runner.job import execute
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.naming import OF_STUDIES
 from ghostexp.runs.sweep import check_study
 
 OF_REPORTS = ("study", "name", "task", "output_dir", "traceback", "debug")  # what a report can be told of a study
@@ -23,7 +24,7 @@ class Multirun(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Run the sweep; raises SystemExit with the exit code."""
         try:
-            code = _report(config) if config.task.name == "report" else _sweep(config)
+            code = _report(config) if config.task.name in OF_STUDIES else _sweep(config)
         except Exception as error:  # Hydra would make a warning of it
             report(explain(error, config.hydra.overrides.task, CONF), config.traceback)
             code = 1
@@ -45,13 +46,14 @@ def _report(composed: DictConfig) -> int:
     typed = [str(text) for text in composed.hydra.overrides.task]
     unused = [text for text in typed if text.lstrip("+~").partition("=")[0].partition(".")[0] not in OF_REPORTS]
     if unused:
-        raise ValueError(f"{unused[0]}: task=report shows all of a study; {', '.join(OF_REPORTS)} alone go with it")
+        shows = f"task={composed.task.name} shows all of a study"
+        raise ValueError(f"{unused[0]}: {shows}; {', '.join(OF_REPORTS)} alone go with it")
     if composed.task.runs is not None:
         raise ValueError("task.runs: brings its own runs; leave out study= and -m")
     directory = Path(composed.hydra.sweep.dir).absolute()
     if not directory.is_dir():
         raise ValueError(
-            f"task=report: there is no {directory}; run the study first, or say name=... or output_dir=..."
+            f"task={composed.task.name}: there is no {directory}; run the study first, or say name= or output_dir="
         )
     check_study(directory, composed.hydra.runtime.choices.get("study"))
     compare = composed.hydra.sweeper.get("compare")
@@ -66,6 +68,6 @@ def _report_on(directory: Path, task: Any, composed: DictConfig) -> int:
     resolved = OmegaConf.to_container(part, resolve=True)
     assert isinstance(resolved, dict)
     config = {str(key): value for key, value in resolved.items()} | {"name": directory.name}
-    run = RunDirectory(directory / "report")
+    run = RunDirectory(directory / task.name)
     run.write_config(config)
     return execute(config, run)

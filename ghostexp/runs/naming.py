@@ -13,6 +13,8 @@ from typing import Any
 
 from ghostexp.runs.fingerprint import fingerprint
 
+OF_STUDIES = ("report", "dashboard")  # tasks about many runs, which live beside them
+
 
 def run_dir(
     output_dir: str,
@@ -24,11 +26,11 @@ def run_dir(
 ) -> str:
     """Where a run lives: a new directory, the one that is resumed, or one inside the run that a task looks at.
 
-    A report lives beside the runs that it is about: in the directory that holds them all.
+    A report or a dashboard lives beside the runs that it is about: in the directory that holds them all.
     """
-    if task == "report":
+    if task in OF_STUDIES:
         holding = _holding(runs) if runs else ""
-        return f"{holding if os.path.isdir(holding) else f'{output_dir}/{name}'}/report"
+        return f"{holding if os.path.isdir(holding) else f'{output_dir}/{name}'}/{task}"
     if resume is not None:
         return resume
     return f"{run}/{task}" if run is not None else f"{output_dir}/{name}/{stamp()}"
@@ -71,7 +73,7 @@ def _holding(runs: str | Sequence[str]) -> str:
 
 def sweep_dir(output_dir: str, name: str, task: str) -> str:
     """Where the jobs of a sweep live; another task of the same points does not mix with their trainings."""
-    return f"{output_dir}/{name}" if task in ("fit", "report") else f"{output_dir}/{name}_{task}"
+    return f"{output_dir}/{name}" if task in ("fit", *OF_STUDIES) else f"{output_dir}/{name}_{task}"
 
 
 def point_name(pairs: Sequence[tuple[str, str]]) -> str:

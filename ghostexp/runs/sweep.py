@@ -24,6 +24,12 @@ def is_sweep(directory: Path) -> bool:
     return (directory / RECORD).is_file()
 
 
+def sweep_of(directory: Path) -> str | None:
+    """The name of the sweep that a run is of, or that the run is of at which a task looks; None of any other."""
+    parents = directory.absolute().parents[:2]
+    return next((parent.name for parent in parents if is_sweep(parent)), None)
+
+
 def read_sweep(directory: Path) -> SweepRecord:
     """What a directory's record says; without one, no points."""
     path = directory / RECORD

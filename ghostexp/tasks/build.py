@@ -13,14 +13,19 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from ghostexp.analysis.cost import Cost, count
+from ghostexp.analysis.cost import Cost, backbone_macs, count
+from ghostexp.data.detection import DetectionDataModule
+from ghostexp.models.contract import Network
+from ghostexp.models.detection import DetectionNetwork
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.naming import run_identity, run_title
 from ghostexp.tasks import weights
 from ghostexp.training.checkpoints import AtomicCheckpointIO
 from ghostexp.training.classifier import Classifier
+from ghostexp.training.detector import Detector
 from ghostexp.training.distillation import Distillation
 from ghostexp.training.loggers import LoggedRun
+from ghostexp.training.module import Module
 from ghostexp.training.progress import Progress
 
 Config = dict[str, Any]
@@ -58,16 +63,29 @@ def _one_line(error: BaseException) -> str:
 
 
 def datamodule_of(config: Config) -> pl.LightningDataModule:
-    """The data of a run."""
-    return build(config["datamodule"], "datamodule")
+    """The data of a run; nothing is read yet.
+
+    Raises ValueError: boxes for a classifier, or classes for a detector.
+    """
+    datamodule = build(config["datamodule"], "datamodule")
+    is_detector = "backbone" in config["model"]
+    if is_detector != isinstance(datamodule, DetectionDataModule):
+        needed = "a detector needs boxes, as of shapes or coco" if is_detector else "a classifier needs classes"
+        found = type(datamodule).__name__
+        raise ValueError(f"datamodule={config['choices'].get('datamodule')}: {needed}; found those of {found}")
+    return datamodule
 
 
 class Built(NamedTuple):
-    """A network, what it costs on one image, and the weights that it starts from, None where they are drawn."""
+    """A network, what it costs on one image, and the weights that it starts from, None where they are drawn.
+
+    backbone_macs: of a detector, those of its whole backbone at 224 x 224, as the papers count them.
+    """
 
     network: nn.Module
     cost: Cost
     weights: weights.Loaded | None
+    backbone_macs: int | None = None
 
 
 def network_of(config: Config, is_resumed: bool = False) -> Built:
@@ -76,22 +94,51 @@ def network_of(config: Config, is_resumed: bool = False) -> Built:
     With `run=DIR`, or when a run is resumed, its checkpoint follows, so that `model.weights` is left alone.
     Raises ValueError: it does not take images of this size, or the weights are not its own.
     """
-    node = dict(config["model"])
+    node, data = dict(config["model"]), config["datamodule"]
     source, partial = node.pop("weights", None), node.pop("weights_partial", None)
-    if partial is not None and source is None:
-        raise ValueError(f"model.weights_partial={partial}: needs model.weights")
+    if partial is not None and (source is None or "backbone" in node):
+        needed = "goes with classifiers" if "backbone" in node else "needs model.weights"
+        raise ValueError(f"model.weights_partial={partial}: {needed}")
+    has_checkpoint = config["run"] is not None or is_resumed
     torch.manual_seed(config["seed"])
-    network = build(node, "model")
-    data = config["datamodule"]
+    loaded, macs = None, None
+    if "backbone" in node:
+        network, loaded, macs = _detector_of(node, config, is_loaded=has_checkpoint or source is not None)
+    else:
+        network = build(node, "model")
     cost = _cost(network, (data["in_chans"], data["image_size"], data["image_size"]))
-    loaded = None
-    if source is not None and config["run"] is None and not is_resumed:
-        loaded = weights.load(network, str(source), Path(config["data_dir"]) / "weights", partial)
+    if source is not None and not has_checkpoint:
+        loaded = weights.load(network, str(source), _weights_folder(config), partial)
     if config["channels_last"]:
         network = network.to(memory_format=torch.channels_last)
     if config["compile"]:
-        network.compile()  # in place, so that the names in the state dict stay
-    return Built(network, cost, loaded)
+        compiled = network.backbone if isinstance(network, DetectionNetwork) else network
+        compiled.compile()  # in place, so that the names in the state dict stay
+    return Built(network, cost, loaded, macs)
+
+
+def _detector_of(node: Config, config: Config, is_loaded: bool) -> tuple[nn.Module, weights.Loaded | None, int]:
+    """A detector on a classifier, what that was loaded from, and its MACs as the papers count them.
+
+    Of the classifier's weights the last layer's are left out, which a detector does not have.
+    is_loaded: the detector's own weights will follow.
+    """
+    backbone_node = dict(node.pop("backbone"))
+    source, loaded = backbone_node.pop("weights", None), None
+    for key in ("freeze_stages", "freeze_batchnorm"):
+        if node.get(key) and source is None and not is_loaded:
+            raise ValueError(f"model.{key}={node[key]}: needs model.backbone.weights; what is drawn has to learn")
+    backbone = build(backbone_node, "model.backbone")
+    if not isinstance(backbone, Network):
+        raise ValueError(f"model.backbone: {type(backbone).__name__} is none of this project's networks")
+    if source is not None and not is_loaded:
+        loaded = weights.load(backbone, str(source), _weights_folder(config), "head", "model.backbone.weights")
+    macs = backbone_macs(backbone)  # before it is cut
+    return build(node, "model", backbone=backbone), loaded, macs
+
+
+def _weights_folder(config: Config) -> Path:
+    return Path(config["data_dir"]) / "weights"
 
 
 def _cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
@@ -103,8 +150,22 @@ def _cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
         raise ValueError(f"model: takes no images of {shape} (datamodule.image_size): {reason}") from error
 
 
-def classifier_of(config: Config, network: nn.Module, distillation: Distillation | None = None) -> Classifier:
-    """The network with its loss, optimizer and schedule."""
+def module_of(config: Config, network: nn.Module, distillation: Distillation | None = None) -> Module:
+    """The network with its loss, optimizer and schedule: a classifier, or a detector.
+
+    Raises ValueError: the loss of a detector is said to be a classifier's.
+    """
+    if not isinstance(network, DetectionNetwork):
+        return _classifier_of(config, network, distillation)
+    label_smoothing = config["loss"]["label_smoothing"]
+    if label_smoothing or distillation is not None:
+        said = f"label_smoothing={label_smoothing}" if label_smoothing else "distill.teacher"
+        raise ValueError(f"loss.{said}: goes with classifiers; a detector has losses of its own")
+    optimizer, scheduler = build(config["optimizer"], "optimizer"), build(config["scheduler"], "scheduler")
+    return Detector(network, optimizer, scheduler, loss_names=network.loss_names, seed=config["seed"])
+
+
+def _classifier_of(config: Config, network: nn.Module, distillation: Distillation | None) -> Classifier:
     return Classifier(
         network,
         build(config["optimizer"], "optimizer"),

@@ -11,10 +11,10 @@ def check(config: build.Config, directory: RunDirectory) -> Cost:
     Raises ValueError as the task would.
     """
     build.datamodule_of(config)
-    network, cost, _ = build.network_of(config, is_resumed=True)  # weights are left to the run itself
+    built = build.network_of(config, is_resumed=True)  # weights are left to the run itself
     if config["task"]["name"] == "fit":
-        classifier = build.classifier_of(config, network)
-        classifier.make_optimizer(network)
-        classifier.make_schedule(config["trainer"]["max_epochs"], 1)
-        build.trainer_of(config, build.callbacks_of(config, directory, classifier.score), [], directory)
-    return cost
+        module = build.module_of(config, built.network)
+        module.make_optimizer(module.network)
+        module.make_schedule(config["trainer"]["max_epochs"], 1)
+        build.trainer_of(config, build.callbacks_of(config, directory, module.score), [], directory)
+    return built.cost

@@ -55,11 +55,12 @@ def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> Non
     _print(rows + [("W&B", hint) for hint in hints])
 
 
-def show_test(result: dict[str, Any], run: RunDirectory) -> None:
+def show_test(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
     """Print the closing table of a test."""
     figures = [(name, f"{value:.4f}" + ("" if "loss" in name else " %")) for name, value in _test(result).items()]
     source = result["source"] + (f" ({result['tested']})" if result["tested"] else "")
-    _print([*figures, ("weights", source), ("everything is in", str(run.path))])
+    rows = [*figures, ("weights", source), ("everything is in", str(run.path))]
+    _print(rows + [("W&B", hint) for hint in hints])
 
 
 def _test(result: dict[str, Any]) -> dict[str, float]:

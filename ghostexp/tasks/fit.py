@@ -11,11 +11,12 @@ from ghostexp.tasks import build
 from ghostexp.tasks.closing import baselines_of, figures_of, place_of, show_fit
 from ghostexp.tasks.savings import note_savings
 from ghostexp.tasks.teacher import distillation_of
+from ghostexp.tasks.tested import keep_tested
 from ghostexp.tasks.weights import record
 from ghostexp.training.checkpoints import Checkpoints, check_match, load_weights, read
-from ghostexp.training.loggers import finish
 from ghostexp.training.module import Module
 from ghostexp.training.throughput import Throughput
+from ghostexp.training.wandb_logger import finish, log_tested_model
 
 
 def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
@@ -29,28 +30,33 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     built = build.network_of(config, is_resumed=resumed is not None)
     note_savings(built, config, directory)
     distillation, teacher = distillation_of(config)
-    classifier = build.classifier_of(config, built.network, distillation)
+    module = build.module_of(config, built.network, distillation)
     if resumed is not None:
-        check_match(classifier.state_dict(), resumed["state_dict"], directory.last)
+        check_match(module.state_dict(), resumed["state_dict"], directory.last)
     loggers = build.loggers_of(
         config,
         directory,
         resumed_step=resumed["global_step"] if resumed else None,
         logged_step=last_step(directory.metrics) if resumed else None,
     )
-    callbacks = build.callbacks_of(config, directory, classifier.score)
+    callbacks = build.callbacks_of(config, directory, module.score)
     trainer = build.trainer_of(config, callbacks, loggers, directory)
 
     result: dict[str, Any] = {"params": built.cost.params, "macs": built.cost.macs}
+    result |= {"backbone_macs": built.backbone_macs} if built.backbone_macs else {}
     result |= {"weights": record(built.weights, directory), "teacher": teacher}
     try:
-        trainer.fit(classifier, datamodule=datamodule, ckpt_path=directory.last if resumed else None)
-        result |= _outcome(trainer, classifier, callbacks)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=directory.last if resumed else None)
+        result |= _outcome(trainer, module, callbacks)
         result["tested"] = "best" if config["datamodule"]["split"] == "val" else "last"
-        load_weights(classifier, directory.best if result["tested"] == "best" else directory.last)
-        trainer.test(classifier, datamodule=datamodule, verbose=False)
-        result["metrics"]["test"] = figures_of(classifier, "test/")
+        checkpoint = directory.best if result["tested"] == "best" else directory.last
+        load_weights(module, checkpoint)
+        trainer.test(module, datamodule=datamodule, verbose=False)
+        result["metrics"]["test"] = figures_of(module, "test/")
         result |= {"baselines": baselines_of(datamodule)} | place_of(trainer)
+        keep_tested(module, datamodule, directory, config["name"], loggers)
+        if trainer.is_global_zero:
+            log_tested_model(loggers, checkpoint, result)
     except BaseException:
         finish(loggers, result, exit_code=1)
         raise

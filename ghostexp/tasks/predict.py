@@ -1,32 +1,25 @@
 """Say what a trained network sees in image files."""
 
-import glob
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL.Image import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ghostexp.data.folder import open_image
+from ghostexp.models.detection import DetectionNetwork
 from ghostexp.runs.directory import RunDirectory, write_atomically
 from ghostexp.runs.table import write_rows
 from ghostexp.tasks import build
 from ghostexp.tasks.class_names import class_names, readable
-from ghostexp.tasks.trained import check_whole, images_of, inference_device, trained_network
+from ghostexp.tasks.image_files import decoded, find_images
+from ghostexp.tasks.predict_boxes import predict_boxes
+from ghostexp.tasks.trained import Trained, check_share, check_whole, images_of, inference_device, trained_network
 
 SHOWN = 40  # images on the terminal
-READERS = 8  # threads that decode
-
-Decoded = list[tuple[Path, Tensor | ValueError]]
 
 
 @dataclass(frozen=True)
@@ -42,12 +35,29 @@ class Prediction:
 def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     """Predict the images of `task.images`, write predictions.json and predictions.csv, and print the first ones.
 
+    A classifier names classes; a detector finds boxes, and draws them.
+
     Raises ValueError: no images there, no trained network, or, when all others are written, some that are unreadable.
     """
-    where, top = config["task"]["images"], check_whole(config, "top", 1)
-    paths = find_images(str(where))
+    where = str(config["task"]["images"])
+    paths = find_images(where)
+    check_whole(config, "top", 1)
+    check_share(config, "score")
     trained = trained_network(config)
-    datamodule = images_of(config)
+    is_detector = isinstance(trained.network, DetectionNetwork)
+    outcome, unreadable = (predict_boxes if is_detector else predict_classes)(trained, config, paths, directory)
+    if unreadable:
+        print(*(f"skipped {reason}" for reason in unreadable.values()), sep="\n", file=sys.stderr)
+        counted = f"{len(unreadable)} of {len(paths)} images cannot be read"
+        raise ValueError(f"task.images={where}: {counted}; the others are in {directory.path}/predictions.csv")
+    return trained.record() | outcome
+
+
+def predict_classes(
+    trained: Trained, config: build.Config, paths: Sequence[Path], directory: RunDirectory
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Name the most probable classes of each image; returns what result.json says, and why files cannot be read."""
+    top, datamodule = config["task"]["top"], images_of(config)
     names = class_names(trained, datamodule)
     device = inference_device(config)
     network = trained.network.to(device).eval()
@@ -62,45 +72,7 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
             done += named(list(images), probabilities.cpu(), names, top)
     _write(done, unreadable, directory)
     _show(done, directory)
-    if unreadable:
-        print(*(f"skipped {reason}" for reason in unreadable.values()), sep="\n", file=sys.stderr)
-        counted = f"{len(unreadable)} of {len(paths)} images cannot be read"
-        raise ValueError(f"task.images={where}: {counted}; the others are in {directory.path}/predictions.csv")
-    return trained.record() | {"images": len(done)} | accuracy(done)
-
-
-def find_images(where: str) -> list[Path]:
-    """The files that a path or a glob means, in alphabetical order; of a folder, the images in it and below.
-
-    Raises ValueError: there are none.
-    """
-    start = Path(where).expanduser()
-    if start.is_dir():
-        found = [path for path in start.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS]
-    else:
-        found = [start] if start.is_file() else [Path(name) for name in glob.glob(str(start), recursive=True)]
-    found = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
-    if not found:
-        raise ValueError(f"task.images={where}: no images there; a file, a folder or a quoted glob is needed")
-    return found
-
-
-def decoded(
-    paths: Sequence[Path], transform: Callable[[Image], Tensor], in_chans: int, batch_size: int
-) -> Iterator[Decoded]:
-    """Batches of files as the network reads them, or with the reason why a file cannot be read; a bar on terminals."""
-
-    def read(path: Path) -> Tensor | ValueError:
-        try:
-            return transform(open_image(path, in_chans))
-        except ValueError as error:
-            return error
-
-    starts = range(0, len(paths), batch_size)
-    with ThreadPoolExecutor(READERS) as threads:
-        for start in track(starts, "predicting", transient=True, disable=not Console().is_terminal):
-            batch = paths[start : start + batch_size]
-            yield list(zip(batch, threads.map(read, batch), strict=True))
+    return {"images": len(done)} | accuracy(done), unreadable
 
 
 def named(paths: Sequence[Path], probabilities: Tensor, names: tuple[str, ...], top: int) -> list[Prediction]:

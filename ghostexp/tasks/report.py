@@ -21,9 +21,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     Raises ValueError: no runs there, or a baseline that none of them has.
     """
     task = config["task"]
-    runs, baseline = _texts(task["runs"]), task["baseline"]
-    if baseline is not None and not isinstance(baseline, dict):
-        raise ValueError(f"task.baseline={baseline}: values by key are needed, such as {{model.ratio:1}}")
+    runs, baseline = texts_of(task["runs"]), baseline_of(task["baseline"])
     to = directory.path if task["to"] is None else Path(task["to"])
     said = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
     try:
@@ -43,7 +41,17 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     return {**counts, "to": str(to)}
 
 
-def _texts(runs: object) -> list[str] | None:
+def baseline_of(baseline: object) -> dict[str, Any] | None:
+    """What `task.baseline` says.
+
+    Raises ValueError: no values by key.
+    """
+    if baseline is not None and not isinstance(baseline, dict):
+        raise ValueError(f"task.baseline={baseline}: values by key are needed, such as {{model.ratio:1}}")
+    return baseline
+
+
+def texts_of(runs: object) -> list[str] | None:
     """What `task.runs` names, one text or a list of them.
 
     Raises ValueError: neither.

@@ -5,7 +5,9 @@ from typing import Any
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks import build
 from ghostexp.tasks.closing import figures_of, place_of, show_test
+from ghostexp.tasks.tested import keep_tested
 from ghostexp.tasks.trained import trained_network
+from ghostexp.training.wandb_logger import finish
 
 
 def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
@@ -13,11 +15,14 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
 
     Raises ValueError: neither `run=DIR` nor `model.weights`, no such checkpoint, or one of another network.
     """
+    datamodule = build.datamodule_of(config)
     trained = trained_network(config)
-    classifier = build.classifier_of(config, trained.network)
+    module = build.module_of(config, trained.network)
+    loggers = build.loggers_of(config, directory)
     trainer = build.trainer_of(config, [], [], directory)
-    trainer.test(classifier, datamodule=build.datamodule_of(config), verbose=False)
-    result = trained.record() | {"metrics": {"test": figures_of(classifier, "test/")}} | place_of(trainer)
+    trainer.test(module, datamodule=datamodule, verbose=False)
+    result = trained.record() | {"metrics": {"test": figures_of(module, "test/")}} | place_of(trainer)
+    keep_tested(module, datamodule, directory, config["name"], loggers)
     if trainer.is_global_zero:
-        show_test(result, directory)
+        show_test(result, directory, finish(loggers, result, exit_code=0))
     return result

@@ -20,7 +20,7 @@ from ghostexp.training.checkpoints import read
 class Trained:
     """A network with its weights, what it costs on one image, and where the weights are from.
 
-    class_names: those of the data that it was trained on, empty where its file does not say.
+    class_names, category_ids: those of the data that it was trained on, empty where its file does not say.
     """
 
     network: nn.Module
@@ -28,6 +28,7 @@ class Trained:
     source: str
     checkpoint: str | None = None  # best or last, of a run
     class_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """What result.json says of it."""
@@ -51,23 +52,24 @@ def trained_network(config: build.Config) -> Trained:
     if chosen not in ("best", "last", None):
         raise ValueError(f"task.checkpoint={chosen}: best or last")
     path = tested_checkpoint(run, "run") if chosen is None else run.path / "checkpoints" / f"{chosen}.ckpt"
-    network, cost, _ = build.network_of(config)
+    built = build.network_of(config)
     content = read(path)
     state = content.get("state_dict")
     if not isinstance(state, dict):
         raise ValueError(f"{path}: holds no state_dict")
-    module = nn.ModuleDict({"network": network})  # the names of a checkpoint
+    module = nn.ModuleDict({"network": built.network})  # the names of a checkpoint
     check_match(module.state_dict(), state, path)
     module.load_state_dict(state)
-    return Trained(network, cost, str(run.path), path.stem, tuple(content.get("class_names", ())))
+    names, numbers = (tuple(content.get(key, ())) for key in ("class_names", "category_ids"))
+    return Trained(built.network, built.cost, str(run.path), path.stem, names, numbers)
 
 
 def _from_weights(config: build.Config) -> Trained:
     task, source = config["task"]["name"], config["model"].get("weights")
     if source is None:
         raise ValueError(f"task={task}: needs run=DIR, the directory of an earlier run, or model.weights=...")
-    network, cost, _ = build.network_of(config)
-    return Trained(network, cost, str(source))
+    built = build.network_of(config)
+    return Trained(built.network, built.cost, str(source))
 
 
 def images_of(config: build.Config) -> ImageDataModule:
@@ -83,6 +85,13 @@ def check_whole(config: build.Config, key: str, at_least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"task.{key}={value}: a whole number >= {at_least} is needed")
     return value
+
+
+def check_share(config: build.Config, key: str) -> None:
+    """Raise ValueError unless `task.KEY` is a number in [0, 1]."""
+    value = config["task"][key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"task.{key}={value}: a number in [0, 1] is needed")
 
 
 def inference_device(config: build.Config) -> torch.device:

@@ -10,15 +10,18 @@ from torch import Tensor
 from ghostexp.analysis.inside import measure
 from ghostexp.analysis.kernels import chance, shares
 from ghostexp.analysis.layers import choose, ghost_kernels, makes_ghosts
+from ghostexp.data.detection import DetectionDataModule
 from ghostexp.models.contract import Network
+from ghostexp.models.detection import DetectionNetwork
 from ghostexp.report.inside_page import page
 from ghostexp.runs.directory import RunDirectory, write_atomically
 from ghostexp.runs.table import write_rows
 from ghostexp.tasks import build
+from ghostexp.tasks.detections import PICTURE, draw_sample
 from ghostexp.tasks.inside_drawing import Found, Layers, draw_layers, draw_summaries
 from ghostexp.tasks.inside_rows import ghost_rows, layer_rows, pair_rows
 from ghostexp.tasks.trained import Trained, check_whole, images_of, inference_device, trained_network
-from ghostexp.training.loggers import finish, log_images
+from ghostexp.training.wandb_logger import finish, log_images
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,15 @@ class Look:
 def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     """Measure `task.layers` on `task.images` test images, draw them for `task.shown`, and say it in README.md.
 
+    Of a detector, draw what it finds in `task.shown` test images beside what is there.
     Raises ValueError: no trained network, no such layer, no data.
     """
-    look, title = take(config), config["name"]
+    for key in ("images", "shown"):
+        check_whole(config, key, 1)
+    trained = trained_network(config | {"compile": False})
+    if isinstance(trained.network, DetectionNetwork):
+        return _show_detections(trained, config, directory)
+    look, title = take(trained, config), config["name"]
     tables = {"layers": layer_rows(look.found), "ghosts": ghost_rows(look.found), "pairs": pair_rows(look.found)}
     kinds = kinds_of(look.layers, look.found)
     network = look.trained.network
@@ -57,11 +66,29 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     return result
 
 
-def take(config: build.Config) -> Look:
+def _show_detections(trained: Trained, config: build.Config, directory: RunDirectory) -> dict[str, Any]:
+    device, datamodule = inference_device(config), build.datamodule_of(config)
+    assert isinstance(datamodule, DetectionDataModule)
+    datamodule.setup("test")
+    drawn = draw_sample(
+        trained.network.to(device).eval(),
+        datamodule,
+        config["task"]["shown"],
+        config["name"],
+        directory.path / PICTURE,
+    )
+    datamodule.teardown("test")
+    loggers, result = build.loggers_of(config, directory), trained.record()
+    log_images(loggers, [drawn])
+    hints = finish(loggers, result, exit_code=0)
+    print(*(f"W&B: {hint}" for hint in hints), f"everything is in {directory.path}", sep="\n")
+    return result
+
+
+def take(trained: Trained, config: build.Config) -> Look:
     """Measure the layers that a configuration asks for; branches that only training needs are folded before."""
-    count, shown = check_whole(config, "images", 1), check_whole(config, "shown", 1)
+    count, shown = config["task"]["images"], config["task"]["shown"]
     device = inference_device(config)
-    trained = trained_network(config | {"compile": False})
     network = trained.network.to(device).eval()
     assert isinstance(network, Network)
     network.reparameterize()

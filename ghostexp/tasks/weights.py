@@ -34,24 +34,29 @@ class Loaded:
     dropped: tuple[str, ...] = ()
 
 
-def load(network: nn.Module, source: str, folder: Path, partial: Partial | None = None) -> Loaded:
+def load(
+    network: nn.Module, source: str, folder: Path, partial: Partial | None = None, key: str = "model.weights"
+) -> Loaded:
     """Load weights into a network, strictly; downloads are kept in `folder`.
 
     source: a file of any layout that `load_weights` knows; a run's directory, of which the checkpoint that the run
     tested; a URL with the file's SHA-256 behind `#sha256=`; `timm/NAME`, from the Hugging Face hub and its cache.
-    Raises ValueError of one line: there is no such source, or its weights are not the network's.
+    Raises ValueError of one line that begins with `key`: there is no such source, or its weights are not the network's.
     """
-    file = find(source, folder)
-    dropped = load_weights(network, file, partial=partial)
+    try:
+        file = find(source, folder)
+        dropped = load_weights(network, file, partial=partial)
+    except ValueError as error:
+        raise ValueError(str(error).replace("model.weights", key, 1)) from error
     loaded = Loaded(source, _sha256(file), dropped)
-    _say(loaded)
+    _say(loaded, key)
     return loaded
 
 
 @rank_zero_only
-def _say(loaded: Loaded) -> None:
-    log.info("model.weights=%s: loaded (sha256 %s)", loaded.source, loaded.sha256)
-    if loaded.dropped:
+def _say(loaded: Loaded, key: str) -> None:
+    log.info("%s=%s: loaded (sha256 %s)", key, loaded.source, loaded.sha256)
+    if loaded.dropped and key == "model.weights":  # else: a detector has no use for a classifier's last layer
         text = f"model.weights_partial=head: {', '.join(loaded.dropped)} not taken from {loaded.source}, but drawn anew"
         log.warning(text)
         print(text, file=sys.stderr)

@@ -10,6 +10,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from ghostexp.training.distillation import Distillation
+from ghostexp.training.mistakes import Tally
 from ghostexp.training.module import Module
 from ghostexp.training.schedules import Schedule
 
@@ -44,6 +45,7 @@ class Classifier(Module):
         self.accuracies = self._accuracies(num_classes)
         # Sums of loss and images under evaluation. No metric: in bf16-true its sums would be bf16 too.
         self.eval_sums = torch.zeros(2)
+        self.num_classes = num_classes
 
     def _accuracies(self, num_classes: int) -> MetricCollection:
         metrics = {"acc1": MulticlassAccuracy(num_classes, average="micro")}
@@ -95,6 +97,7 @@ class Classifier(Module):
     def on_test_epoch_start(self) -> None:
         """Start the test figures."""
         self._start_evaluation()
+        self.tally = Tally(self.num_classes, self.device, self.global_rank)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add a batch to the validation figures."""
@@ -102,7 +105,8 @@ class Classifier(Module):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add a batch to the test figures."""
-        self._evaluate(batch)
+        images, targets = batch
+        self.tally.update(images, self._evaluate(batch), targets)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation figures, each image counted once over all devices."""
@@ -111,17 +115,19 @@ class Classifier(Module):
     def on_test_epoch_end(self) -> None:
         """Log the test figures, each image counted once over all devices."""
         self._log_evaluation("test")
+        self.tested = self.tally.merged(self.all_gather)  # pyright: ignore[reportArgumentType]
 
     def _start_evaluation(self) -> None:
         self.eval_sums = torch.zeros(2, device=self.device)
         self.accuracies.reset()
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor]) -> None:
+    def _evaluate(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, targets = batch
         logits = self.network(images).float()
         loss = F.cross_entropy(logits, targets, reduction="sum")
         self.eval_sums += torch.stack([loss, torch.full_like(loss, len(images))])
         self.accuracies.update(logits, targets)
+        return logits
 
     def _log_evaluation(self, stage: str) -> None:
         loss, images = self.sum_over_devices(self.eval_sums)

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ghostexp.training.loggers import log_metrics
+from ghostexp.training.mistakes import Tested
 from ghostexp.training.schedules import Schedule
 
 
@@ -42,6 +43,7 @@ class Module(pl.LightningModule):
         self.seed = seed
         self.lr = 0.0  # of the last step taken
         self.figures: dict[str, float] = {}  # the latest of each
+        self.tested: Tested | None = None  # classes and images of the last test, where the task has such
         # What this rank's epoch has added up so far. No buffer: DDP would overwrite it with rank 0's.
         self.train_sums = torch.zeros(sums)
 
@@ -100,7 +102,8 @@ class Module(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the latest figures, what the classes are called, and every rank's sums of the epoch under way."""
         checkpoint["figures"] = self.figures
-        checkpoint["class_names"] = list(getattr(self.trainer.datamodule, "class_names", ()))  # pyright: ignore
+        for name in ("class_names", "category_ids"):
+            checkpoint[name] = list(getattr(self.trainer.datamodule, name, ()))  # pyright: ignore
         sums = self.all_gather(self.train_sums)
         assert isinstance(sums, Tensor)
         checkpoint["train_sums"] = sums.reshape(-1, len(self.train_sums))  # (ranks, sums)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ghostexp.tasks.class_names import imagenet_names, readable
-from ghostexp.tasks.predict import find_images
+from ghostexp.tasks.image_files import find_images
 from tests.commands import TINY, command, in_directory
 
 

@@ -1,0 +1,146 @@
+"""A test's confusion matrix and mistakes: arrays in, rows and PNG files out. No torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Counts = NDArray[np.integer[Any]]  # (classes, classes): rows are truths, columns predictions
+Pixels = NDArray[np.floating[Any]]  # (K, H, W, 1 or 3), in [0, 1]
+Rows = list[dict[str, Any]]
+
+NUMBERED, MAPPED = 20, 100  # classes up to which the cells have numbers, and up to which there is a picture
+DARK = 25  # percent from which on a cell's number is white
+ACROSS, CELL = (3, 5), 1.5  # least and most mistakes in a row of their figure, and inches from one to the next
+LABEL = 0.22  # of a cell's height, above its image
+LETTERS = 15  # of a class's name in a figure
+DPI = 110
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly classified image, by its place in the test set; `file` is empty where the image is none."""
+
+    image: int
+    truth: str
+    prediction: str
+    probability: float  # of the prediction
+    loss: float
+    file: str = ""
+
+
+def confused_rows(confusion: Counts, names: Sequence[str]) -> Rows:
+    """A row for each pair that occurs: the confusions, most frequent first, and then the right answers."""
+    pairs = [(int(truth), int(prediction)) for truth, prediction in np.argwhere(confusion)]
+    pairs.sort(key=lambda pair: (pair[0] == pair[1], -confusion[pair]))
+    return [
+        {"truth": names[truth], "prediction": names[prediction], "images": int(confusion[truth, prediction])}
+        for truth, prediction in pairs
+    ]
+
+
+def class_rows(confusion: Counts, names: Sequence[str]) -> Rows:
+    """How each class fares, in percent: accuracy of its images, precision of its name; empty where there are none."""
+    right, images, said = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    wrong = confusion - np.diag(right)
+    return [
+        {
+            "class": name,
+            "images": int(images[number]),
+            "accuracy": _percent(right[number], images[number]),
+            "precision": _percent(right[number], said[number]),
+            "mostly_taken_for": names[int(wrong[number].argmax())] if wrong[number].any() else "",
+        }
+        for number, name in enumerate(names)
+    ]
+
+
+def _percent(part: int, whole: int) -> float | str:
+    return round(100 * float(part) / float(whole), 4) if whole else ""
+
+
+def draw_confusion(confusion: Counts, names: Sequence[str], title: str, path: Path) -> Path | None:
+    """The matrix, grey by the share of a class's images, with counts where there is room; None if it is too large."""
+    count = len(names)
+    if count > MAPPED:
+        return None
+    shares = 100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    figure, axis, beside = _square(0.42 * count if count <= NUMBERED else min(0.13 * count, 9), names)
+    # One percent has to differ from nothing, which it does not on a straight scale.
+    drawn = axis.imshow(shares, cmap="Greys", norm=PowerNorm(0.35, 0, 100))
+    if count <= NUMBERED:
+        for truth, prediction in np.argwhere(confusion):
+            colour = "white" if shares[truth, prediction] > DARK else "black"
+            text = str(confusion[truth, prediction])
+            axis.text(prediction, truth, text, ha="center", va="center", color=colour, fontsize=8)
+    shown = list(range(0, count, 1 if count <= 50 else 2))
+    labels, size = [_short(names[number]) for number in shown], 8 if count <= NUMBERED else 5
+    axis.set_xticks(shown, labels, rotation=90 if max(map(len, labels)) > 2 else 0, fontsize=size)
+    axis.set_yticks(shown, labels, fontsize=size)
+    axis.set(xlabel="predicted class", ylabel="true class")
+    bar = figure.colorbar(drawn, cax=beside, label="share of the true class's images, %")
+    bar.set_ticks([0, 1, 5, 20, 50, 100], labels=["0", "1", "5", "20", "50", "100"])
+    return _save(figure, title, path)
+
+
+def _square(side: float, names: Sequence[str]) -> tuple[Figure, Axes, Axes]:
+    """A figure with a square of that side, in inches, margins for the names, and a strip beside it.
+
+    Twice as fast as the layouts that matplotlib finds by itself, and a run ends with this.
+    """
+    side = max(side, 2.4)
+    margin = 0.55 + 0.07 * min(max(map(len, names)), LETTERS)
+    width, height = side + margin + 1.2, side + margin + 0.4
+    figure = Figure(figsize=(width, height))
+    axis = figure.add_axes((margin / width, margin / height, side / width, side / height))
+    strip = figure.add_axes(((margin + side + 0.2) / width, margin / height, 0.15 / width, side / height))
+    return figure, axis, strip
+
+
+def draw_mistakes(pixels: Pixels, mistakes: Sequence[Mistake], title: str, path: Path) -> Path | None:
+    """The wrongly classified images with what they are and what they were taken for; None if there are none."""
+    if not mistakes:
+        return None
+    across = min(max(len(mistakes), ACROSS[0]), ACROSS[1])
+    sheet, rows = _sheet(pixels, across)
+    width, top, bottom = CELL * across, 0.6, 0.1
+    height = width * sheet.shape[0] / sheet.shape[1] + top + bottom
+    figure = Figure(figsize=(width, height))
+    axis = figure.add_axes((0, bottom / height, 1, 1 - (top + bottom) / height))
+    axis.imshow(sheet, extent=(0, across, rows, 0), aspect="auto", cmap="gray", vmin=0, vmax=1)
+    axis.axis("off")
+    for number, mistake in enumerate(mistakes):
+        row, column = divmod(number, across)
+        text = f"{_short(mistake.truth)}\n→ {_short(mistake.prediction)}, {100 * mistake.probability:.0f} %"
+        axis.text(column + 0.5, row + LABEL - 0.02, text, ha="center", va="bottom", fontsize=7)
+    return _save(figure, f"{title}\ntruth → prediction, its probability; highest loss first", path)
+
+
+def _sheet(pixels: Pixels, across: int) -> tuple[Pixels, int]:
+    """All images as one, (rows, columns, 1 or 3), each in a white cell with room for a label above it."""
+    count, height, width, channels = pixels.shape
+    rows = -(-count // across)
+    enlarged = -(-64 // height)  # or a border of whole pixels would be wide
+    pixels = pixels.repeat(enlarged, 1).repeat(enlarged, 2)
+    height, width = height * enlarged, width * enlarged
+    top, border = round(height * LABEL / (1 - LABEL)), round(0.04 * width)
+    cells = np.ones((rows * across, top + height, width + 2 * border, channels), pixels.dtype)
+    cells[:count, top:, border : border + width] = pixels
+    grid = cells.reshape(rows, across, *cells.shape[1:]).swapaxes(1, 2)
+    return grid.reshape(rows * (top + height), across * (width + 2 * border), channels), rows
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+
+
+def _save(figure: Figure, title: str, path: Path) -> Path:
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=DPI)
+    return path

@@ -1,0 +1,73 @@
+"""Build the W&B workspace and report of a study, or write down what they would be."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ghostexp.report.arms import study_of
+from ghostexp.report.collect import Run, find_runs, find_study
+from ghostexp.report.words import title_of
+from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.wandb_key import has_key
+from ghostexp.tasks.report import baseline_of, texts_of
+
+
+def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
+    """Write dashboard.json and, where W&B has a key, build the workspace and the report; each call builds new ones.
+
+    Raises ValueError: no runs there, none logged to W&B, no wandb-workspaces, or W&B refuses.
+    """
+    try:
+        from ghostexp.report import dashboard
+    except ImportError as error:
+        raise ValueError('task=dashboard: needs wandb-workspaces; pip install "ghostexp[dashboard]"') from error
+    task = config["task"]
+    runs, baseline = texts_of(task["runs"]), baseline_of(task["baseline"])
+    found = find_study(directory.path.parent) if runs is None else find_runs(runs)
+    place = dashboard.place_of(found.runs)
+    study = study_of(directory.path.parent.name, found, baseline)
+    title, path = task["title"] or title_of(study), directory.path / "dashboard.json"
+    write_atomically(path, json.dumps(dashboard.specification(study, place.project, title), indent=1) + "\n")
+    if unsynced := _unsynced(found.runs):
+        print(f"{len(unsynced)} runs are not on W&B yet: wandb sync {' '.join(_shortest(unsynced))}")
+    if not has_key():
+        print(f"no W&B key here: wandb login, and the same command again; what it will build is in {path}")
+        return {"runs": len(found.runs), "workspace": None, "report": None}
+    place = place._replace(entity=place.entity or _asked(_own_entity))
+    build = {"workspace": dashboard.workspace_of, "report": dashboard.report_of}
+    urls = {name: _asked(lambda make=make: make(study, place, title).save().url) for name, make in build.items()}
+    print(*(f"{name:<9}  {url}" for name, url in urls.items()), sep="\n")
+    return {"runs": len(found.runs), **urls}
+
+
+def _own_entity() -> str:
+    import wandb
+
+    return str(wandb.Api().default_entity)
+
+
+def _asked(question: Callable[[], str]) -> str:
+    """An answer of W&B.
+
+    Raises ValueError: there is none, or it is no.
+    """
+    import wandb
+
+    try:
+        return question()
+    except (wandb.Error, ValueError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"task=dashboard: W&B did not take it ({type(error).__name__}: {reason})") from error
+
+
+def _unsynced(runs: Sequence[Run]) -> list[Path]:
+    """The offline recordings that `wandb sync` has not marked."""
+    files = [file for run in runs for file in run.directory.path.glob("wandb/offline-run-*/*.wandb")]
+    return [file.parent for file in files if not file.with_name(f"{file.name}.synced").exists()]
+
+
+def _shortest(folders: Sequence[Path]) -> list[str]:
+    """Folders as a person would name them: by one pattern where they are of one sweep."""
+    parents = {folder.parents[2] for folder in folders}
+    return [f"{parent}/*/wandb/offline-run-*" for parent in sorted(parents)]

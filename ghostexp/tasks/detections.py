@@ -1,0 +1,106 @@
+"""What a detector found: as COCO wants it, class by class, and in pictures."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import to_pil_image
+
+from ghostexp.data.detection import DetectionDataModule
+from ghostexp.report.scenes import Box, Scene, draw_scenes
+from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.table import write_rows
+from ghostexp.training.detector import Detector, in_original
+from ghostexp.training.wandb_logger import log_images
+
+SHOWN = 4  # images in the picture of a test
+SCORE = 0.5  # below, a box is in no picture
+PICTURE = "boxes.png"
+Found = Mapping[str, Tensor]  # boxes (k, 4), scores (k,), labels (k,)
+Seen = tuple[Tensor, Mapping[str, Any]]  # an image as the network reads it, and its target
+
+
+def keep_detections(
+    module: Detector,
+    datamodule: DetectionDataModule,
+    directory: RunDirectory,
+    title: str,
+    loggers: Sequence[Logger] = (),
+) -> None:
+    """Write detections.json, per_class.csv and boxes.png of the last test, the last for W&B too."""
+    found = {number: one for number, (one, _) in module.evaluated.items()}
+    _keep(found, module.class_precision, datamodule, directory, title)
+    log_images(loggers, [directory.path / PICTURE])
+
+
+@rank_zero_only
+def _keep(
+    found: Mapping[int, Found],
+    precision: Mapping[int, float],
+    datamodule: DetectionDataModule,
+    directory: RunDirectory,
+    title: str,
+) -> None:
+    rows = coco_results(found, datamodule.category_ids)
+    write_atomically(directory.path / "detections.json", json.dumps(rows) + "\n")
+    names = datamodule.class_names
+    write_rows(directory.path / "per_class.csv", [{"class": names[c], "map": p} for c, p in sorted(precision.items())])
+    sample = _sample(datamodule, SHOWN)
+    _draw(sample, [found[int(target["image_id"])] for _, target in sample], datamodule, title, directory.path / PICTURE)
+
+
+def draw_sample(network: nn.Module, datamodule: DetectionDataModule, count: int, title: str, path: Path) -> Path:
+    """Draw what a network, in evaluation mode, finds in `count` test images, beside what is there."""
+    device, found = next(network.parameters()).device, []
+    sample = _sample(datamodule, count)
+    for image, target in sample:
+        with torch.inference_mode():
+            (one,) = network([image.to(device)])
+        found.append(in_original({name: value.cpu() for name, value in one.items()}, image, target))
+    return _draw(sample, found, datamodule, title, path)
+
+
+def _sample(datamodule: DetectionDataModule, count: int) -> list[Seen]:
+    return [pair for batch in datamodule.test_sample(count) for pair in zip(*batch, strict=True)]
+
+
+def _draw(
+    sample: Sequence[Seen], found: Sequence[Found], datamodule: DetectionDataModule, title: str, path: Path
+) -> Path:
+    scenes = [scene_of(image, target, one, datamodule) for (image, target), one in zip(sample, found, strict=True)]
+    return draw_scenes(scenes, f"{title}\nboxes with a score of {SCORE} or more", path)
+
+
+def coco_results(found: Mapping[int, Found], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Detections by image_id in COCO's format of results; boxes there are left, top, width, height."""
+    return [
+        {"image_id": image, "category_id": category_ids[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+        for image, one in sorted(found.items())
+        for (x1, y1, x2, y2), label, score in _rows(one, "boxes", "labels", "scores")
+    ]
+
+
+def scene_of(image: Tensor, target: Mapping[str, Any], found: Found, datamodule: DetectionDataModule) -> Scene:
+    """An image of an evaluation and its target, with what was found in it; that is in pixels of the original image."""
+    names, (height, width) = datamodule.class_names, target["original"].tolist()
+    scale = torch.tensor([image.shape[2] / width, image.shape[1] / height] * 2)
+    kept = found["scores"] >= SCORE
+    inside = {"boxes": found["boxes"][kept] * scale, "labels": found["labels"][kept], "scores": found["scores"][kept]}
+    truth = [Box(x1, y1, x2, y2, n, names[int(n)]) for (x1, y1, x2, y2), n in _rows(target, "boxes", "labels")]
+    picture = to_pil_image(datamodule.denormalised(image))
+    return Scene(f"image {int(target['image_id'])}", picture, truth, boxes_of(inside, names))
+
+
+def boxes_of(found: Found, names: Sequence[str]) -> list[Box]:
+    """Detections to draw, the worst first, so that the best lie on top."""
+    rows = list(_rows(found, "boxes", "labels", "scores"))[::-1]
+    return [Box(x1, y1, x2, y2, label, names[int(label)], score) for (x1, y1, x2, y2), label, score in rows]
+
+
+def _rows(columns: Mapping[str, Tensor], *names: str) -> Iterable[tuple[Any, ...]]:
+    return zip(*(columns[name].tolist() for name in names), strict=True)

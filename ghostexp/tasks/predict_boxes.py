@@ -1,0 +1,105 @@
+"""Say what a trained detector finds in image files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from ghostexp.data.detection import DetectionDataModule
+from ghostexp.report.scenes import Box, with_boxes
+from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.table import write_rows
+from ghostexp.tasks import build
+from ghostexp.tasks.detections import boxes_of
+from ghostexp.tasks.image_files import decoded
+from ghostexp.tasks.trained import Trained, inference_device
+from ghostexp.training.detector import in_original
+
+SHOWN = 40  # images on the terminal
+
+
+class Sight(NamedTuple):
+    """An image file, its width and height, and what was found in it, in its own pixels, the best last."""
+
+    path: Path
+    size: tuple[int, int]
+    boxes: list[Box]
+
+
+def predict_boxes(
+    trained: Trained, config: build.Config, paths: Sequence[Path], directory: RunDirectory
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write predictions.json (COCO's layout, with scores), predictions.csv, and each image with its boxes in `images/`.
+
+    Boxes with a score below `task.score` are in no picture and not counted on the terminal.
+    Returns what result.json says, and why files cannot be read.
+    """
+    least, datamodule = config["task"]["score"], build.datamodule_of(config)
+    assert isinstance(datamodule, DetectionDataModule)
+    names, numbers = _classes(trained, datamodule)
+    device = inference_device(config)
+    network, transform = trained.network.to(device).eval(), datamodule.eval_transform()
+    (directory.path / "images").mkdir(exist_ok=True)
+    sights: list[Sight] = []
+    unreadable: dict[str, str] = {}
+
+    def read(picture: Image) -> tuple[Image, Tensor]:
+        return picture, transform(picture)
+
+    for batch in decoded(paths, read, 3, datamodule.batch_size):
+        unreadable |= {str(path): str(problem) for path, problem in batch if isinstance(problem, ValueError)}
+        pictures = [(path, *pair) for path, pair in batch if not isinstance(pair, ValueError)]
+        if not pictures:
+            continue
+        with torch.inference_mode():
+            found = network([image.to(device) for _, _, image in pictures])
+        for (path, picture, image), one in zip(pictures, found, strict=True):
+            original = {"original": torch.tensor([picture.height, picture.width], device=device)}
+            boxes = boxes_of(in_original(one, image, original), names)
+            seen = [box for box in boxes if (box.score or 0) >= least]
+            with_boxes(picture, seen).save(directory.path / "images" / f"{len(sights):05}-{path.stem}.jpg", quality=90)
+            sights.append(Sight(path, picture.size, boxes))
+    _write(sights, dict(zip(names, numbers, strict=True)), unreadable, directory)
+    _show(sights, least, directory)
+    return {"images": len(sights), "boxes": sum(len(sight.boxes) for sight in sights)}, unreadable
+
+
+def _classes(trained: Trained, datamodule: DetectionDataModule) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and category ids of the labels; of a file without them, those of the data, which have to be read then."""
+    if trained.class_names and trained.category_ids:
+        return trained.class_names, trained.category_ids
+    datamodule.setup("test")
+    return datamodule.class_names, datamodule.category_ids
+
+
+def _write(
+    sights: Sequence[Sight], categories: dict[str, int], unreadable: dict[str, str], directory: RunDirectory
+) -> None:
+    images, annotations, rows = [], [], []
+    for number, (path, (width, height), boxes) in enumerate(sights):
+        images.append({"id": number, "file_name": str(path), "width": width, "height": height})
+        for left, top, right, bottom, _, name, score in reversed(boxes):
+            sides = {"left": left, "top": top, "width": right - left, "height": bottom - top}
+            rows.append({"path": str(path), "class": name, "score": score, **sides})
+            place = {"id": len(annotations), "image_id": number, "category_id": categories[name]}
+            area = sides["width"] * sides["height"]
+            annotations.append(place | {"bbox": list(sides.values()), "area": area, "iscrowd": 0, "score": score})
+    content = {"images": images, "annotations": annotations, "unreadable": unreadable}
+    content["categories"] = [{"id": number, "name": name} for name, number in categories.items()]
+    write_atomically(directory.path / "predictions.json", json.dumps(content) + "\n")
+    write_rows(directory.path / "predictions.csv", rows)
+
+
+def _show(sights: Sequence[Sight], least: float, directory: RunDirectory) -> None:
+    """Print what was found in the first images, the best of each class first."""
+    width = max((len(str(sight.path)) for sight in sights[:SHOWN]), default=0)
+    for sight in sights[:SHOWN]:
+        seen = [f"{box.name} {box.score:.2f}" for box in reversed(sight.boxes) if (box.score or 0) >= least]
+        print(f"{sight.path!s:<{width}}  {', '.join(seen) or f'nothing with a score of {least} or more'}")
+    if len(sights) > SHOWN:
+        print(f"... and {len(sights) - SHOWN} more")
+    print(f"everything is in {directory.path}")

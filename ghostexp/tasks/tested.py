@@ -1,0 +1,75 @@
+"""What a test says of classes and single images: tables and pictures in the run's directory, and on W&B."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ghostexp.data.detection import DetectionDataModule
+from ghostexp.data.module import ImageDataModule
+from ghostexp.report.confusion import Mistake, class_rows, confused_rows, draw_confusion, draw_mistakes
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.table import write_rows
+from ghostexp.tasks.class_names import readable
+from ghostexp.tasks.detections import keep_detections
+from ghostexp.training.classifier import Classifier
+from ghostexp.training.detector import Detector
+from ghostexp.training.mistakes import Tested, Worst
+from ghostexp.training.module import Module
+from ghostexp.training.wandb_logger import LoggedTest, log_test
+
+
+def keep_tested(
+    module: Module,
+    datamodule: pl.LightningDataModule,
+    directory: RunDirectory,
+    title: str,
+    loggers: Sequence[Logger] = (),
+) -> None:
+    """Write down what the last test found beside its figures."""
+    if isinstance(module, Detector):
+        assert isinstance(datamodule, DetectionDataModule)
+        keep_detections(module, datamodule, directory, title, loggers)
+    elif isinstance(module, Classifier) and module.tested is not None:
+        assert isinstance(datamodule, ImageDataModule)
+        _keep_classes(module.tested, datamodule, directory, title, loggers)
+
+
+@rank_zero_only
+def _keep_classes(
+    tested: Tested, datamodule: ImageDataModule, directory: RunDirectory, title: str, loggers: Sequence[Logger]
+) -> None:
+    """Write confusion.csv, per_class.csv and mistakes.csv, draw the first and the last, and hand all of it to W&B."""
+    confusion, names = tested.confusion.numpy(), readable(datamodule.class_names)
+    pairs, classes = confused_rows(confusion, names), class_rows(confusion, names)
+    mistakes = mistakes_of(tested.worst, datamodule, names)
+    pixels = datamodule.denormalised(tested.worst.images.float()).movedim(1, -1).numpy()
+    tables = {"confusion": pairs, "per_class": classes, "mistakes": [asdict(mistake) for mistake in mistakes]}
+    for name, rows in tables.items():
+        if rows:
+            write_rows(directory.path / f"{name}.csv", rows)
+    said = f"{title}: {confusion.diagonal().sum():,} of {confusion.sum():,} test images right"
+    drawn = [
+        draw_confusion(confusion, names, said, directory.path / "confusion.png"),
+        draw_mistakes(pixels, mistakes, said, directory.path / "mistakes.png"),
+    ]
+    pictures = [path for path in drawn if path is not None]
+    log_test(loggers, LoggedTest(pairs, classes, tables["mistakes"], pixels, pictures))
+
+
+def mistakes_of(worst: Worst, datamodule: ImageDataModule, names: Sequence[str]) -> list[Mistake]:
+    """The mistakes in words, and where in the test set their images are."""
+    columns = zip(*(values.tolist() for values in worst[:-1]), strict=True)
+    assert datamodule.images is not None
+    files = getattr(datamodule.images.test, "paths", None)
+    mistakes = []
+    for loss, truth, prediction, probability, rank, batch, place in columns:
+        start, _ = replace(datamodule.share, rank=rank).eval_spans(datamodule.test_images)[batch]
+        image = start + place
+        file = "" if files is None else str(files[image])
+        mistakes.append(
+            Mistake(image, names[int(truth)], names[int(prediction)], round(probability, 6), round(loss, 6), file)
+        )
+    return mistakes

@@ -1,0 +1,145 @@
+"""Detectors: COCO's figures as pycocotools has them, resumed and shared runs as unbroken single ones."""
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from ghostexp.data.shapes import Shapes
+from ghostexp.tasks.detections import coco_results
+from ghostexp.training import schedules
+from ghostexp.training.detector import FIGURES, Detector
+from tests.commands import command, in_directory
+from tests.test_exact_resume import digests
+
+TINY = ("datamodule=shapes", "datamodule.num_images=60", "datamodule.image_size=64", "datamodule.batch_size=4")
+TINY += ("model=faster_rcnn_ghostnet", "model@model.backbone=ghostnet_small", "model.backbone.width=0.25")
+TINY += ("model.channels=8", "model.head_channels=16", "model.rpn_post_nms_top_n=20", "model.rois_per_image=8")
+TINY += ("optimizer.lr=0.01", "trainer.max_epochs=2", "trainer.limit_train_batches=3", "callbacks.progress=false")
+TINY += ("threads=1",)
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """A run's result.json."""
+    return json.loads((run / "result.json").read_text())
+
+
+class Guesses(nn.Module):
+    """Finds what is there, but not quite: boxes are off, missed, taken for others, and found where nothing is."""
+
+    def __init__(self, truths: dict[float, dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.truths = truths
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        return [self.guess(self.truths[float(image.double().sum())]) for image in images]
+
+    def guess(self, truth: dict[str, Tensor]) -> dict[str, Tensor]:
+        boxes, labels = truth["boxes"].repeat(3, 1), truth["labels"].repeat(3)
+        boxes = boxes + torch.randn(boxes.shape, generator=self.generator) * torch.tensor(
+            [1.0, 3.0, 9.0]
+        ).repeat_interleave(len(truth["boxes"])).unsqueeze(1)
+        boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+        others = torch.rand(len(labels), generator=self.generator) < 0.2
+        labels = labels.where(~others, (labels + 1) % 4)
+        return {"boxes": boxes, "labels": labels, "scores": torch.rand(len(labels), generator=self.generator)}
+
+
+def test_the_twelve_figures_are_those_of_pycocotools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = Shapes(batch_size=7, num_classes=4, in_chans=3, image_size=96, num_images=100)
+    data.setup("test")
+    pairs = [pair for batch in data.test_dataloader() for pair in zip(*batch, strict=True)]
+    network = Guesses({float(image.double().sum()): target for image, target in pairs})
+    detector = Detector(network, lambda _: SGD([nn.Parameter()], 0.1), schedules.constant, loss_names=())
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.test(detector, data.test_dataloader(), verbose=False)
+    found, truth = tmp_path / "found.json", tmp_path / "truth.json"
+    guesses = {number: one for number, (one, _) in detector.evaluated.items()}
+    found.write_text(json.dumps(coco_results(guesses, data.category_ids)))
+    truth.write_text(json.dumps(annotations([target for _, target in pairs], data)))
+    wanted = pycocotools_figures(truth, found)
+    capsys.readouterr()
+    ours = [detector.figures.get(f"test/{name}", -100) for name in FIGURES]
+    assert ours == pytest.approx((100 * wanted).tolist(), abs=1e-4)  # torchmetrics has float32
+    assert 10 < ours[0] < 90  # neither nothing nor everything was found
+
+
+def annotations(targets: list[dict[str, Any]], data: Shapes) -> dict[str, Any]:
+    """The truth of an evaluation as an annotation file."""
+    images, rows = [], []
+    for target in targets:
+        height, width = target["original"].tolist()
+        images.append({"id": int(target["image_id"]), "height": height, "width": width})
+        columns = (target["truth"][name].tolist() for name in ("boxes", "labels", "iscrowd", "area"))
+        for (x1, y1, x2, y2), label, crowd, area in zip(*columns, strict=True):
+            row = {"id": len(rows) + 1, "image_id": images[-1]["id"], "category_id": data.category_ids[label]}
+            rows.append(row | {"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": crowd, "area": area})
+    return {"images": images, "annotations": rows, "categories": [{"id": number} for number in data.category_ids]}
+
+
+def pycocotools_figures(truth: Path, found: Path) -> np.ndarray:
+    """COCO's twelve figures, (12,), of two files."""
+    annotated = COCO(str(truth))
+    evaluation = COCOeval(annotated, annotated.loadRes(str(found)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return np.array(evaluation.stats)
+
+
+def test_a_detector_trains_and_leaves_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, in_directory(run)) == 0
+    result = result_of(run)
+    assert result["metrics"]["last"]["val/map"] == result["metrics"]["test"]["test/map"]
+    assert {"train/loss", "train/loss_box", "train/loss_objectness"} <= set(result["metrics"]["last"])
+    assert result["backbone_macs"] > result["macs"] / 100
+    assert "test mAP" in capsys.readouterr().out
+    assert (run / "boxes.png").is_file()
+    with (run / "per_class.csv").open() as file:
+        assert {row["class"] for row in csv.DictReader(file)} == {"rectangle", "ellipse", "triangle", "cross"}
+    assert {row["image_id"] for row in json.loads((run / "detections.json").read_text())} <= set(range(15))
+    again = tmp_path / "again"
+    assert command("task=test", f"run={run}", in_directory(again)) == 0
+    assert result_of(again)["metrics"]["test"] == result["metrics"]["test"]
+    assert (again / "detections.json").read_bytes() == (run / "detections.json").read_bytes()
+
+
+def test_a_stopped_detector_ends_as_the_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(*TINY, in_directory(tmp_path / "whole")) == 0
+    step = Detector.training_step
+
+    def stopping(self: Detector, batch: Any, batch_idx: int) -> Tensor:
+        if self.trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "training_step", stopping)
+        assert command(*TINY, in_directory(tmp_path / "broken")) != 0
+    assert command(f"resume={tmp_path / 'broken'}") == 0
+    assert digests(tmp_path / "broken") == digests(tmp_path / "whole")
+
+
+def test_two_devices_find_what_one_finds_in_an_odd_number_of_images(tmp_path: Path) -> None:
+    run, one, two = tmp_path / "run", tmp_path / "one", tmp_path / "two"
+    assert command(*TINY, in_directory(run)) == 0
+    assert command("task=test", f"run={run}", in_directory(one)) == 0
+    assert command("task=test", f"run={run}", "trainer.devices=2", in_directory(two)) == 0
+    assert result_of(two)["devices"] == 2
+    assert result_of(two)["metrics"]["test"] == pytest.approx(result_of(one)["metrics"]["test"], abs=1e-3)
+    ours, theirs = (json.loads((path / "detections.json").read_text()) for path in (one, two))
+    assert len(ours) == len(theirs) > 0
+    assert [row["image_id"] for row in ours] == [row["image_id"] for row in theirs]
