@@ -10,6 +10,7 @@ from typing import Any
 
 from ghostexp.report.collect import Found, Run, State
 from ghostexp.report.statistics import Estimate, Paired, estimate, paired
+from ghostexp.runs.score import score_of, title_of
 
 GROUPS = ("model", "datamodule", "optimizer", "scheduler")
 RECIPES = ("experiment", "study", "pretrained")  # groups that may set any key
@@ -70,6 +71,11 @@ class Study:
     @property
     def runs(self) -> list[Run]:
         return [run for arm in self.arms for run in arm.runs]
+
+    @property
+    def score(self) -> str:
+        """What the runs are compared by: accuracy, or mAP."""
+        return title_of(score_of(self.runs[0].result["metrics"]["test"]) or "acc1") if self.runs else title_of("acc1")
 
     def levels(self, key: str) -> list[Any]:
         """The values of a key, in the order of the arms."""

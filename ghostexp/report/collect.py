@@ -11,10 +11,9 @@ from typing import Any
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import deciding, flatten
 from ghostexp.runs.naming import run_title
+from ghostexp.runs.score import score_of
 from ghostexp.runs.sweep import is_sweep, read_sweep
 from ghostexp.runs.table import read
-
-ACCURACY = "test/acc1"
 
 
 class State(Enum):
@@ -56,8 +55,11 @@ class Run:
 
     @property
     def accuracy(self) -> float:
-        """Test accuracy in percent."""
-        return self.result["metrics"]["test"][ACCURACY]
+        """Test accuracy in percent, or mAP."""
+        test = self.result["metrics"]["test"]
+        name = score_of(test)
+        assert name is not None
+        return test[name]
 
     @cached_property
     def curve(self) -> list[dict[str, Any]]:
@@ -129,7 +131,8 @@ def read_run(path: Path, name: str, is_planned: bool = False) -> Run | None:
 def _state(directory: RunDirectory, config: Mapping[str, Any]) -> tuple[State, str]:
     result = directory.read_result()
     if result is not None:
-        float(result["metrics"]["test"][ACCURACY])
+        test = result["metrics"]["test"]
+        float(test[score_of(test) or "test/acc1"])  # or what is raised for a result that has none
         return State.FINISHED, ""
     if directory.failure.is_file():
         return State.FAILED, directory.read_failure()

@@ -1,6 +1,5 @@
 """Learning curves with bands over seeds, and the learning rates under them where these differ."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from ghostexp.report.arms import Arm, Study
 from ghostexp.report.drawing import line, new_figure, plain_log, save, series_of, style
 
-ACCURACY = "val/acc1"
+ACCURACY, MAP = "val/acc1", "val/map"
 LOWEST = 0.1  # percent of error at which the logarithmic axis ends
 RATES = 1e-4  # of the highest rate, likewise
 MANY = 25  # points of a curve from which on they get no markers
@@ -19,9 +18,10 @@ Curve = dict[int, list[float]]  # the seeds' values by epoch
 
 
 def draw_curves(study: Study, title: str, path: Path) -> Path | None:
-    """Validation error by epoch, a panel for each series; an arm that is a series of its own is in every panel."""
+    """Validation error, or mAP, by epoch, a panel for each series; an arm that is one of its own is in every panel."""
     panels = _panels(study)
-    errors = {id(arm): curve(arm, ACCURACY) for arm in study.arms}
+    is_error = study.score == "accuracy"
+    errors = {id(arm): _errors(curve(arm, ACCURACY)) if is_error else curve(arm, MAP) for arm in study.arms}
     rates = {id(arm): curve(arm, "lr") for arm in study.arms}
     if not any(errors.values()):
         return None
@@ -34,17 +34,18 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     for column, (name, arms) in enumerate(panels.items()):
         for arm in arms:
             look = looks[id(arm)] if len(panels) == 1 else style(arms.index(arm), len(arms))
-            _draw_errors(rows[0][column], errors[id(arm)], look, arm.label)
+            _draw_curve(rows[0][column], errors[id(arm)], look, arm.label)
             if differ:
                 epochs = list(rates[id(arm)])
                 values = [fmean(values) for values in rates[id(arm)].values()]
                 rows[1][column].plot(epochs, values, **line(look))
-        plain_log(rows[0][column], "y")
+        if is_error:
+            plain_log(rows[0][column], "y")
         rows[0][column].set_title(name, fontsize=10)
         rows[0][column].legend(fontsize=7)
         rows[-1][column].set(xlabel="epoch")
         rows[-1][column].xaxis.set_major_locator(MaxNLocator(integer=True))
-    rows[0][0].set(ylabel="validation error, %")
+    rows[0][0].set(ylabel="validation error, %" if is_error else "validation mAP, %")
     if differ:
         highest = max(max(values) for found in rates.values() for values in found.values())
         rows[1][0].set(ylabel="learning rate", yscale="log", ylim=(RATES * highest, 2 * highest))
@@ -72,12 +73,12 @@ def curve(arm: Arm, column: str) -> Curve:
     return dict(sorted(values.items()))
 
 
-def _draw_errors(axis: Axes, accuracies: Curve, look: dict[str, Any], label: str) -> None:
-    epochs, errors = list(accuracies), [_errors(values) for values in accuracies.values()]
+def _draw_curve(axis: Axes, by_epoch: Curve, look: dict[str, Any], label: str) -> None:
+    epochs, errors = list(by_epoch), list(by_epoch.values())
     marker = {"marker": look["marker"] if len(epochs) <= MANY else "", "markersize": 4}
     axis.plot(epochs, [fmean(values) for values in errors], label=label, **look | marker)
     axis.fill_between(epochs, [*map(min, errors)], [*map(max, errors)], color=look["color"], alpha=0.13, linewidth=0)
 
 
-def _errors(accuracies: Sequence[float]) -> list[float]:
-    return [max(LOWEST, 100 - accuracy) for accuracy in accuracies]
+def _errors(accuracies: Curve) -> Curve:
+    return {epoch: [max(LOWEST, 100 - value) for value in values] for epoch, values in accuracies.items()}

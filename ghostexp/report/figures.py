@@ -53,7 +53,7 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
             beside = [at[id(arm)] - 0.45 * step] * len(seeds)
             axis.plot(beside, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
             _mark(axis, at[id(arm)], published(arm))
-    axis.set(xlabel=NAMES.get(key, key), ylabel="test accuracy, %")
+    axis.set(xlabel=NAMES.get(key, key), ylabel=f"test {study.score}, %")
     axis.set_xticks(list(places.values()), list(places))
     _finish(axis)
     return save(figure, f"{title}\n{means_of(study.arms)}; dots: seeds", path)
@@ -101,7 +101,7 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
         macs = (arm.median("macs") or 0) / 1e6
         for row in published(arm):
             _mark(left, row.macs_m or macs, [row])
-    left.set(xlabel="MACs of one image, millions", ylabel="test accuracy, %")
+    left.set(xlabel="MACs of one image, millions", ylabel=f"test {study.score}, %")
     machine = "; ".join(hardware(study.runs))
     right.set_xlabel(f"training speed, images per second (bars: slowest to fastest run)\n{machine}")
     for axis in (left, right):
@@ -158,6 +158,6 @@ def draw_differences(study: Study, title: str, path: Path) -> Path | None:
         axis.axvline(-CLAIM, color="0.4", linestyle=":", label=f"a replication's claim for s = 10: above -{CLAIM}")
         figure.legend(loc="outside lower center", fontsize=8, frameon=False)
     axis.set_yticks(range(len(arms)), [arm.label for arm in arms])
-    axis.set(xlabel=f"test accuracy minus that of {baseline_label(study)}, points", ylim=(-0.6, len(arms) - 0.3))
+    axis.set(xlabel=f"test {study.score} minus that of {baseline_label(study)}, points", ylim=(-0.6, len(arms) - 0.3))
     axis.grid(alpha=0.3)
     return save(figure, f"{title}\nmeans of paired differences with 95 % intervals; dots: seeds", path)

@@ -16,10 +16,10 @@ from ghostexp.runs.directory import write_atomically
 from ghostexp.runs.table import write_rows
 
 FIGURES = {
-    "accuracy": (draw_accuracy, "Test accuracy against what is varied"),
-    "differences": (draw_differences, "Differences of test accuracy to the baseline"),
-    "pareto": (draw_pareto, "Test accuracy against MACs and against the speed of training"),
-    "curves": (draw_curves, "Validation error by epoch"),
+    "accuracy": (draw_accuracy, "Test {score} against what is varied"),
+    "differences": (draw_differences, "Differences of test {score} to the baseline"),
+    "pareto": (draw_pareto, "Test {score} against MACs and against the speed of training"),
+    "curves": (draw_curves, "The validation set by epoch"),
 }
 PLACES = ("output_dir", "data_dir", "datamodule.root")  # of one machine, and no part of a command for others
 
@@ -52,7 +52,7 @@ def draw(study: Study, title: str, folder: Path) -> dict[str, str]:
         path = folder / f"{name}.png"
         path.unlink(missing_ok=True)
         if study.arms and draw_one(study, title, path):
-            drawn[path.name] = shows
+            drawn[path.name] = shows.format(score=study.score)
     return drawn
 
 

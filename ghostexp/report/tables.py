@@ -8,6 +8,7 @@ from ghostexp.report.arms import Arm, Study, as_text, symbol
 from ghostexp.report.collect import Run, State
 from ghostexp.report.published import Published, published
 from ghostexp.report.statistics import Estimate
+from ghostexp.runs.score import score_of
 
 Cells = list[list[str]]  # the first row is the head
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}"}
@@ -23,7 +24,7 @@ def cells(study: Study, in_millions: bool = False) -> Cells:
     columns: dict[str, Callable[[Arm], str]] = {
         "arm": lambda arm: arm.label,
         "n": lambda arm: str(arm.accuracy.n),
-        "test accuracy, %": lambda arm: f"{arm.accuracy.mean:.2f}",
+        f"test {study.score}, %": lambda arm: f"{arm.accuracy.mean:.2f}",
         "sd": lambda arm: "" if arm.accuracy.sd is None else f"{arm.accuracy.sd:.2f}",
         "95 % interval": lambda arm: interval(arm.accuracy),
         f"difference to {baseline_label(study)}, points": _difference,
@@ -53,6 +54,12 @@ def interval(estimate: Estimate) -> str:
     return "" if estimate.interval is None else "[{:.2f}, {:.2f}]".format(*estimate.interval)
 
 
+def signed(points: float) -> str:
+    """`+0.22`; what rounds to nothing has no sign."""
+    text = f"{points:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text
+
+
 def hardware(runs: Sequence[Run]) -> list[str]:
     """On what runs ran."""
     return sorted({_machine(run.result) for run in runs})
@@ -72,14 +79,14 @@ def _difference(arm: Arm) -> str:
         return "no equal seeds"
     found = arm.difference.estimate
     if found.interval is None:
-        return f"{found.mean:+.2f} (1 pair: no interval)"
+        return f"{signed(found.mean)} (1 pair: no interval)"
     pairs = f" ({found.n} pairs)" if arm.difference.left_out else ""
-    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(found.mean, *found.interval) + pairs
+    return f"{signed(found.mean)} [{', '.join(map(signed, found.interval))}]" + pairs
 
 
 def _published(arm: Arm, who: str) -> str:
     rows = [row for row in published(arm) if row.who == who]
-    return "; ".join(f"{row.accuracy:.2f} ({arm.accuracy.mean - row.accuracy:+.2f})" for row in rows)
+    return "; ".join(f"{row.accuracy:.2f} ({signed(arm.accuracy.mean - row.accuracy)})" for row in rows)
 
 
 def _count(value: float | None) -> str:
@@ -183,7 +190,7 @@ def _run_row(run: Run, arm: str, study: Study) -> dict[str, Any]:
     row |= {key: as_text(run.values[key]) if key in run.values else "" for key in study.keys}
     row |= {
         "seed": run.config.get("seed", ""),
-        "accuracy": test.get("test/acc1", ""),
+        study.score: test.get(score_of(test) or "", ""),
         "loss": test.get("test/loss", ""),
     }
     row |= {key: run.result.get(key, "") for key in ("params", "macs", "img_s", "train_s", "epochs", "steps", "tested")}

@@ -6,9 +6,10 @@ from statistics import fmean
 from ghostexp.report.arms import Arm, Study, as_text
 from ghostexp.report.collect import Run
 from ghostexp.report.published import published
-from ghostexp.report.tables import baseline_label, hardware, interval
+from ghostexp.report.tables import baseline_label, hardware, interval, signed
 
 CLAIM = 4.5  # points that s = 10 is said to lose less than, of Ghost-ResNet-56 on CIFAR-10, by a public replication
+UNEVEN = 1.5  # from how many times the slowest of equal runs the speeds of arms do not compare
 LISTED = 8  # as many problems are said of one kind
 
 
@@ -24,7 +25,7 @@ def summary(study: Study) -> str:
     above = [arm for arm in known if _interval(arm)[0] > 0]
     open_ = [arm for arm in known if arm not in below + above]
     unknown = [arm for arm in compared if arm not in known]
-    against = f"Test accuracy against {baseline_label(study)}, in points with 95 % intervals over equal seeds, "
+    against = f"Test {study.score} against {baseline_label(study)}, in points with 95 % intervals over equal seeds, "
     against += f"{_arms(len(compared))} compared: "
     parts = [
         f"lower for {_list(below)}" if below else "",
@@ -58,7 +59,7 @@ def _difference(arm: Arm) -> str:
     if arm.difference is None:
         return "no equal seeds"
     found = arm.difference.estimate
-    return f"{found.mean:+.2f}" + (" [{:+.2f}, {:+.2f}]".format(*found.interval) if found.interval else "")
+    return signed(found.mean) + (f" [{', '.join(map(signed, found.interval))}]" if found.interval else "")
 
 
 def _seeds(arms: Sequence[Arm]) -> str:
@@ -154,11 +155,23 @@ def notes(study: Study) -> list[str]:
     machines = hardware(study.runs)
     if machines:
         found.append(f"img/s and seconds of training are medians over runs. Hardware: {'; '.join(machines)}.")
+    spread = max((_spread(arm) for arm in study.arms), default=1)
+    if spread >= UNEVEN:
+        found.append(
+            f"Equal runs differ in img/s by a factor of up to {spread:.1f}: the machine had other work to do, "
+            "and the speeds of arms do not compare."
+        )
     baselines = {name for run in study.runs for name in run.result.get("baselines", {})}
     for name in sorted(baselines):
         values = [run.result["baselines"][name] for run in study.runs if name in run.result.get("baselines", {})]
         found.append(f"Without a network: {name} has {fmean(values):.2f} % on these data.")
     return found
+
+
+def _spread(arm: Arm) -> float:
+    """How many times as fast as its slowest run the fastest run of an arm trained."""
+    rates = [run.result["img_s"] for run in arm.runs if run.result.get("img_s")]
+    return max(rates) / min(rates) if rates else 1
 
 
 def _unpaired(arm: Arm) -> str:

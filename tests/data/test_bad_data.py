@@ -114,6 +114,7 @@ def test_a_corrupt_image_is_named_by_workers_too(make_tree: MakeTree, num_worker
     module = image_folder(root, batch_size=6, image_size=65, num_workers=num_workers)
     module.setup("fit")
     refused(lambda: list(module.train_dataloader()), f"{corrupt}: not a readable image")
+    module.teardown("fit")
 
 
 def test_a_cifar_folder_that_is_none_is_answered_with_what_was_found(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def test_batches_do_not_depend_on_the_number_of_workers_nor_touch_the_random_sta
     assert equal(batches, list(helped.train_dataloader()))
     assert torch.equal(before, torch.get_rng_state())
     assert equal(list(alone.val_dataloader()), list(helped.val_dataloader()))
+    helped.teardown("fit")
     assert [tuple(tensor.shape) for tensor in batches[0]] == [(4, 3, 72, 72), (4, 3)]
 
 

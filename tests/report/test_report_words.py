@@ -1,5 +1,6 @@
 """What a report says, and that it says it of the numbers: sentences, verdicts, tables, published figures."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 from ghostexp.report.arms import Study, study_of
 from ghostexp.report.collect import find_study
+from ghostexp.report.page import write_report
 from ghostexp.report.published import published
-from ghostexp.report.tables import arm_rows, cells, latex, markdown
+from ghostexp.report.tables import arm_rows, cells, latex, markdown, signed
 from ghostexp.report.words import notes, summary, verdict
+from ghostexp.runs.directory import RunDirectory
 from tests.report.made_up import finish, start, study
 
 
@@ -134,3 +137,32 @@ def test_the_latex_table_is_whole_and_escaped(tmp_path: Path) -> None:
     assert len(rows) == 2
     assert all(row.endswith(r" \\") and row.count(" & ") == len(columns) - 1 for row in rows)
     assert r"$-$0.75 [$-$3.93, $+$2.43] & 0.14 & 1.26 &" in rows[1]
+
+
+def test_speeds_of_a_busy_machine_are_said_not_to_compare(tmp_path: Path) -> None:
+    folder = study(tmp_path / "study", {1: [95.0, 95.0], 2: [94.0, 94.0]})
+    assert not [line for line in notes(study_of("study", find_study(folder))) if "other work" in line]
+    run = RunDirectory(folder / "ratio-2_seed-1")
+    run.write_result((run.read_result() or {}) | {"img_s": 400.0})
+    (line,) = [line for line in notes(study_of("study", find_study(folder))) if "other work" in line]
+    assert "by a factor of up to 2.5" in line
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert [signed(value) for value in (-0.004, 0.0, 0.004, -0.006, 1.0)] == ["0.00", "0.00", "0.00", "-0.01", "+1.00"]
+
+
+def test_detectors_are_compared_by_map(tmp_path: Path) -> None:
+    folder = study(tmp_path / "study", {1: [25.0, 26.0], 2: [24.0, 24.5]})
+    for path in folder.glob("*/result.json"):
+        result = json.loads(path.read_text())
+        result["metrics"]["test"] = {"test/map": result["metrics"]["test"]["test/acc1"], "test/map_50": 60.0}
+        path.write_text(json.dumps(result))
+        metrics = path.with_name("metrics.csv")
+        metrics.write_text(metrics.read_text().replace("val/acc1", "val/map"))
+    text = write_report(study_of("study", find_study(folder)), "Boxes", [], tmp_path / "page")
+    assert "**Test mAP against s = 1, in points" in text
+    assert "| test mAP, % |" in text
+    assert "![Test mAP against what is varied](accuracy.png)" in text
+    assert {"accuracy.png", "curves.png"} <= {path.name for path in (tmp_path / "page").iterdir()}
+    assert "mAP" in (tmp_path / "page" / "results.csv").read_text().splitlines()[0].split(",")
