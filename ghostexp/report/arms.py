@@ -17,6 +17,7 @@ RECIPES = ("experiment", "study", "pretrained")  # groups that may set any key
 FROM_DATA = ("num_classes", "in_chans", "image_size")  # which a model takes from its data
 SYMBOLS = {"model.ratio": "s", "model.dw_size": "d"}
 ORDINARY = {"model.ratio": 1}
+UNEVEN = 1.5  # times the slowest of equal runs
 
 Values = Mapping[str, Any]  # by key, of the keys that a study varies
 
@@ -76,6 +77,17 @@ class Study:
     def score(self) -> str:
         """What the runs are compared by: accuracy, or mAP."""
         return title_of(score_of(self.runs[0].result["metrics"]["test"]) or "acc1") if self.runs else title_of("acc1")
+
+    @property
+    def speed_spread(self) -> float:
+        """How many times as fast as the slowest of equal runs the fastest trained, in the arm where that is most."""
+        rates = [[run.result["img_s"] for run in arm.runs if run.result.get("img_s")] for arm in self.arms]
+        return max((max(arm) / min(arm) for arm in rates if arm), default=1.0)
+
+    @property
+    def has_even_speeds(self) -> bool:
+        """Whether the speeds of arms compare; else the machine had other work to do while they were measured."""
+        return self.speed_spread < UNEVEN
 
     def levels(self, key: str) -> list[Any]:
         """The values of a key, in the order of the arms."""

@@ -92,21 +92,23 @@ def _once(axis: Axes) -> tuple[list[Artist], list[str]]:
 
 
 def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
-    """Accuracy against MACs and against the speed of training; a step line joins the means that no other one beats."""
-    figure = new_figure(12, 4.4)
-    left, right = figure.subplots(1, 2, sharey=True)
+    """Accuracy against MACs and the speed of training, if speeds compare; a step joins the means that none beats."""
+    columns = 1 + study.has_even_speeds
+    figure = new_figure(2 + 5 * columns, 4.4)
+    left, *others = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
     _against(left, study, "macs", 1e6, "steps-post")
-    _against(right, study, "img_s", 1, "steps-pre")
+    for right in others:
+        _against(right, study, "img_s", 1, "steps-pre")
+        machine = "; ".join(hardware(study.runs))
+        right.set_xlabel(f"training speed, images per second (bars: slowest to fastest run)\n{machine}")
     for arm in study.arms:
         macs = (arm.median("macs") or 0) / 1e6
         for row in published(arm):
             _mark(left, row.macs_m or macs, [row])
     left.set(xlabel="MACs of one image, millions", ylabel=f"test {study.score}, %")
-    machine = "; ".join(hardware(study.runs))
-    right.set_xlabel(f"training speed, images per second (bars: slowest to fastest run)\n{machine}")
-    for axis in (left, right):
+    for axis in (left, *others):
         axis.grid(alpha=0.3)
-    handles, labels = _once(left if left.has_data() else right)
+    handles, labels = _once(left)
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
     where = f"{means_of(study.arms)}; line: no other mean is higher at less cost"
     return save(figure, f"{title}\n{where}", path)

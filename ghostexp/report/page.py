@@ -18,7 +18,7 @@ from ghostexp.runs.table import write_rows
 FIGURES = {
     "accuracy": (draw_accuracy, "Test {score} against what is varied"),
     "differences": (draw_differences, "Differences of test {score} to the baseline"),
-    "pareto": (draw_pareto, "Test {score} against MACs and against the speed of training"),
+    "pareto": (draw_pareto, "Test {score} against what it costs"),
     "curves": (draw_curves, "The validation set by epoch"),
 }
 PLACES = ("output_dir", "data_dir", "datamodule.root")  # of one machine, and no part of a command for others

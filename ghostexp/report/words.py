@@ -9,7 +9,6 @@ from ghostexp.report.published import published
 from ghostexp.report.tables import baseline_label, hardware, interval, signed
 
 CLAIM = 4.5  # points that s = 10 is said to lose less than, of Ghost-ResNet-56 on CIFAR-10, by a public replication
-UNEVEN = 1.5  # from how many times the slowest of equal runs the speeds of arms do not compare
 LISTED = 8  # as many problems are said of one kind
 
 
@@ -155,10 +154,9 @@ def notes(study: Study) -> list[str]:
     machines = hardware(study.runs)
     if machines:
         found.append(f"img/s and seconds of training are medians over runs. Hardware: {'; '.join(machines)}.")
-    spread = max((_spread(arm) for arm in study.arms), default=1)
-    if spread >= UNEVEN:
+    if not study.has_even_speeds:
         found.append(
-            f"Equal runs differ in img/s by a factor of up to {spread:.1f}: the machine had other work to do, "
+            f"Equal runs differ in img/s by a factor of up to {study.speed_spread:.1f}: the machine had other work, "
             "and the speeds of arms do not compare."
         )
     baselines = {name for run in study.runs for name in run.result.get("baselines", {})}
@@ -166,12 +164,6 @@ def notes(study: Study) -> list[str]:
         values = [run.result["baselines"][name] for run in study.runs if name in run.result.get("baselines", {})]
         found.append(f"Without a network: {name} has {fmean(values):.2f} % on these data.")
     return found
-
-
-def _spread(arm: Arm) -> float:
-    """How many times as fast as its slowest run the fastest run of an arm trained."""
-    rates = [run.result["img_s"] for run in arm.runs if run.result.get("img_s")]
-    return max(rates) / min(rates) if rates else 1
 
 
 def _unpaired(arm: Arm) -> str:

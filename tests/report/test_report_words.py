@@ -141,10 +141,10 @@ def test_the_latex_table_is_whole_and_escaped(tmp_path: Path) -> None:
 
 def test_speeds_of_a_busy_machine_are_said_not_to_compare(tmp_path: Path) -> None:
     folder = study(tmp_path / "study", {1: [95.0, 95.0], 2: [94.0, 94.0]})
-    assert not [line for line in notes(study_of("study", find_study(folder))) if "other work" in line]
+    assert not [line for line in notes(study_of("study", find_study(folder))) if "had other work" in line]
     run = RunDirectory(folder / "ratio-2_seed-1")
     run.write_result((run.read_result() or {}) | {"img_s": 400.0})
-    (line,) = [line for line in notes(study_of("study", find_study(folder))) if "other work" in line]
+    (line,) = [line for line in notes(study_of("study", find_study(folder))) if "had other work" in line]
     assert "by a factor of up to 2.5" in line
 
 
