@@ -117,6 +117,12 @@ def test_a_detector_trains_and_leaves_what_it_found(tmp_path: Path, capsys: pyte
     assert (again / "detections.json").read_bytes() == (run / "detections.json").read_bytes()
 
 
+def test_a_part_of_the_test_set_is_tested_too(tmp_path: Path) -> None:
+    short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1")
+    assert command(*TINY, *short, in_directory(tmp_path / "run")) == 0
+    assert (tmp_path / "run" / "boxes.png").is_file()  # of those images that were tested
+
+
 def test_a_stopped_detector_ends_as_the_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command(*TINY, in_directory(tmp_path / "whole")) == 0
     step = Detector.training_step

@@ -35,7 +35,7 @@ def keep_detections(
     """Write detections.json, per_class.csv and boxes.png of the last test, the last for W&B too."""
     found = {number: one for number, (one, _) in module.evaluated.items()}
     _keep(found, module.class_precision, datamodule, directory, title)
-    log_images(loggers, [directory.path / PICTURE])
+    log_images(loggers, [path for path in [directory.path / PICTURE] if path.is_file()])
 
 
 @rank_zero_only
@@ -50,8 +50,10 @@ def _keep(
     write_atomically(directory.path / "detections.json", json.dumps(rows) + "\n")
     names = datamodule.class_names
     write_rows(directory.path / "per_class.csv", [{"class": names[c], "map": p} for c, p in sorted(precision.items())])
-    sample = _sample(datamodule, SHOWN)
-    _draw(sample, [found[int(target["image_id"])] for _, target in sample], datamodule, title, directory.path / PICTURE)
+    shown = [(image, target) for image, target in _sample(datamodule, SHOWN) if int(target["image_id"]) in found]
+    if shown:  # else trainer.limit_test_batches left them out
+        answers = [found[int(target["image_id"])] for _, target in shown]
+        _draw(shown, answers, datamodule, title, directory.path / PICTURE)
 
 
 def draw_sample(network: nn.Module, datamodule: DetectionDataModule, count: int, title: str, path: Path) -> Path:
