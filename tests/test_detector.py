@@ -149,3 +149,15 @@ def test_two_devices_find_what_one_finds_in_an_odd_number_of_images(tmp_path: Pa
     ours, theirs = (json.loads((path / "detections.json").read_text()) for path in (one, two))
     assert len(ours) == len(theirs) > 0
     assert [row["image_id"] for row in ours] == [row["image_id"] for row in theirs]
+
+
+def test_a_detector_is_profiled_by_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = ("task=profile", "task.batches=[1,2]", "task.rounds=1")
+    assert command(*TINY, *profile, in_directory(tmp_path)) == 0
+    result = result_of(tmp_path)
+    assert [row["batch"] for row in result["parts_ms"]] == [1, 2]
+    for row in result["parts_ms"]:
+        assert row["trunk"] + row["pyramid"] + row["heads"] == pytest.approx(row["whole"])
+        assert min(row.values()) > 0
+    assert result["macs"] == sum(int(row["macs"]) for row in csv.DictReader((tmp_path / "layers.csv").open()))
+    assert f"{result['backbone_macs']:,}: the whole trunk at 224 x 224" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from ghostexp.models.fuse import fuse
 from ghostexp.models.ghost import GhostModule
 
 WORDS = ("eager", "fused", "bf16", "channels_last", "compiled")
+X = TypeVar("X")
+Y = TypeVar("Y")
 SAMPLE_SECONDS = 0.02  # a fast network runs several times for one sample
 
 
@@ -132,29 +135,31 @@ def time_shares(network: nn.Module, images: Tensor, rounds: int) -> dict[str, fl
     spent = {"primary": 0.0, "cheap": 0.0}
     for ghost in ghosts:
         for part in spent:
-            setattr(ghost, part, _timed(getattr(ghost, part), part, spent))
+            setattr(ghost, part, timed_part(getattr(ghost, part), part, spent, images))
     shares: dict[str, list[float]] = {part: [] for part in spent}
     for round_ in range(rounds + 1):
         spent.update(dict.fromkeys(spent, 0.0))
-        clock = _now(images)
+        clock = now(images)
         timed(images)
-        whole = _now(images) - clock
+        whole = now(images) - clock
         for part in spent if round_ else ():  # the first warms up
             shares[part].append(spent[part] / whole)
     return {part: float(np.median(values)) for part, values in shares.items()}
 
 
-def _timed(operation: Callable[[Tensor], Tensor], part: str, spent: dict[str, float]) -> Callable[[Tensor], Tensor]:
-    def run(x: Tensor) -> Tensor:
-        clock = _now(x)
+def timed_part(operation: Callable[[X], Y], part: str, spent: dict[str, float], images: Tensor) -> Callable[[X], Y]:
+    """The same operation, which adds its seconds to those that a part has spent; it runs where the images lie."""
+
+    def run(x: X) -> Y:
+        clock = now(images)
         y = operation(x)
-        spent[part] += _now(x) - clock
+        spent[part] += now(images) - clock
         return y
 
     return run
 
 
-def _now(x: Tensor) -> float:
+def now(x: Tensor) -> float:
     """Seconds, when all that was asked of the tensor's device is done."""
     if x.is_cuda:
         torch.cuda.synchronize(x.device)

@@ -35,7 +35,7 @@ def published(arm: Arm) -> list[Published]:
         if not _same_data(config, table):
             continue
         for row in table.rows:
-            accuracy = row.figures.get("acc", row.figures.get("top1"))
+            accuracy = next((row.figures[key] for key in ("acc", "top1", "map") if key in row.figures), None)
             if accuracy is None or not row.ours or not _same_network(config, row):
                 continue
             is_replication = name.startswith("replication")
@@ -60,7 +60,8 @@ def _as_published(values: Mapping[str, Any]) -> dict[str, Any]:
 def _same_data(config: Mapping[str, Any], table: Table) -> bool:
     is_whole = config.get("datamodule.train_fraction", 1.0) == 1.0
     is_imagenet = config.get("datamodule.num_classes") == IMAGENET_CLASSES
-    return config.get("datamodule") == table.datamodule and is_whole and (table.datamodule == "cifar10" or is_imagenet)
+    is_known = table.datamodule in ("cifar10", "coco") or is_imagenet
+    return config.get("datamodule") == table.datamodule and is_whole and is_known
 
 
 def _same_network(config: Mapping[str, Any], row: Row) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ghostexp.analysis.detector_time import PARTS
 from ghostexp.analysis.latency import Latency
 from ghostexp.analysis.layer_cost import Layer
 from ghostexp.runs.directory import RunDirectory
@@ -31,6 +32,26 @@ def show_profile(
     title = f"{result['hardware']}, {result['threads']} threads; median (quartiles) of {task['rounds']} rounds"
     console.print(_latency_table(latencies, title))
     console.print("difference: largest of a logit from the eager network's, in standard deviations of those")
+    console.print(f"everything is in {run.path}", soft_wrap=True)
+
+
+def show_detector(
+    result: Mapping[str, Any], layers: Sequence[Layer], task: Mapping[str, Any], run: RunDirectory
+) -> None:
+    """Print the totals of a detector, the dearest layers, and where the time goes."""
+    console = Console(highlight=False, width=110)
+    image = " x ".join(str(side) for side in result["image"])
+    console.print(f"One image of {image}. {HEADER}", soft_wrap=True)
+    for name, text in _totals({**result, "shares": {}}, task["conventions"]):
+        console.print(f"{name:<11} {text}", soft_wrap=True)
+    backbone = f"{result['backbone_macs']:,}: the whole trunk at 224 x 224, as the papers count it"
+    console.print(f"{'backbone':<11} {backbone}", soft_wrap=True)
+    console.print(_layer_table(layers, task["top"], result["macs"]))
+    title = f"{result['hardware']}, {result['threads']} threads; ms, medians of {task['rounds']} rounds, eager"
+    table = _table(title, "batch", *PARTS, "whole")
+    for row in result["parts_ms"]:
+        table.add_row(str(row["batch"]), *(f"{row[part]:.1f}" for part in (*PARTS, "whole")))
+    console.print(table)
     console.print(f"everything is in {run.path}", soft_wrap=True)
 
 

@@ -29,6 +29,7 @@ class Trained:
     checkpoint: str | None = None  # best or last, of a run
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
+    backbone_macs: int | None = None  # of a detector
 
     def record(self) -> dict[str, Any]:
         """What result.json says of it."""
@@ -61,7 +62,7 @@ def trained_network(config: build.Config) -> Trained:
     check_match(module.state_dict(), state, path)
     module.load_state_dict(state)
     names, numbers = (tuple(content.get(key, ())) for key in ("class_names", "category_ids"))
-    return Trained(built.network, built.cost, str(run.path), path.stem, names, numbers)
+    return Trained(built.network, built.cost, str(run.path), path.stem, names, numbers, built.backbone_macs)
 
 
 def _from_weights(config: build.Config) -> Trained:
