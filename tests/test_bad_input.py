@@ -17,7 +17,7 @@ KEYS = [
     (["scheduler=cosin"], "scheduler=cosin: not found; there are constant"),
     (["optimizer=lion"], "optimizer=lion: not found; there are adamw"),
     (["task=train"], "task=train: not found; there are dashboard, export, fit"),
-    (["experiment=none_such"], "experiment=none_such: not found; there are cifar10, digits"),
+    (["experiment=none_such"], "experiment=none_such: not found; there are cifar10, coco, digits"),
     (["model.rato=2"], "model.rato=2: model has no rato; there is weights, weights_partial, network, ratio, dw_size"),
     (["modle=ghostnet"], "modle=ghostnet"),
     (["optimizer.learning_rate=1"], "optimizer has no learning_rate; there is lr, momentum"),
