@@ -161,3 +161,14 @@ def test_a_detector_is_profiled_by_its_parts(tmp_path: Path, capsys: pytest.Capt
         assert min(row.values()) > 0
     assert result["macs"] == sum(int(row["macs"]) for row in csv.DictReader((tmp_path / "layers.csv").open()))
     assert f"{result['backbone_macs']:,}: the whole trunk at 224 x 224" in capsys.readouterr().out
+
+
+def test_a_part_of_the_test_set_without_objects_takes_no_training_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Detector, "evaluation", lambda self: {})  # all of COCO's figures are undefined then
+    assert command(*TINY, "trainer.max_epochs=1", in_directory(tmp_path / "run")) == 0
+    assert result_of(tmp_path / "run")["metrics"]["test"] == {}
+    assert "none: there was nothing to find" in capsys.readouterr().out
+    assert command("task=export", f"run={tmp_path / 'run'}") == 1
+    assert "task=export: goes with classifiers, not with a detector" in capsys.readouterr().err

@@ -74,9 +74,14 @@ class Study:
         return [run for arm in self.arms for run in arm.runs]
 
     @property
+    def score_name(self) -> str:
+        """The figure by which the runs are compared, `test/acc1` or `test/map`; of no runs, that of classifiers."""
+        return (score_of(self.runs[0].result["metrics"]["test"]) if self.runs else None) or "test/acc1"
+
+    @property
     def score(self) -> str:
-        """What the runs are compared by: accuracy, or mAP."""
-        return title_of(score_of(self.runs[0].result["metrics"]["test"]) or "acc1") if self.runs else title_of("acc1")
+        """What people call it: accuracy, or mAP."""
+        return title_of(self.score_name)
 
     @property
     def speed_spread(self) -> float:

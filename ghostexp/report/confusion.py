@@ -11,6 +11,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ghostexp.report.drawing import save
+
 Counts = NDArray[np.integer[Any]]  # (classes, classes): rows are truths, columns predictions
 Pixels = NDArray[np.floating[Any]]  # (K, H, W, 1 or 3), in [0, 1]
 Rows = list[dict[str, Any]]
@@ -20,7 +22,6 @@ DARK = 25  # percent from which on a cell's number is white
 ACROSS, CELL = (3, 5), 1.5  # least and most mistakes in a row of their figure, and inches from one to the next
 LABEL = 0.22  # of a cell's height, above its image
 LETTERS = 15  # of a class's name in a figure
-DPI = 110
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def draw_confusion(confusion: Counts, names: Sequence[str], title: str, path: Pa
     axis.set(xlabel="predicted class", ylabel="true class")
     bar = figure.colorbar(drawn, cax=beside, label="share of the true class's images, %")
     bar.set_ticks([0, 1, 5, 20, 50, 100], labels=["0", "1", "5", "20", "50", "100"])
-    return _save(figure, title, path)
+    return save(figure, title, path)
 
 
 def _square(side: float, names: Sequence[str]) -> tuple[Figure, Axes, Axes]:
@@ -119,7 +120,7 @@ def draw_mistakes(pixels: Pixels, mistakes: Sequence[Mistake], title: str, path:
         row, column = divmod(number, across)
         text = f"{_short(mistake.truth)}\n→ {_short(mistake.prediction)}, {100 * mistake.probability:.0f} %"
         axis.text(column + 0.5, row + LABEL - 0.02, text, ha="center", va="bottom", fontsize=7)
-    return _save(figure, f"{title}\ntruth → prediction, its probability; highest loss first", path)
+    return save(figure, f"{title}\ntruth → prediction, its probability; highest loss first", path)
 
 
 def _sheet(pixels: Pixels, across: int) -> tuple[Pixels, int]:
@@ -138,9 +139,3 @@ def _sheet(pixels: Pixels, across: int) -> tuple[Pixels, int]:
 
 def _short(name: str) -> str:
     return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
-
-
-def _save(figure: Figure, title: str, path: Path) -> Path:
-    figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=DPI)
-    return path

@@ -1,6 +1,6 @@
 """What is seen of a study on W&B: the panels of its workspace and its report, in the words of wandb-workspaces."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
@@ -9,7 +9,6 @@ from ghostexp.report.arms import Arm, Study
 from ghostexp.report.drawing import axis_key
 from ghostexp.report.figures import NAMES
 from ghostexp.report.published import published
-from ghostexp.runs.score import score_of, title_of
 
 Panels = list[Any]  # the library's union of panels is private
 PUBLISHED = "| arm | published | %% | MACs, M | source |\n| --- | --- | ---: | ---: | --- |\n%s"
@@ -30,8 +29,8 @@ def panels_of(study: Study) -> dict[str, Panels]:
 
 def _results(study: Study) -> Panels:
     """Accuracy by what is varied, against it where it is a number, against MACs and speed; published values beside."""
-    key, score, name = axis_key(study), *score_name(study.arms)
-    unit = f"test {name}, %"
+    key, score = axis_key(study), study.score_name
+    unit = f"test {study.score}, %"
     panels: Panels = []
     if key is not None:
         symbol = NAMES.get(key, key)
@@ -55,13 +54,6 @@ def _results(study: Study) -> Panels:
     return panels
 
 
-def score_name(arms: Sequence[Arm]) -> tuple[str, str]:
-    """The figure by which the runs are compared and what it is called; of no runs, that of classifiers."""
-    tests: list[Mapping[str, Any]] = [run.result["metrics"]["test"] for arm in arms for run in arm.runs]
-    score = score_of(tests[0] if tests else {}) or "test/acc1"
-    return score, title_of(score)
-
-
 def published_rows(arms: Sequence[Arm]) -> list[str]:
     """The published values of the arms' networks, as rows of Markdown: a scatter plot of W&B holds runs alone."""
     return [
@@ -73,13 +65,13 @@ def published_rows(arms: Sequence[Arm]) -> list[str]:
 
 def _curves(study: Study) -> Panels:
     """Figures by epoch: means over the seeds of each value of what is varied, from the lowest to the highest."""
-    key, (score, name) = axis_key(study), score_name(study.arms)
+    key = axis_key(study)
     grouped: dict[str, Any] = {}
     if key is not None:
         group = wr.Config(_path(study, key))
         grouped = {"groupby": group, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
     titles = {
-        score.replace("test/", "val/"): f"validation {name}, %",
+        study.score_name.replace("test/", "val/"): f"validation {study.score}, %",
         "val/loss": "validation loss",
         "train/loss": "training loss",
         "lr": "learning rate",

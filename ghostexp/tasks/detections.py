@@ -25,6 +25,7 @@ Found = Mapping[str, Tensor]  # boxes (k, 4), scores (k,), labels (k,)
 Seen = tuple[Tensor, Mapping[str, Any]]  # an image as the network reads it, and its target
 
 
+@rank_zero_only
 def keep_detections(
     module: Detector,
     datamodule: DetectionDataModule,
@@ -34,26 +35,14 @@ def keep_detections(
 ) -> None:
     """Write detections.json, per_class.csv and boxes.png of the last test, the last for W&B too."""
     found = {number: one for number, (one, _) in module.evaluated.items()}
-    _keep(found, module.class_precision, datamodule, directory, title)
-    log_images(loggers, [path for path in [directory.path / PICTURE] if path.is_file()])
-
-
-@rank_zero_only
-def _keep(
-    found: Mapping[int, Found],
-    precision: Mapping[int, float],
-    datamodule: DetectionDataModule,
-    directory: RunDirectory,
-    title: str,
-) -> None:
     rows = coco_results(found, datamodule.category_ids)
     write_atomically(directory.path / "detections.json", json.dumps(rows) + "\n")
-    names = datamodule.class_names
-    write_rows(directory.path / "per_class.csv", [{"class": names[c], "map": p} for c, p in sorted(precision.items())])
+    names, precisions = datamodule.class_names, sorted(module.class_precision.items())
+    write_rows(directory.path / "per_class.csv", [{"class": names[label], "map": value} for label, value in precisions])
     shown = [(image, target) for image, target in _sample(datamodule, SHOWN) if int(target["image_id"]) in found]
     if shown:  # else trainer.limit_test_batches left them out
         answers = [found[int(target["image_id"])] for _, target in shown]
-        _draw(shown, answers, datamodule, title, directory.path / PICTURE)
+        log_images(loggers, [_draw(shown, answers, datamodule, title, directory.path / PICTURE)])
 
 
 def draw_sample(network: nn.Module, datamodule: DetectionDataModule, count: int, title: str, path: Path) -> Path:

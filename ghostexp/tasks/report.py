@@ -30,8 +30,8 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
         profiles = find_profiles(runs or [str(directory.path.parent)])
         if not profiles:
             raise
-        text = write_profiles(profiles, task["title"] or directory.path.parent.name, said, to)
-        print(text, f"everything is in {to}", sep="\n")
+        print(write_profiles(profiles, task["title"] or directory.path.parent.name, said, to))
+        print(f"everything is in {to}")
         return {"profiles": len(profiles), "to": str(to)}
     study = study_of(directory.path.parent.name, found, baseline)
     commands = [command for command in (command_of(found, study.keys), said) if command]

@@ -74,9 +74,13 @@ def _from_weights(config: build.Config) -> Trained:
 
 
 def images_of(config: build.Config) -> ImageDataModule:
-    """The data of a classifier; nothing is read yet."""
+    """The data of a classifier; nothing is read yet.
+
+    Raises ValueError: a detector, whose data have boxes.
+    """
     datamodule = build.datamodule_of(config)
-    assert isinstance(datamodule, ImageDataModule)
+    if not isinstance(datamodule, ImageDataModule):
+        raise ValueError(f"task={config['task']['name']}: goes with classifiers, not with a detector")
     return datamodule
 
 

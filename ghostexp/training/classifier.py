@@ -90,38 +90,28 @@ class Classifier(Module):
         means = {"train/loss": loss / images, "train/acc1": 100 * hits1 / images}
         return means | ({"train/acc5": 100 * hits5 / images} if self.top_k else {})
 
-    def on_validation_epoch_start(self) -> None:
-        """Start the validation figures."""
-        self._start_evaluation()
-
     def on_test_epoch_start(self) -> None:
-        """Start the test figures."""
-        self._start_evaluation()
+        """Start the test figures, and the tally of classes and images."""
+        super().on_test_epoch_start()
         self.tally = Tally(self.num_classes, self.device, self.global_rank)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add a batch to the validation figures."""
-        self._evaluate(batch)
-
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add a batch to the test figures."""
+        """Add a batch to the test figures and to the tally."""
         images, targets = batch
-        self.tally.update(images, self._evaluate(batch), targets)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the validation figures, each image counted once over all devices."""
-        self._log_evaluation("val")
+        self.tally.update(images, self.evaluate(batch), targets)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test figures, each image counted once over all devices."""
-        self._log_evaluation("test")
+        """Log the test figures, and add up the tallies of all devices."""
+        super().on_test_epoch_end()
         self.tested = self.tally.merged(self.all_gather)  # pyright: ignore[reportArgumentType]
 
-    def _start_evaluation(self) -> None:
+    def start_evaluation(self) -> None:
+        """Set sums and accuracies to nothing."""
         self.eval_sums = torch.zeros(2, device=self.device)
         self.accuracies.reset()
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def evaluate(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Add a batch to the figures; returns its logits."""
         images, targets = batch
         logits = self.network(images).float()
         loss = F.cross_entropy(logits, targets, reduction="sum")
@@ -129,7 +119,7 @@ class Classifier(Module):
         self.accuracies.update(logits, targets)
         return logits
 
-    def _log_evaluation(self, stage: str) -> None:
+    def evaluation(self) -> dict[str, float]:
+        """Loss and accuracies of what was evaluated."""
         loss, images = self.sum_over_devices(self.eval_sums)
-        accuracies = {f"{stage}/{name}": 100 * float(value) for name, value in self.accuracies.compute().items()}
-        self.log_figures({f"{stage}/loss": loss / images} | accuracies)
+        return {"loss": loss / images} | {name: 100 * float(value) for name, value in self.accuracies.compute().items()}

@@ -65,40 +65,15 @@ class Detector(Module):
     def train_means(self, sums: list[float]) -> dict[str, float]:
         """The losses of an epoch, and their sum."""
         *losses, images = sums
-        means = {
-            f"train/loss_{name.removeprefix('loss_')}": value / images
-            for name, value in zip(self.loss_names, losses, strict=True)
-        }
-        return {"train/loss": sum(losses) / images} | means
+        means = zip(self.loss_names, losses, strict=True)
+        return {"train/loss": sum(losses) / images} | {f"train/loss_{name}": loss / images for name, loss in means}
 
-    def on_validation_epoch_start(self) -> None:
-        """Start the validation figures."""
-        self._start_evaluation()
-
-    def on_test_epoch_start(self) -> None:
-        """Start the test figures."""
-        self._start_evaluation()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the validation figures."""
-        self._evaluate(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the test figures."""
-        self._evaluate(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the validation figures, each image counted once over all devices."""
-        self._log_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the test figures, each image counted once over all devices."""
-        self._log_evaluation("test")
-
-    def _start_evaluation(self) -> None:
+    def start_evaluation(self) -> None:
+        """Forget what was found before."""
         self.evaluated = {}
 
-    def _evaluate(self, batch: Batch) -> None:
+    def evaluate(self, batch: Batch) -> None:
+        """Add what is found in a batch."""
         images, targets = batch
         found = [
             in_original(one, image, target) for one, image, target in zip(self.network(images), *batch, strict=True)
@@ -106,13 +81,13 @@ class Detector(Module):
         for one, target in zip(found, targets, strict=True):
             self.evaluated[int(target["image_id"])] = _on_cpu(one), _on_cpu(target["truth"])
 
-    def _log_evaluation(self, stage: str) -> None:
+    def evaluation(self) -> dict[str, float]:
+        """COCO's figures of the images of all devices."""
         self.evaluated = self._of_all_devices(self.evaluated)
         values = coco_figures(self.evaluated.values())
-        figures = {name: 100 * float(values[name]) for name in FIGURES if values[name] >= 0}
         classes, precisions = (values[name].reshape(-1).tolist() for name in ("classes", "map_per_class"))
         self.class_precision = {int(c): 100 * p for c, p in zip(classes, precisions, strict=True) if p >= 0}
-        self.log_figures({f"{stage}/{name}": value for name, value in figures.items()})
+        return {name: 100 * float(values[name]) for name in FIGURES if values[name] >= 0}
 
     def _of_all_devices(self, own: dict[int, Any]) -> dict[int, Any]:
         """What belongs to the images of all devices, in the order of their ids, whoever had them."""

@@ -86,6 +86,42 @@ class Module(pl.LightningModule):
         """An epoch's figures, of its sums over all devices."""
         raise NotImplementedError
 
+    def on_validation_epoch_start(self) -> None:
+        """Start the validation figures."""
+        self.start_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        """Start the test figures."""
+        self.start_evaluation()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Add a batch to the validation figures."""
+        self.evaluate(batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Add a batch to the test figures."""
+        self.evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation figures, each image counted once over all devices."""
+        self.log_figures({f"val/{name}": value for name, value in self.evaluation().items()})
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test figures, each image counted once over all devices."""
+        self.log_figures({f"test/{name}": value for name, value in self.evaluation().items()})
+
+    def start_evaluation(self) -> None:
+        """Begin to evaluate anew."""
+        raise NotImplementedError
+
+    def evaluate(self, batch: Any) -> Any:
+        """Add a batch to what is evaluated."""
+        raise NotImplementedError
+
+    def evaluation(self) -> dict[str, float]:
+        """The figures of what was evaluated on all devices."""
+        raise NotImplementedError
+
     def sum_over_devices(self, sums: Tensor) -> list[float]:
         """Sums of all devices, which every device gets."""
         total = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
