@@ -38,9 +38,19 @@ def chunks(log: bytes) -> Iterator[bytes]:
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """The history, one dictionary a row."""
-    found = (record.history for record in records(run) if record.HasField("history"))
-    return [{item.nested_key[0] or item.key: json.loads(item.value_json) for item in row.item} for row in found]
+    """The history, one dictionary a row; what was logged as a dictionary is one."""
+    return [_row(record.history.item) for record in records(run) if record.HasField("history")]
+
+
+def _row(items: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for item in items:
+        *outer, last = item.nested_key or [item.key]
+        place = row
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[last] = json.loads(item.value_json)
+    return row
 
 
 def config_of(run: Path) -> dict[str, Any]:

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from ghostexp.data.scenes import draw_scene
 from ghostexp.runs.wandb_key import has_key
 from ghostexp.training.classifier import Classifier
-from ghostexp.training.wandb_logger import tags_of
+from ghostexp.training.wandb_logger import box_of, tags_of
 from tests.commands import TINY, command, in_directory
 from tests.offline_wandb import config_of, records, rows, summary_of
+from tests.test_detector import TINY as DETECTOR
 
 
 def test_an_offline_run_holds_config_metrics_and_summary_and_so_does_its_test(
@@ -68,6 +70,33 @@ def test_a_run_shows_its_confusions_classes_and_mistakes_and_on_request_its_chec
     assert metadata["tested"] == "last"
     assert metadata["params"] == result["params"]
     assert metadata["test/acc1"] == result["metrics"]["test"]["test/acc1"]
+
+
+def test_a_detector_shows_its_boxes_as_boxes_with_class_and_score(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command(*DETECTOR, "logger=wandb", in_directory(run)) == 0
+    (shown,) = (row["test/boxes"] for row in rows(run) if "test/boxes" in row)
+    numbers = [int(caption.removeprefix("image ")) for caption in shown["captions"]]
+    assert len(numbers) == 4
+    (files,) = run.glob("wandb/offline-run-*/files")
+    for number, kinds in zip(numbers, shown["all_boxes"], strict=True):
+        boxes = {kind: json.loads((files / kinds[kind]["path"]).read_text()) for kind in ("annotated", "found")}
+        scene = draw_scene(1, number)  # which the detector sees at half its size
+        middles = [[(left + right) / 4, (top + bottom) / 4] for left, top, right, bottom in scene.boxes.tolist()]
+        assert [box["position"]["middle"] for box in boxes["annotated"]["box_data"]] == middles
+        assert [box["class_id"] for box in boxes["annotated"]["box_data"]] == scene.labels.tolist()
+        assert boxes["annotated"]["class_labels"]["3"] == "cross"
+        assert all(box["domain"] == "pixel" and "scores" not in box for box in boxes["annotated"]["box_data"])
+    assert command("task=visualize", f"run={run}", "task.shown=2", "logger=wandb") == 0
+    (again,) = (row["test/boxes"] for row in rows(run / "visualize") if "test/boxes" in row)
+    assert again["count"] == 2
+
+
+def test_a_found_box_has_its_score_for_the_viewers_slider() -> None:
+    row = {"left": 1.0, "top": 2.0, "right": 5.0, "bottom": 10.0, "label": 3, "name": "cross", "score": 0.625}
+    box = box_of(row)
+    assert box["position"] == {"middle": [3.0, 6.0], "width": 4.0, "height": 8.0}
+    assert (box["scores"], box["box_caption"], box["class_id"]) == ({"score": 0.625}, "cross 0.62", 3)
 
 
 def test_tags_are_each_there_once() -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from ghostexp.report.scenes import Box, Scene, draw_scenes
 from ghostexp.runs.directory import RunDirectory, write_atomically
 from ghostexp.runs.table import write_rows
 from ghostexp.training.detector import Detector, in_original
-from ghostexp.training.wandb_logger import log_images
+from ghostexp.training.wandb_logger import LoggedBoxes, log_boxes
 
 SHOWN = 4  # images in the picture of a test
 SCORE = 0.5  # below, a box is in no picture
@@ -33,7 +32,7 @@ def keep_detections(
     title: str,
     loggers: Sequence[Logger] = (),
 ) -> None:
-    """Write detections.json, per_class.csv and boxes.png of the last test, the last for W&B too."""
+    """Write detections.json, per_class.csv and boxes.png of the last test, and show W&B what is in that picture."""
     found = {number: one for number, (one, _) in module.evaluated.items()}
     rows = coco_results(found, datamodule.category_ids)
     write_atomically(directory.path / "detections.json", json.dumps(rows) + "\n")
@@ -42,29 +41,47 @@ def keep_detections(
     shown = [(image, target) for image, target in _sample(datamodule, SHOWN) if int(target["image_id"]) in found]
     if shown:  # else trainer.limit_test_batches left them out
         answers = [found[int(target["image_id"])] for _, target in shown]
-        log_images(loggers, [_draw(shown, answers, datamodule, title, directory.path / PICTURE)])
+        _show(shown, answers, datamodule, title, directory, loggers)
 
 
-def draw_sample(network: nn.Module, datamodule: DetectionDataModule, count: int, title: str, path: Path) -> Path:
-    """Draw what a network, in evaluation mode, finds in `count` test images, beside what is there."""
+def show_sample(
+    network: nn.Module,
+    datamodule: DetectionDataModule,
+    count: int,
+    title: str,
+    directory: RunDirectory,
+    loggers: Sequence[Logger],
+) -> None:
+    """Draw what a network, in evaluation mode, finds in `count` test images, beside what is there, and show it W&B."""
     device, found = next(network.parameters()).device, []
     sample = _sample(datamodule, count)
     for image, target in sample:
         with torch.inference_mode():
             (one,) = network([image.to(device)])
         found.append(in_original({name: value.cpu() for name, value in one.items()}, image, target))
-    return _draw(sample, found, datamodule, title, path)
+    _show(sample, found, datamodule, title, directory, loggers)
 
 
 def _sample(datamodule: DetectionDataModule, count: int) -> list[Seen]:
     return [pair for batch in datamodule.test_sample(count) for pair in zip(*batch, strict=True)]
 
 
-def _draw(
-    sample: Sequence[Seen], found: Sequence[Found], datamodule: DetectionDataModule, title: str, path: Path
-) -> Path:
+def _show(
+    sample: Sequence[Seen],
+    found: Sequence[Found],
+    datamodule: DetectionDataModule,
+    title: str,
+    directory: RunDirectory,
+    loggers: Sequence[Logger],
+) -> None:
     scenes = [scene_of(image, target, one, datamodule) for (image, target), one in zip(sample, found, strict=True)]
-    return draw_scenes(scenes, f"{title}\nboxes with a score of {SCORE} or more", path)
+    draw_scenes(scenes, f"{title}\nboxes with a score of {SCORE} or more", directory.path / PICTURE)
+    boxes = [LoggedBoxes(scene.title, scene.picture, _asdicts(scene.truth), _asdicts(scene.found)) for scene in scenes]
+    log_boxes(loggers, boxes, datamodule.class_names)
+
+
+def _asdicts(boxes: Iterable[Box]) -> list[dict[str, Any]]:
+    return [box._asdict() for box in boxes]
 
 
 def coco_results(found: Mapping[int, Found], category_ids: Sequence[int]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from ghostexp.report.inside_page import page
 from ghostexp.runs.directory import RunDirectory, write_atomically
 from ghostexp.runs.table import write_rows
 from ghostexp.tasks import build
-from ghostexp.tasks.detections import PICTURE, draw_sample
+from ghostexp.tasks.detections import show_sample
 from ghostexp.tasks.inside_drawing import Found, Layers, draw_layers, draw_summaries
 from ghostexp.tasks.inside_rows import ghost_rows, layer_rows, pair_rows
 from ghostexp.tasks.trained import Trained, check_whole, images_of, inference_device, trained_network
@@ -70,16 +70,10 @@ def _show_detections(trained: Trained, config: build.Config, directory: RunDirec
     device, datamodule = inference_device(config), build.datamodule_of(config)
     assert isinstance(datamodule, DetectionDataModule)
     datamodule.setup("test")
-    drawn = draw_sample(
-        trained.network.to(device).eval(),
-        datamodule,
-        config["task"]["shown"],
-        config["name"],
-        directory.path / PICTURE,
-    )
-    datamodule.teardown("test")
+    network, shown = trained.network.to(device).eval(), config["task"]["shown"]
     loggers, result = build.loggers_of(config, directory), trained.record()
-    log_images(loggers, [drawn])
+    show_sample(network, datamodule, shown, config["name"], directory, loggers)
+    datamodule.teardown("test")
     hints = finish(loggers, result, exit_code=0)
     print(*(f"W&B: {hint}" for hint in hints), f"everything is in {directory.path}", sep="\n")
     return result

@@ -9,6 +9,7 @@ import numpy as np
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, WandbLogger
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from ghostexp.runs.sweep import sweep_of
 from ghostexp.runs.wandb_key import has_key
@@ -27,6 +28,16 @@ class LoggedTest:
     mistakes: Rows
     pixels: NDArray[np.floating[Any]]  # of the mistakes, (K, H, W, 1 or 3), in [0, 1]
     pictures: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class LoggedBoxes:
+    """A picture, the boxes that are there and those that were found: see `ghostexp.report.scenes.Box` for the rows."""
+
+    title: str
+    picture: Image
+    truth: Rows
+    found: Rows
 
 
 class WandB(WandbLogger):
@@ -96,6 +107,22 @@ class WandB(WandbLogger):
         self.experiment.log(logged)
 
     @rank_zero_only
+    def log_boxes(self, scenes: Sequence[LoggedBoxes], class_names: Sequence[str]) -> None:
+        """Log pictures, over which W&B draws the boxes: by kind, class and score, as its viewer wants them."""
+        import wandb
+
+        classes = dict(enumerate(class_names))
+        drawn = []
+        for scene in scenes:
+            kinds = {"annotated": scene.truth, "found": scene.found}
+            boxes = {
+                kind: {"box_data": [box_of(row) for row in rows], "class_labels": classes}
+                for kind, rows in kinds.items()
+            }
+            drawn.append(wandb.Image(scene.picture, caption=scene.title, boxes=boxes))
+        self.experiment.log({"test/boxes": drawn})
+
+    @rank_zero_only
     def log_tested_model(self, checkpoint: Path, metadata: Mapping[str, Any]) -> None:
         """Log the tested checkpoint as an artifact of type model, where that is asked for.
 
@@ -126,6 +153,15 @@ def _table(rows: Rows) -> Any:
     return wandb.Table([*rows[0]] if rows else ["none"], cells)
 
 
+def box_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A box in pixels, as W&B has it; its score is given only where there is one."""
+    middle = [(row["left"] + row["right"]) / 2, (row["top"] + row["bottom"]) / 2]
+    sides = {"width": row["right"] - row["left"], "height": row["bottom"] - row["top"]}
+    scores = {} if row["score"] is None else {"scores": {"score": row["score"]}}
+    caption = {"box_caption": row["name"] if row["score"] is None else f"{row['name']} {row['score']:.2f}"}
+    return {"position": {"middle": middle, **sides}, "domain": "pixel", "class_id": row["label"]} | caption | scores
+
+
 def tags_of(config: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
     """The chosen network, data and study, and what is typed, each once."""
     choices = config.get("choices", {})
@@ -143,6 +179,12 @@ def log_test(loggers: Sequence[Logger], test: LoggedTest) -> None:
     """Hand what a test says of classes and images to W&B, where that is among the loggers."""
     for logger in _wandb(loggers):
         logger.log_test(test)
+
+
+def log_boxes(loggers: Sequence[Logger], scenes: Sequence[LoggedBoxes], class_names: Sequence[str]) -> None:
+    """Hand pictures with their boxes to W&B, where that is among the loggers."""
+    for logger in _wandb(loggers):
+        logger.log_boxes(scenes, class_names)
 
 
 def log_tested_model(loggers: Sequence[Logger], checkpoint: Path, result: Mapping[str, Any]) -> None:
