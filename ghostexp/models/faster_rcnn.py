@@ -87,6 +87,7 @@ def faster_rcnn(
     freeze_stages: int = 0,
     freeze_batchnorm: bool = False,
     head_channels: int = 1024,
+    rpn_pre_nms_top_n: int = 2000,
     rpn_post_nms_top_n: int = 1000,
     rois_per_image: int = 512,
     box_score_thresh: float = 0.05,
@@ -97,12 +98,19 @@ def faster_rcnn(
 
     strides, channels, freeze_*: see `Pyramid`. p6: a level of proposals at twice the last stride.
     anchor_scale: side of a level's anchors, in strides of that level. anchor_ratios: height / width.
+    rpn_pre_nms_top_n: of each level's anchors, those that may become proposals; non-maximum suppression, whose time
+    grows with their square, sees no others.
     rpn_post_nms_top_n: proposals of an image that are looked at. rois_per_image: those that training samples.
     Raises ValueError: a knob out of its range, or a network without these maps.
     """
     check_knobs(num_classes=num_classes, channels=channels, anchor_scale=anchor_scale, anchor_ratios=anchor_ratios)
-    check_knobs(head_channels=head_channels, rpn_post_nms_top_n=rpn_post_nms_top_n, rois_per_image=rois_per_image)
-    check_knobs(box_score_thresh=box_score_thresh, box_nms_thresh=box_nms_thresh, detections=detections)
+    check_knobs(head_channels=head_channels, rpn_pre_nms_top_n=rpn_pre_nms_top_n, rois_per_image=rois_per_image)
+    check_knobs(
+        rpn_post_nms_top_n=rpn_post_nms_top_n,
+        box_score_thresh=box_score_thresh,
+        box_nms_thresh=box_nms_thresh,
+        detections=detections,
+    )
     extra = LastLevelMaxPool() if p6 else None
     pyramid = Pyramid(backbone, strides, channels, extra, int(p6), freeze_stages, freeze_batchnorm)
     anchors = Anchors(pyramid.strides, anchor_scale, anchor_ratios)
@@ -110,6 +118,8 @@ def faster_rcnn(
         pyramid,
         rpn_anchor_generator=anchors,
         rpn_head=RPNHeadFloat32(channels, len(anchor_ratios)),
+        rpn_pre_nms_top_n_train=rpn_pre_nms_top_n,
+        rpn_pre_nms_top_n_test=rpn_pre_nms_top_n,
         rpn_post_nms_top_n_train=rpn_post_nms_top_n,
         rpn_post_nms_top_n_test=rpn_post_nms_top_n,
         box_roi_pool=_roi_align(pyramid),

@@ -23,6 +23,7 @@ RULES: dict[str, tuple[str, Callable]] = {
     "image_size": ("a whole number >= 1, or null,", lambda value: value is None or _whole(value)),
     "channels": ("a whole number >= 1", _whole),
     "head_channels": ("a whole number >= 1", _whole),
+    "rpn_pre_nms_top_n": ("a whole number >= 1", _whole),
     "rpn_post_nms_top_n": ("a whole number >= 1", _whole),
     "rois_per_image": ("a whole number >= 1", _whole),
     "detections": ("a whole number >= 1", _whole),

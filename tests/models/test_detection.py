@@ -150,6 +150,17 @@ def test_images_of_several_sizes_are_padded_on_the_right_and_below() -> None:
     assert batch.tensors[0, :, 33:].abs().sum() == batch.tensors[0, :, :, 40:].abs().sum() == 0
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_of_a_level_only_the_best_anchors_become_proposals(training: bool) -> None:
+    torch.manual_seed(0)
+    network = KINDS["faster_rcnn"](ghostnet_small(width=0.5), strides=(8, 16), rpn_pre_nms_top_n=1)
+    assert isinstance(network, FasterRCNN)
+    batch = padded(torch.randn(2, 3, 128, 128), 16)
+    network.rpn.train(training)
+    proposals, _ = network.rpn(batch, network.backbone(batch.tensors), [target((5, 5, 60, 60))] * 2)
+    assert [len(one) for one in proposals] == [3, 3]  # strides 8, 16 and 32
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_under_autocast_boxes_have_the_precision_of_pixels(kind: str) -> None:
     torch.manual_seed(0)
