@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
@@ -13,6 +13,8 @@ from .contract import Network
 from .detection import DetectionNetwork, Detections, Maps, Targets
 from .knobs import check_knobs
 from .pyramid import Pyramid
+
+GROUP = 8  # channels that GroupNorm sees together: 32 groups of 256
 
 
 class RetinaNet(DetectionNetwork, detection.RetinaNet):
@@ -53,13 +55,19 @@ def retinanet(
     anchor_ratios: Sequence[float] = (0.5, 1, 2),
     freeze_stages: int = 0,
     freeze_batchnorm: bool = False,
+    head_norm: bool = False,
     box_score_thresh: float = 0.05,
     box_nms_thresh: float = 0.5,
     detections: int = 100,
 ) -> RetinaNet:
-    """RetinaNet, three octaves of anchors on a level, with P6 and P7; arguments and errors as of `faster_rcnn`."""
+    """RetinaNet, three octaves of anchors on a level, with P6 and P7; arguments and errors as of `faster_rcnn`.
+
+    head_norm: GroupNorm after the heads' convolutions (arXiv 1803.08494), as in torchvision's second version.
+    """
     check_knobs(num_classes=num_classes, channels=channels, anchor_scale=anchor_scale, anchor_ratios=anchor_ratios)
     check_knobs(box_score_thresh=box_score_thresh, box_nms_thresh=box_nms_thresh, detections=detections)
+    if head_norm and channels % GROUP:
+        raise ValueError(f"model.channels={channels}: with model.head_norm a multiple of {GROUP} is needed")
     extra = LastLevelP6P7(channels, channels)
     pyramid = Pyramid(backbone, strides, channels, extra, 2, freeze_stages, freeze_batchnorm)
     anchors = Anchors(pyramid.strides, anchor_scale, anchor_ratios, octaves=3)
@@ -67,10 +75,16 @@ def retinanet(
         pyramid,
         num_classes,
         anchor_generator=anchors,
-        head=RetinaNetHeadFloat32(channels, anchors.num_anchors_per_location()[0], num_classes),
+        head=RetinaNetHeadFloat32(
+            channels, anchors.num_anchors_per_location()[0], num_classes, norm_layer=_group_norm if head_norm else None
+        ),
         score_thresh=box_score_thresh,
         nms_thresh=box_nms_thresh,
         detections_per_img=detections,
     )
     del network.transform  # would scale images and normalise them
     return network
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(channels // GROUP, channels)

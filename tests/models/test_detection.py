@@ -7,6 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import nn
 from torchvision.ops import box_iou
 
 from ghostexp.models.anchors import Anchors
@@ -201,6 +202,18 @@ def test_a_knob_out_of_range_is_an_error_of_one_line(kind: str, knobs: dict, mes
     with pytest.raises(ValueError, match=message) as error:
         KINDS[kind](ghostnet(width=0.1), **knobs)
     assert "\n" not in str(error.value)
+
+
+def test_the_norm_of_retinanets_heads_is_of_eight_channels_and_the_last_layers_have_none() -> None:
+    network = KINDS["retinanet"](ghostnet(width=0.1), channels=16, head_norm=True)
+    assert isinstance(network, RetinaNet)
+    norms = [module for module in network.head.modules() if isinstance(module, nn.GroupNorm)]
+    assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(2, 16)] * 8  # four layers a head
+    assert not [
+        module for module in KINDS["retinanet"](ghostnet(width=0.1)).modules() if isinstance(module, nn.GroupNorm)
+    ]
+    with pytest.raises(ValueError, match=r"^model.channels=12: with model.head_norm a multiple of 8 is needed$"):
+        KINDS["retinanet"](ghostnet(width=0.1), channels=12, head_norm=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
