@@ -15,7 +15,7 @@ Shape = tuple[int, int, int]  # of an image: (C, H, W)
 
 @dataclass(frozen=True)
 class Cost:
-    """Trainable parameters, and multiply-accumulates of convolutions and linear layers for one image.
+    """Parameters, frozen ones too, and multiply-accumulates of convolutions and linear layers for one image.
 
     The GhostNet papers call these MACs "FLOPs"; two operations each are counted elsewhere.
     """
@@ -30,7 +30,7 @@ def count(network: nn.Module, image_shape: Shape) -> Cost:
     Of a detector: pyramid and heads too, and those for as many proposals as it may look at.
     Raises ValueError: the network does not take images of this shape.
     """
-    params = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    params = sum(parameter.numel() for parameter in network.parameters())
     return Cost(params, _macs(copy.deepcopy(network).to("meta").eval(), image_shape))
 
 

@@ -66,7 +66,7 @@ def _layer(network: nn.Module, name: str, outputs: list[Tensor]) -> Layer:
         kind=_kind(module),
         part=_part(network, name),
         output=" x ".join(str(side) for side in outputs[0].shape[1:]),
-        params=sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+        params=sum(parameter.numel() for parameter in module.parameters()),
         macs=elements * per_element if multiplies else 0,
         activations=elements if multiplies else 0,
         thop=elements * per_element,

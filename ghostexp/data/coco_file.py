@@ -42,14 +42,16 @@ def read_coco(path: Path) -> CocoFile:
     category_ids = tuple(sorted(names))
     owners = _places(path, "image_id", annotations, image_ids)
     labels = _places(path, "category_id", annotations, np.array(category_ids))
-    xywh = _column(path, "annotations", annotations, ("bbox",), np.float64).reshape(-1, 4)
+    xywh = _column(path, "annotations", annotations, ("bbox",), np.float64, (4,))
     _check_boxes(path, annotations, xywh, sizes[owners])
-    area = np.array([entry.get("area", box[2] * box[3]) for entry, box in zip(annotations, xywh, strict=True)])
+    for entry, (_, _, width, height) in zip(annotations, xywh.tolist(), strict=True):
+        entry.setdefault("area", width * height)
+        entry.setdefault("iscrowd", 0)
     truth = Truth(
         boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32),
         labels=labels,
-        iscrowd=np.array([entry.get("iscrowd", 0) for entry in annotations], dtype=np.int64),
-        area=area.astype(np.float32),
+        iscrowd=_column(path, "annotations", annotations, ("iscrowd",), np.int64),
+        area=_column(path, "annotations", annotations, ("area",), np.float32),
     )
     file_names = [str(entry.get("file_name", "")) for entry in images]
     found = Annotations.of_images(image_ids, sizes, owners, truth, category_ids)
@@ -80,14 +82,19 @@ def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def _column(path: Path, what: str, entries: Entries, keys: Sequence[str], dtype: type) -> np.ndarray:
-    """What entries have under keys, (entries, keys) or with one key (entries, ...)."""
+def _column(
+    path: Path, what: str, entries: Entries, keys: Sequence[str], dtype: type, shape: tuple[int, ...] = ()
+) -> np.ndarray:
+    """What entries have under keys, each of a shape: (entries, keys, *shape), or with one key (entries, *shape)."""
     try:
         found = [[entry[key] for key in keys] if len(keys) > 1 else entry[keys[0]] for entry in entries]
-        return np.array(found, dtype=dtype)
+        column = np.array(found, dtype=dtype)
     except (KeyError, TypeError, ValueError, OverflowError):
-        wanted = " and ".join(f'"{key}"' for key in keys)
-        raise ValueError(f"{path}: {what}: not every one has {wanted} with numbers, as COCO's have") from None
+        column = np.array(np.nan)
+    if column.shape != (len(entries), *([len(keys)] if len(keys) > 1 else []), *shape):
+        wanted, numbers = " and ".join(f'"{key}"' for key in keys), f"{shape[0]} numbers" if shape else "numbers"
+        raise ValueError(f"{path}: {what}: not every one has {wanted} with {numbers}, as COCO's have")
+    return column
 
 
 def _ids(path: Path, what: str, entries: Entries) -> np.ndarray:

@@ -111,6 +111,7 @@ def faster_rcnn(
         box_nms_thresh=box_nms_thresh,
         detections=detections,
     )
+    check_knobs(p6=p6, freeze_batchnorm=freeze_batchnorm)
     extra = LastLevelMaxPool() if p6 else None
     pyramid = Pyramid(backbone, strides, channels, extra, int(p6), freeze_stages, freeze_batchnorm)
     anchors = Anchors(pyramid.strides, anchor_scale, anchor_ratios)

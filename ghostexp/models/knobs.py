@@ -12,6 +12,14 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _several(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0
+
+
+def _boolean(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 RULES: dict[str, tuple[str, Callable]] = {
     "num_classes": ("a whole number >= 1", _whole),
     "in_chans": ("a whole number >= 1", _whole),
@@ -23,6 +31,9 @@ RULES: dict[str, tuple[str, Callable]] = {
     "image_size": ("a whole number >= 1, or null,", lambda value: value is None or _whole(value)),
     "channels": ("a whole number >= 1", _whole),
     "head_channels": ("a whole number >= 1", _whole),
+    "p6": ("true or false", _boolean),
+    "head_norm": ("true or false", _boolean),
+    "freeze_batchnorm": ("true or false", _boolean),
     "rpn_pre_nms_top_n": ("a whole number >= 1", _whole),
     "rpn_post_nms_top_n": ("a whole number >= 1", _whole),
     "rois_per_image": ("a whole number >= 1", _whole),
@@ -32,7 +43,7 @@ RULES: dict[str, tuple[str, Callable]] = {
     "anchor_scale": ("a number > 0", lambda value: _number(value) and value > 0),
     "anchor_ratios": (
         "numbers > 0, in brackets,",
-        lambda value: not isinstance(value, str) and value and all(_number(one) and one > 0 for one in value),
+        lambda value: _several(value) and all(_number(one) and one > 0 for one in value),
     ),
     "dropout": ("a number from 0 to below 1", lambda value: _number(value) and 0 <= value < 1),
 }

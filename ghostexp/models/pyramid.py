@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # of which SyncBatchNorm is one too
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
@@ -47,6 +48,7 @@ class Pyramid(nn.Module):
         self.divisor = strides[-1]
         self.strides = [*strides, *(strides[-1] * 2 ** (level + 1) for level in range(extra_levels))]  # of all levels
         self.map_levels = {f"p{math.log2(stride):.0f}": stride for stride in strides}
+        self.train()  # Lightning keeps the modes that it finds, and would let frozen BatchNorms learn
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         maps = self.trunk.feature_maps(x)
@@ -56,7 +58,7 @@ class Pyramid(nn.Module):
         """Set the mode, but leave BatchNorms whose weights are frozen in evaluation mode."""
         super().train(mode)
         for module in self.trunk.modules():
-            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            if isinstance(module, _BatchNorm) and not module.weight.requires_grad:
                 module.eval()
         return self
 
@@ -105,6 +107,6 @@ def feeding(network: Network, strides: Sequence[int]) -> set[nn.Parameter]:
 
 def freeze(network: Network, parameters: Collection[nn.Parameter], batchnorm: bool) -> None:
     """Let these parameters, and perhaps those of all BatchNorms, get no gradient."""
-    norms = [module for module in network.modules() if batchnorm and isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if batchnorm and isinstance(module, _BatchNorm)]
     for parameter in (*parameters, *(own for norm in norms for own in norm.parameters())):
         parameter.requires_grad_(False)

@@ -66,6 +66,7 @@ def retinanet(
     """
     check_knobs(num_classes=num_classes, channels=channels, anchor_scale=anchor_scale, anchor_ratios=anchor_ratios)
     check_knobs(box_score_thresh=box_score_thresh, box_nms_thresh=box_nms_thresh, detections=detections)
+    check_knobs(head_norm=head_norm, freeze_batchnorm=freeze_batchnorm)
     if head_norm and channels % GROUP:
         raise ValueError(f"model.channels={channels}: with model.head_norm a multiple of {GROUP} is needed")
     extra = LastLevelP6P7(channels, channels)

@@ -125,14 +125,19 @@ def _detector_of(node: Config, config: Config, is_loaded: bool) -> tuple[nn.Modu
     """
     backbone_node = dict(node.pop("backbone"))
     source, loaded = backbone_node.pop("weights", None), None
+    learns = config["task"]["name"] == "fit"
     for key in ("freeze_stages", "freeze_batchnorm"):
-        if node.get(key) and source is None and not is_loaded:
+        if learns and node.get(key) and source is None and not is_loaded:
             raise ValueError(f"model.{key}={node[key]}: needs model.backbone.weights; what is drawn has to learn")
     backbone = build(backbone_node, "model.backbone")
     if not isinstance(backbone, Network):
         raise ValueError(f"model.backbone: {type(backbone).__name__} is none of this project's networks")
     if source is not None and not is_loaded:
         loaded = weights.load(backbone, str(source), _weights_folder(config), "head", "model.backbone.weights")
+    if not backbone.feature_channels:
+        raise ValueError(
+            f"model.backbone: {type(backbone).__name__} has no feature maps by stride, which a detector needs"
+        )
     macs = backbone_macs(backbone)  # before it is cut
     return build(node, "model", backbone=backbone), loaded, macs
 
@@ -153,10 +158,16 @@ def _cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
 def module_of(config: Config, network: nn.Module, distillation: Distillation | None = None) -> Module:
     """The network with its loss, optimizer and schedule: a classifier, or a detector.
 
-    Raises ValueError: the loss of a detector is said to be a classifier's.
+    Raises ValueError: the loss of a detector is said to be a classifier's, or its boxes to be in half precision.
     """
     if not isinstance(network, DetectionNetwork):
         return _classifier_of(config, network, distillation)
+    precision = str(config["trainer"]["precision"])
+    if precision in ("16-true", "bf16-true"):
+        mixed = precision.replace("true", "mixed")
+        raise ValueError(
+            f"trainer.precision={precision}: rounds boxes to whole pixels; trainer.precision={mixed} does not"
+        )
     label_smoothing = config["loss"]["label_smoothing"]
     if label_smoothing or distillation is not None:
         said = f"label_smoothing={label_smoothing}" if label_smoothing else "distill.teacher"

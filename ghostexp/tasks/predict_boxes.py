@@ -63,7 +63,7 @@ def predict_boxes(
             seen = [box for box in boxes if (box.score or 0) >= least]
             with_boxes(picture, seen).save(directory.path / "images" / f"{len(sights):05}-{path.stem}.jpg", quality=90)
             sights.append(Sight(path, picture.size, boxes))
-    _write(sights, dict(zip(names, numbers, strict=True)), unreadable, directory)
+    _write(sights, list(zip(numbers, names, strict=True)), unreadable, directory)
     _show(sights, least, directory)
     return {"images": len(sights), "boxes": sum(len(sight.boxes) for sight in sights)}, unreadable
 
@@ -77,19 +77,20 @@ def _classes(trained: Trained, datamodule: DetectionDataModule) -> tuple[tuple[s
 
 
 def _write(
-    sights: Sequence[Sight], categories: dict[str, int], unreadable: dict[str, str], directory: RunDirectory
+    sights: Sequence[Sight], categories: Sequence[tuple[int, str]], unreadable: dict[str, str], directory: RunDirectory
 ) -> None:
+    """Write both files; categories: id and name of each label."""
     images, annotations, rows = [], [], []
     for number, (path, (width, height), boxes) in enumerate(sights):
         images.append({"id": number, "file_name": str(path), "width": width, "height": height})
-        for left, top, right, bottom, _, name, score in reversed(boxes):
+        for left, top, right, bottom, label, name, score in reversed(boxes):
             sides = {"left": left, "top": top, "width": right - left, "height": bottom - top}
             rows.append({"path": str(path), "class": name, "score": score, **sides})
-            place = {"id": len(annotations), "image_id": number, "category_id": categories[name]}
+            place = {"id": len(annotations) + 1, "image_id": number, "category_id": categories[label][0]}
             area = sides["width"] * sides["height"]
             annotations.append(place | {"bbox": list(sides.values()), "area": area, "iscrowd": 0, "score": score})
     content = {"images": images, "annotations": annotations, "unreadable": unreadable}
-    content["categories"] = [{"id": number, "name": name} for name, number in categories.items()]
+    content["categories"] = [{"id": number, "name": name} for number, name in categories]
     write_atomically(directory.path / "predictions.json", json.dumps(content) + "\n")
     write_rows(directory.path / "predictions.csv", rows)
 

@@ -108,19 +108,22 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def log_boxes(self, scenes: Sequence[LoggedBoxes], class_names: Sequence[str]) -> None:
-        """Log pictures, over which W&B draws the boxes: by kind, class and score, as its viewer wants them."""
+        """Log pictures, over which W&B draws the boxes: by kind, class and score, as its viewer wants them.
+
+        Each has a key of its own: of several under one key, W&B keeps the size of the first alone.
+        """
         import wandb
 
         classes = dict(enumerate(class_names))
-        drawn = []
-        for scene in scenes:
+        logged = {}
+        for number, scene in enumerate(scenes):
             kinds = {"annotated": scene.truth, "found": scene.found}
             boxes = {
                 kind: {"box_data": [box_of(row) for row in rows], "class_labels": classes}
                 for kind, rows in kinds.items()
             }
-            drawn.append(wandb.Image(scene.picture, caption=scene.title, boxes=boxes))
-        self.experiment.log({"test/boxes": drawn})
+            logged[f"test/boxes_{number}"] = wandb.Image(scene.picture, caption=scene.title, boxes=boxes)
+        self.experiment.log(logged)
 
     @rank_zero_only
     def log_tested_model(self, checkpoint: Path, metadata: Mapping[str, Any]) -> None:

@@ -76,8 +76,10 @@ def test_a_file_that_is_no_annotation_file_is_named(root: Path, content: bytes, 
         ("annotations", 8, {"bbox": [30, -2, 10, 10]}, "inside its image of 60 x 40 is needed (1 of 10 boxes"),
         ("annotations", 8, {"bbox": [30, 6, -3, 10]}, "annotation 2 has the box [30.0, 6.0, -3.0, 10.0]"),
         ("annotations", 8, {"bbox": [30, 6, float("nan"), 10]}, "annotation 2 has the box [30.0, 6.0, nan, 10.0]"),
-        ("annotations", 8, {"bbox": [30, 6, 3]}, 'annotations: not every one has "bbox" with numbers'),
-        ("annotations", 8, {"bbox": "all"}, 'annotations: not every one has "bbox" with numbers'),
+        ("annotations", 8, {"bbox": [30, 6, 3]}, 'annotations: not every one has "bbox" with 4 numbers'),
+        ("annotations", 8, {"bbox": "all"}, 'annotations: not every one has "bbox" with 4 numbers'),
+        ("annotations", 8, {"iscrowd": None}, 'annotations: not every one has "iscrowd" with numbers'),
+        ("annotations", 8, {"area": "big"}, 'annotations: not every one has "area" with numbers'),
         ("annotations", 8, {"category_id": 3}, 'annotation 2 has category_id 3, which is not in "categories"'),
         ("annotations", 8, {"image_id": 99}, 'annotation 2 has image_id 99, which is not in "images"'),
         ("annotations", 8, {"image_id": None}, 'annotations: not every one has "image_id" with numbers'),
@@ -92,6 +94,22 @@ def test_an_entry_that_cannot_be_meant_is_named(
 ) -> None:
     change_entry(annotations(root), entries, number, **values)
     refused(lambda: coco(root), f"{annotations(root)}: ", wanted)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"bbox": [10, 10, 8, 8, 0.5]}, '"bbox" with 4 numbers'),  # of boxes that are turned
+        ({"bbox": [1, 1, 9, 1, 9, 9, 1, 9]}, '"bbox" with 4 numbers'),
+        ({"bbox": 5}, '"bbox" with 4 numbers'),
+        ({"area": [3, 4]}, '"area" with numbers'),
+        ({"iscrowd": []}, '"iscrowd" with numbers'),
+    ],
+)
+def test_a_file_that_has_something_else_throughout_is_named(root: Path, values: dict[str, Any], wanted: str) -> None:
+    for number in range(len(json.loads(annotations(root).read_text())["annotations"])):
+        change_entry(annotations(root), "annotations", number, **values)
+    refused(lambda: coco(root), f"{annotations(root)}: annotations: not every one has {wanted}, as COCO's have")
 
 
 def test_boxes_as_coco_itself_has_them_are_taken(root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -193,6 +193,8 @@ def test_under_autocast_boxes_have_the_precision_of_pixels(kind: str) -> None:
         ({"anchor_scale": 0}, r"^model.anchor_scale=0: a number > 0 is needed"),
         ({"anchor_ratios": []}, r"^model.anchor_ratios=\[\]: numbers > 0, in brackets, is needed"),
         ({"anchor_ratios": "1"}, r"^model.anchor_ratios=1: "),
+        ({"anchor_ratios": 1}, r"^model.anchor_ratios=1: "),
+        ({"freeze_batchnorm": 1}, r"^model.freeze_batchnorm=1: true or false is needed"),
         ({"box_nms_thresh": 2}, r"^model.box_nms_thresh=2: a number from 0 to 1 is needed"),
         ({"detections": 0.5}, r"^model.detections=0.5: "),
     ],
