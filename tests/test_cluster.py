@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,11 +94,17 @@ def test_states_are_read_from_the_queue(monkeypatch: pytest.MonkeyPatch) -> None
     assert cluster._states() == {"12_0": "RUNNING", "12_1": "PENDING", "13": "COMPLETING"}
 
 
-def test_a_cluster_that_is_not_there_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    if subprocess.run(["which", "srun"], capture_output=True).returncode == 0:
-        pytest.skip("there is a SLURM")
+def test_a_cluster_that_is_not_there_or_does_not_answer_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert command("-m", *TINY, *SLURM, "seed=0,1") == 1
-    assert "error: hydra/launcher: " in capfd.readouterr().err
+    assert "error: hydra/launcher: SLURM's commands are needed; there is no squeue" in capfd.readouterr().err
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho slurm_load_jobs error: Unable to contact slurm controller >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    assert command("-m", *TINY, *SLURM, "seed=0,1") == 1
+    assert "error: hydra/launcher: squeue failed (slurm_load_jobs error: Unable to" in capfd.readouterr().err
 
 
 def test_the_number_of_devices_has_to_be_said(capfd: pytest.CaptureFixture[str]) -> None:

@@ -76,9 +76,14 @@ def _queued_before(points: list[Point], folder: Path) -> Jobs:
 
 
 def _states() -> dict[str, str]:
-    """State by id of all of this user's jobs that SLURM has not done with."""
+    """State by id of all of this user's jobs that SLURM has not done with; ValueError: it does not answer."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i %T"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except FileNotFoundError:
+        raise ValueError("hydra/launcher: SLURM's commands are needed; there is no squeue on this machine") from None
+    except subprocess.CalledProcessError as error:
+        raise ValueError(f"hydra/launcher: squeue failed ({' '.join(error.stderr.split())})") from None
     return dict(line.split(maxsplit=1) for line in lines)
 
 
