@@ -101,6 +101,10 @@ VALUES = [
         "datamodule=digits: a detector needs boxes, as of shapes or coco; found",
     ),
     ([*DETECTOR, "trainer.precision=bf16-true"], "trainer.precision=bf16-true: rounds boxes to whole pixels; trainer."),
+    (
+        [*DETECTOR, "model@model.backbone=torchvision", "model.backbone.name=vgg11"],
+        "model.backbone: VGG has no feature maps by stride, which a detector needs",
+    ),
     (["datamodule=shapes"], "datamodule=shapes: a classifier needs classes; found those of Shapes"),
     ([*DETECTOR, "loss.label_smoothing=0.1"], "loss.label_smoothing=0.1: goes with classifiers"),
     ([*DETECTOR, "model.weights_partial=head"], "model.weights_partial=head: goes with classifiers"),

@@ -17,6 +17,7 @@ from ghostexp.analysis.cost import Cost, backbone_macs, count
 from ghostexp.data.detection import DetectionDataModule
 from ghostexp.models.contract import Network
 from ghostexp.models.detection import DetectionNetwork
+from ghostexp.models.pyramid import check_maps
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.naming import run_identity, run_title
 from ghostexp.tasks import weights
@@ -134,10 +135,7 @@ def _detector_of(node: Config, config: Config, is_loaded: bool) -> tuple[nn.Modu
         raise ValueError(f"model.backbone: {type(backbone).__name__} is none of this project's networks")
     if source is not None and not is_loaded:
         loaded = weights.load(backbone, str(source), _weights_folder(config), "head", "model.backbone.weights")
-    if not backbone.feature_channels:
-        raise ValueError(
-            f"model.backbone: {type(backbone).__name__} has no feature maps by stride, which a detector needs"
-        )
+    check_maps(backbone, node["strides"], node["freeze_stages"])
     macs = backbone_macs(backbone)  # before it is cut
     return build(node, "model", backbone=backbone), loaded, macs
 
