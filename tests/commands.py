@@ -12,6 +12,12 @@ from ghostexp.__main__ import main
 TINY = ("model=resnet20", "datamodule=fake", "datamodule.num_images=64", "datamodule.batch_size=16")
 TINY += ("trainer.max_epochs=2", "callbacks.progress=false", "threads=1")
 
+TINY_DETECTOR = ("model=faster_rcnn_ghostnet", "model@model.backbone=ghostnet_small", "model.backbone.width=0.25")
+TINY_DETECTOR += ("model.channels=8", "model.head_channels=16", "model.rpn_post_nms_top_n=20", "model.rois_per_image=8")
+TINY_DETECTOR += ("datamodule=shapes", "datamodule.num_images=60", "datamodule.image_size=64")
+TINY_DETECTOR += ("datamodule.batch_size=4", "optimizer.lr=0.01", "trainer.max_epochs=2")
+TINY_DETECTOR += ("trainer.limit_train_batches=3", "callbacks.progress=false", "threads=1")
+
 
 def command(*arguments: str) -> int:
     """The exit code of `python -m ghostexp ARGUMENTS`, run in this process."""

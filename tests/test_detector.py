@@ -24,15 +24,9 @@ from ghostexp.models.ghostnet import ghostnet_small
 from ghostexp.tasks.detections import coco_results
 from ghostexp.training import schedules
 from ghostexp.training.detector import FIGURES, Detector, coco_figures
-from tests.commands import command, in_directory
+from tests.commands import TINY_DETECTOR, command, in_directory
 from tests.models.detectors import with_quick_norms
 from tests.test_exact_resume import digests
-
-TINY = ("datamodule=shapes", "datamodule.num_images=60", "datamodule.image_size=64", "datamodule.batch_size=4")
-TINY += ("model=faster_rcnn_ghostnet", "model@model.backbone=ghostnet_small", "model.backbone.width=0.25")
-TINY += ("model.channels=8", "model.head_channels=16", "model.rpn_post_nms_top_n=20", "model.rois_per_image=8")
-TINY += ("optimizer.lr=0.01", "trainer.max_epochs=2", "trainer.limit_train_batches=3", "callbacks.progress=false")
-TINY += ("threads=1",)
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -108,7 +102,7 @@ def pycocotools_figures(truth: Path, found: Path) -> np.ndarray:
 
 def test_a_detector_trains_and_leaves_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    assert command(*TINY, in_directory(run)) == 0
+    assert command(*TINY_DETECTOR, in_directory(run)) == 0
     result = result_of(run)
     assert result["metrics"]["last"]["val/map"] == result["metrics"]["test"]["test/map"]
     assert {"train/loss", "train/loss_box", "train/loss_objectness"} <= set(result["metrics"]["last"])
@@ -132,7 +126,7 @@ def test_frozen_batchnorms_leave_a_training_as_they_were_loaded(tmp_path: Path) 
     weights = classifier.state_dict()
     torch.save(weights, tmp_path / "weights.pth")
     loaded = ("model.freeze_batchnorm=true", f"model.backbone.weights={tmp_path / 'weights.pth'}")
-    assert command(*TINY, *loaded, in_directory(tmp_path / "run")) == 0
+    assert command(*TINY_DETECTOR, *loaded, in_directory(tmp_path / "run")) == 0
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     prefix = "network.backbone.trunk."
     statistics = [name for name in state if name.startswith(prefix) and "running_" in name]
@@ -144,7 +138,7 @@ def test_frozen_batchnorms_leave_a_training_as_they_were_loaded(tmp_path: Path) 
 
 def test_what_is_predicted_has_the_ids_and_names_of_its_categories(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert command(*TINY, "model.box_score_thresh=0", in_directory(run)) == 0
+    assert command(*TINY_DETECTOR, "model.box_score_thresh=0", in_directory(run)) == 0
     (tmp_path / "pictures").mkdir()
     for number in range(3):
         Image.fromarray(draw_scene(1, number).image).save(tmp_path / "pictures" / f"{number}.png")
@@ -163,12 +157,12 @@ def test_what_is_predicted_has_the_ids_and_names_of_its_categories(tmp_path: Pat
 
 def test_a_part_of_the_test_set_is_tested_too(tmp_path: Path) -> None:
     short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1")
-    assert command(*TINY, *short, in_directory(tmp_path / "run")) == 0
+    assert command(*TINY_DETECTOR, *short, in_directory(tmp_path / "run")) == 0
     assert (tmp_path / "run" / "boxes.png").is_file()  # of those images that were tested
 
 
 def test_a_stopped_detector_ends_as_the_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command(*TINY, in_directory(tmp_path / "whole")) == 0
+    assert command(*TINY_DETECTOR, in_directory(tmp_path / "whole")) == 0
     step = Detector.training_step
 
     def stopping(self: Detector, batch: Any, batch_idx: int) -> Tensor:
@@ -178,14 +172,14 @@ def test_a_stopped_detector_ends_as_the_unbroken_one(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(Detector, "training_step", stopping)
-        assert command(*TINY, in_directory(tmp_path / "broken")) != 0
+        assert command(*TINY_DETECTOR, in_directory(tmp_path / "broken")) != 0
     assert command(f"resume={tmp_path / 'broken'}") == 0
     assert digests(tmp_path / "broken") == digests(tmp_path / "whole")
 
 
 def test_two_devices_find_what_one_finds_in_an_odd_number_of_images(tmp_path: Path) -> None:
     run, one, two = tmp_path / "run", tmp_path / "one", tmp_path / "two"
-    assert command(*TINY, in_directory(run)) == 0
+    assert command(*TINY_DETECTOR, in_directory(run)) == 0
     assert command("task=test", f"run={run}", in_directory(one)) == 0
     assert command("task=test", f"run={run}", "trainer.devices=2", in_directory(two)) == 0
     assert result_of(two)["devices"] == 2
@@ -197,7 +191,7 @@ def test_two_devices_find_what_one_finds_in_an_odd_number_of_images(tmp_path: Pa
 
 def test_a_detector_is_profiled_by_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profile = ("task=profile", "task.batches=[1,2]", "task.rounds=1")
-    assert command(*TINY, *profile, in_directory(tmp_path)) == 0
+    assert command(*TINY_DETECTOR, *profile, in_directory(tmp_path)) == 0
     result = result_of(tmp_path)
     assert [row["batch"] for row in result["parts_ms"]] == [1, 2]
     for row in result["parts_ms"]:
@@ -219,7 +213,7 @@ def test_a_part_of_the_test_set_without_objects_takes_no_training_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Detector, "evaluation", lambda self: {})  # all of COCO's figures are undefined then
-    assert command(*TINY, "trainer.max_epochs=1", in_directory(tmp_path / "run")) == 0
+    assert command(*TINY_DETECTOR, "trainer.max_epochs=1", in_directory(tmp_path / "run")) == 0
     assert result_of(tmp_path / "run")["metrics"]["test"] == {}
     assert "none: there was nothing to find" in capsys.readouterr().out
     assert command("task=export", f"run={tmp_path / 'run'}") == 1

@@ -10,9 +10,8 @@ from ghostexp.data.scenes import draw_scene
 from ghostexp.runs.wandb_key import has_key
 from ghostexp.training.classifier import Classifier
 from ghostexp.training.wandb_logger import box_of, tags_of
-from tests.commands import TINY, command, in_directory
+from tests.commands import TINY, TINY_DETECTOR, command, in_directory
 from tests.offline_wandb import config_of, records, rows, summary_of
-from tests.test_detector import TINY as DETECTOR
 
 
 def test_an_offline_run_holds_config_metrics_and_summary_and_so_does_its_test(
@@ -74,7 +73,7 @@ def test_a_run_shows_its_confusions_classes_and_mistakes_and_on_request_its_chec
 
 def test_a_detector_shows_its_boxes_as_boxes_with_class_and_score(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert command(*DETECTOR, "logger=wandb", in_directory(run)) == 0
+    assert command(*TINY_DETECTOR, "logger=wandb", in_directory(run)) == 0
     shown = boxes_in(run)
     assert len(shown) == 4
     (files,) = run.glob("wandb/offline-run-*/files")

@@ -21,11 +21,14 @@ HERE = Path(__file__).parent
 CLASSIFIER = "outputs/classifier"
 ONE_EPOCH = "trainer.max_epochs=1 trainer.check_val_every_n_epoch=1"
 DETECTORS = ("retinanet", "faster_rcnn")
-COMMANDS = "python -m ghostexp model=ghostnet datamodule=cifar10 datamodule.batch_size=128 trainer.max_epochs=3 \\\n"
-COMMANDS += f"    hydra.run.dir={CLASSIFIER}\n"
-for detector in DETECTORS:
-    COMMANDS += f"python -m ghostexp -m experiment={detector}_shapes {ONE_EPOCH} seed=0,1,2 \\\n"
-    COMMANDS += f"    model.backbone.weights=null,{CLASSIFIER} name=backbones_{detector}\n"
+TRAIN = f"""
+python -m ghostexp model=ghostnet datamodule=cifar10 datamodule.batch_size=128 trainer.max_epochs=3 \\
+    hydra.run.dir={CLASSIFIER}
+"""
+SWEEP = f"""
+python -m ghostexp -m experiment={{0}}_shapes {ONE_EPOCH} seed=0,1,2 \\
+    model.backbone.weights=null,{CLASSIFIER} name=backbones_{{0}}
+"""
 
 
 def figures(run: Path) -> dict[str, float]:
@@ -47,7 +50,7 @@ def arms(sweep: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
 def main() -> None:
     """Print the commands, or the tables of what they left."""
     if len(sys.argv) < 2:
-        print(COMMANDS.strip())
+        print(TRAIN.strip(), *(SWEEP.format(detector).strip() for detector in DETECTORS), sep="\n")
         return
     rows = []
     print("| one epoch, 3 seeds | drawn | trained | difference (95 % interval) |\n| --- | --- | --- | --- |")

@@ -75,7 +75,7 @@ def measure(overrides: tuple[str, ...]) -> None:
     taken = {part: median(spent[part][WARM:]) for part in ("loader", *PARTS)}
     whole = sum(taken.values())
     shares = " | ".join(f"{100 * seconds / whole:.1f} %" for seconds in taken.values())
-    name = " ".join(override.split("=", 1)[1] for override in overrides[:1])
+    name = overrides[0].split("=", 1)[1]
     print(f"| {name} | {images / whole:.1f} | {shares} | {images / taken['loader']:.0f} |", flush=True)
 
 

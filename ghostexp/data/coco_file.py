@@ -90,8 +90,8 @@ def _column(
         found = [[entry[key] for key in keys] if len(keys) > 1 else entry[keys[0]] for entry in entries]
         column = np.array(found, dtype=dtype)
     except (KeyError, TypeError, ValueError, OverflowError):
-        column = np.array(np.nan)
-    if column.shape != (len(entries), *([len(keys)] if len(keys) > 1 else []), *shape):
+        column = None
+    if column is None or column.shape != (len(entries), *([len(keys)] if len(keys) > 1 else []), *shape):
         wanted, numbers = " and ".join(f'"{key}"' for key in keys), f"{shape[0]} numbers" if shape else "numbers"
         raise ValueError(f"{path}: {what}: not every one has {wanted} with {numbers}, as COCO's have")
     return column

@@ -104,14 +104,9 @@ def faster_rcnn(
     Raises ValueError: a knob out of its range, or a network without these maps.
     """
     check_knobs(num_classes=num_classes, channels=channels, anchor_scale=anchor_scale, anchor_ratios=anchor_ratios)
-    check_knobs(head_channels=head_channels, rpn_pre_nms_top_n=rpn_pre_nms_top_n, rois_per_image=rois_per_image)
-    check_knobs(
-        rpn_post_nms_top_n=rpn_post_nms_top_n,
-        box_score_thresh=box_score_thresh,
-        box_nms_thresh=box_nms_thresh,
-        detections=detections,
-    )
-    check_knobs(p6=p6, freeze_batchnorm=freeze_batchnorm)
+    check_knobs(p6=p6, freeze_batchnorm=freeze_batchnorm, head_channels=head_channels, rois_per_image=rois_per_image)
+    check_knobs(rpn_pre_nms_top_n=rpn_pre_nms_top_n, rpn_post_nms_top_n=rpn_post_nms_top_n)
+    check_knobs(box_score_thresh=box_score_thresh, box_nms_thresh=box_nms_thresh, detections=detections)
     extra = LastLevelMaxPool() if p6 else None
     pyramid = Pyramid(backbone, strides, channels, extra, int(p6), freeze_stages, freeze_batchnorm)
     anchors = Anchors(pyramid.strides, anchor_scale, anchor_ratios)
