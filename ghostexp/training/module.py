@@ -65,7 +65,11 @@ class Module(pl.LightningModule):
         """Make all that the network draws a function of (seed, batch, rank)."""
         batches = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         key = f"{self.seed} {self.global_rank} {batches}".encode()
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
+        # torch.manual_seed without a GPU formats a stack for its lazy call: up to a millisecond.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed(seed)
 
     def keep_step(self, loss: Tensor, batch_idx: int, sums: Tensor) -> None:
         """Add a batch's share to the epoch's sums, and log the loss of the step now taken, if it is its turn."""
