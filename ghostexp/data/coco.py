@@ -11,7 +11,7 @@ from ghostexp.data.base import Images
 from ghostexp.data.checks import require
 from ghostexp.data.coco_file import CocoFile, read_coco
 from ghostexp.data.detection import DetectionDataModule, DetectionImages
-from ghostexp.data.folder import open_image
+from ghostexp.data.image_files import read_image
 
 
 class FilePictures:
@@ -24,7 +24,7 @@ class FilePictures:
     def __getitem__(self, index: int) -> Image.Image:
         """Decode a file; ValueError that names it if it is not readable, or not the one that was annotated."""
         path = Path(self.paths[index])
-        image = open_image(path, in_chans=3)
+        image = read_image(path, channels=3)
         height, width = self.sizes[index]
         if image.size != (width, height):
             raise ValueError(f"{path}: {image.width} x {image.height}, but annotated as {width} x {height}")

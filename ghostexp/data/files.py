@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ghostexp.data.augment import Augmentation, seeded
-from ghostexp.data.folder import open_image
+from ghostexp.data.image_files import read_image
 from ghostexp.data.loader import Batch, Loader
 from ghostexp.data.mix import mix_batch
 from ghostexp.data.plan import Share, TrainPlan
@@ -97,7 +97,7 @@ class FileBatches:
         return mix_batch(images, labels, self.num_classes, order.mix)
 
     def _image(self, index: int, seed: int | None) -> Tensor:
-        image = open_image(Path(self.data.paths[index]), self.data.in_chans)
+        image = read_image(Path(self.data.paths[index]), self.data.in_chans)
         with nullcontext() if seed is None else seeded(seed):
             return self.transform(image)
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from ghostexp.data.image_files import READER_VERSION, image_extensions, is_image_name, read_image
 
 log = logging.getLogger(__name__)
 
 CACHE_FOLDER = ".ghostexp"  # beside the folder that it caches
-CACHE_VERSION = 1  # raise it when the same files give other arrays
+CACHE_VERSION = 1  # raise it when the same images give other arrays
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,12 @@ def find_images(folder: Path) -> ClassFolders:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = sorted(path for path in (folder / name).iterdir() if _is_image(path.name))
+        found = sorted(path for path in (folder / name).iterdir() if is_image_name(path.name))
         if not found:
-            raise ValueError(f"{folder / name}: no images in it ({', '.join(IMG_EXTENSIONS)})")
+            raise ValueError(f"{folder / name}: no images in it ({', '.join(sorted(image_extensions()))})")
         paths += found
         labels += [label] * len(found)
     return ClassFolders(folder, class_names, paths, torch.tensor(labels))
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -57,16 +54,6 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         return ()
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
-
-
-def open_image(path: Path, in_chans: int) -> Image.Image:
-    """Decode an image to grey (in_chans 1) or RGB (3); ValueError that names the file if it is not readable."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("L" if in_chans == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
-        reason = str(error).replace("\n", " ")
-        raise ValueError(f"{path}: not a readable image ({reason}); replace or delete it") from None
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
@@ -90,7 +77,7 @@ def read_images(found: ClassFolders, image_size: int, in_chans: int) -> Tensor:
 
 def _state_of(paths: list[Path]) -> str:
     """A hash of what changes when a tree does: names, sizes and times of its files."""
-    digest = hashlib.sha256(str(CACHE_VERSION).encode())
+    digest = hashlib.sha256(f"{CACHE_VERSION}.{READER_VERSION}".encode())
     for path in paths:
         status = path.stat()
         digest.update(f"{path.parent.name}/{path.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
@@ -102,7 +89,7 @@ def _decode(paths: list[Path], image_size: int, in_chans: int) -> np.ndarray:
 
     def decode(numbers: np.ndarray) -> None:
         for number in numbers:
-            image = square(open_image(paths[number], in_chans), image_size)
+            image = square(read_image(paths[number], in_chans), image_size)
             images[number] = np.asarray(image).reshape(image_size, image_size, in_chans).transpose(2, 0, 1)
 
     workers = min(8, os.cpu_count() or 1)

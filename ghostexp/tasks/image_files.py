@@ -9,9 +9,8 @@ from typing import TypeVar
 from PIL.Image import Image
 from rich.console import Console
 from rich.progress import track
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ghostexp.data.folder import open_image
+from ghostexp.data.image_files import image_extensions, read_image
 
 READERS = 8  # threads that decode
 
@@ -25,7 +24,7 @@ def find_images(where: str) -> list[Path]:
     """
     start = Path(where).expanduser()
     if start.is_dir():
-        found = [path for path in start.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS]
+        found = [path for path in start.rglob("*") if path.suffix.lower() in image_extensions()]
     else:
         found = [start] if start.is_file() else [Path(name) for name in glob.glob(str(start), recursive=True)]
     found = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
@@ -41,7 +40,7 @@ def decoded(
 
     def read(path: Path) -> T | ValueError:
         try:
-            return transform(open_image(path, in_chans))
+            return transform(read_image(path, in_chans))
         except ValueError as error:
             return error
 
