@@ -1,6 +1,5 @@
 """Say what a trained network sees in image files."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +13,9 @@ from ghostexp.data.checks import notice
 from ghostexp.data.file_lists import count_extensions
 from ghostexp.data.image_files import display_name
 from ghostexp.models.detection import DetectionNetwork
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.table import write_rows
+from ghostexp.runs.text_files import write_json
 from ghostexp.tasks import build
 from ghostexp.tasks.class_names import class_names, readable
 from ghostexp.tasks.image_files import ImageFiles, decoded, find_images
@@ -103,7 +103,7 @@ def accuracy(done: Sequence[Prediction]) -> dict[str, float]:
 
 def _write(done: Sequence[Prediction], unreadable: dict[str, str], directory: RunDirectory) -> None:
     content = {"predictions": [asdict(prediction) for prediction in done], "unreadable": unreadable}
-    write_atomically(directory.path / "predictions.json", json.dumps(content, indent=2) + "\n")
+    write_json(directory.path / "predictions.json", content, indent=2)
     rows = []
     for prediction in done:
         row: dict[str, Any] = {"path": prediction.path, "truth": prediction.truth}
