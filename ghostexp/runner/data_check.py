@@ -1,6 +1,9 @@
 """Check that finished jobs of a sweep were trained on the data that are there now."""
 
 import importlib
+import logging
+import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,9 @@ def changed_data(points: list[Point]) -> list[tuple[str, str]]:
 
 
 def _check_all(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
-    """What happens in the other process."""
+    """What happens in the other process; what is noticed there is for the runs themselves to say."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    logging.disable()
     check_data = importlib.import_module("ghostexp.tasks.check").check_data
     errors: list[str | None] = []
     digests: dict[str, Any] = {}
