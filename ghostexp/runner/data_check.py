@@ -22,16 +22,20 @@ def changed_data(points: list[Point]) -> list[tuple[str, str]]:
     finished = [point for point in points if point.state is State.FINISHED and "root" in point.config["datamodule"]]
     if not finished:
         return []
-    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
+    with ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_silence) as pool:
         jobs = [(point.config, str(point.run.path)) for point in finished]
         errors = pool.submit(_check_all, jobs).result()
     return [(point.name, error) for point, error in zip(finished, errors, strict=True) if error is not None]
 
 
-def _check_all(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
-    """What happens in the other process; what is noticed there is for the runs themselves to say."""
+def _silence() -> None:
+    """Leave it to the runs to say what is noticed in their data."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     logging.disable()
+
+
+def _check_all(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
+    """What happens in the other process."""
     check_data = importlib.import_module("ghostexp.tasks.check").check_data
     errors: list[str | None] = []
     digests: dict[str, Any] = {}
