@@ -1,6 +1,5 @@
 """Clean processes out of a server that has paid for the imports and never computes."""
 
-import atexit
 import multiprocessing
 import os
 import signal
@@ -11,6 +10,7 @@ from multiprocessing import connection, forkserver, process
 from pathlib import Path
 from typing import Any
 
+from ghostexp.runner.exit import end_process
 from ghostexp.runner.job import execute
 from ghostexp.runs.directory import RunDirectory
 
@@ -49,9 +49,7 @@ def work(
     if log is not None:
         _say_only_in(log)
     _end_with_parent()
-    code = execute(config, RunDirectory(Path(path)), threads)
-    atexit._run_exitfuncs()  # multiprocessing leaves them out, and with them W&B's, which ends its own process
-    sys.exit(code)
+    end_process(execute(config, RunDirectory(Path(path)), threads))
 
 
 def _say_only_in(log: Path) -> None:
