@@ -21,7 +21,7 @@ CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" el
 def warm_up(modules: Iterable[str]) -> None:
     """Start the fork server, which imports these modules while this process goes on."""
     if sys.platform == "linux":
-        CONTEXT.set_forkserver_preload(list(modules))
+        CONTEXT.set_forkserver_preload(["ghostexp.runner.server_process", *modules])
         # Asking CUDA itself how many GPUs there are would leave the forked processes without any.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         forkserver.ensure_running()
@@ -36,13 +36,23 @@ def targets(node: Any) -> set[str]:
 
 
 def work(
-    config: dict[str, Any], path: str, cwd: str, threads: int, environment: dict[str, str], log: Path | None
+    config: dict[str, Any],
+    path: str,
+    cwd: str,
+    threads: int,
+    signals: Iterable[signal.Signals],
+    environment: dict[str, str],
+    log: Path | None,
 ) -> None:
     """What a process of a run does: be one of its ranks.
 
-    environment: all of it, in the place of the server's. log: for errors, instead of the terminal.
+    signals: that stop it. environment: all of it, in the place of the server's. log: for errors, instead of the
+    terminal.
     """
     os.setsid()
+    for signum in signals:
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    multiprocessing.set_start_method(None, force=True)  # else loaders' workers would each import torch anew
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

@@ -39,7 +39,7 @@ class Job:
         self.logs = [first if number == 0 else _rank_log(run, places[number]) for number in range(processes)]
         self.first_failed: int | None = None
         self.deadline = 0.0
-        same = (config, str(run.path), os.getcwd(), self.slot.threads)
+        same = (config, str(run.path), os.getcwd(), self.slot.threads, stop_signals())
         self.ranks = [
             CONTEXT.Process(target=work, args=(*same, environment, log))
             for environment, log in zip(places, self.logs, strict=True)
