@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,9 +16,10 @@ from ghostexp.runner.command import Command, take_apart
 from ghostexp.runner.command_errors import explain
 from ghostexp.runner.configuration import CONF, plain
 from ghostexp.runner.errors import report
+from ghostexp.runner.exit import end_process
 from ghostexp.runner.job import execute
 from ghostexp.runner.launch import launch
-from ghostexp.runner.ranks import check_place, check_task, processes, started_by_slurm
+from ghostexp.runner.ranks import check_place, check_strategy, check_task, processes, started_by_slurm
 from ghostexp.runs import naming
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import escape_streams
@@ -73,6 +75,7 @@ def run(composed: DictConfig, command: Command) -> int:
         _check_single(composed, context.runtime.choices)
         config = plain(composed, context.runtime.choices, command)
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
+        check_strategy(config["trainer"].get("strategy", "auto"))
         count, nodes = processes(config["trainer"]), config["trainer"]["num_nodes"]
         check_task(config["task"]["name"], count, nodes)
         check_place(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
@@ -91,5 +94,10 @@ def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> No
         raise ValueError("plan=true: shows the jobs of a sweep, -m or study=NAME; --cfg job shows a single run")
 
 
+def cli() -> NoReturn:
+    """Run this process's own command line, and end the process."""
+    end_process(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    cli()

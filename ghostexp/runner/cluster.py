@@ -13,6 +13,7 @@ from typing import Any
 
 import submitit
 
+from ghostexp.runner.exit import end_process
 from ghostexp.runner.job import execute
 from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress
@@ -138,7 +139,7 @@ class OnCluster:
         if code and out_of_time and place.global_rank == 0:
             _queue_again(point.run, started)
         if code:
-            raise SystemExit(code)
+            end_process(code)
         return code
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from types import FrameType
 from typing import Any
 
 from ghostexp.runner.errors import one_line, report
@@ -18,10 +19,19 @@ from ghostexp.runner.ranks import rank, started_by_slurm
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.provenance import git_revision, versions
+from ghostexp.runs.signals import stop_signals
 from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
 LOCK_ATTEMPTS = 20  # ten in a second
+
+
+class Interrupted(BaseException):
+    """A stop signal came outside of training, where there is nothing to save."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
 
 
 def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = None) -> int:
@@ -31,7 +41,7 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
     """
     escape_streams()
     try:
-        with _locked(run):
+        with _locked(run), _interruptible():
             return _execute(config, run, threads)
     except BlockingIOError:  # which is no failure of the run that is here
         report(ValueError(f"{run.path}: another process is running here"), config["traceback"])
@@ -83,12 +93,27 @@ def _locked(run: RunDirectory) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise `Interrupted` at stop signals; SIGINT is Python's own KeyboardInterrupt."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = {signum: signal.signal(signum, interrupt) for signum in stop_signals() if signum != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 def _stopped(error: BaseException, run: RunDirectory) -> int:
     """Say how to continue. Lightning turns an interrupt outside of training into SystemExit."""
     signum = getattr(error, "signum", None)
     if signum is None and not isinstance(error, KeyboardInterrupt | SystemExit):
         raise error
-    said = one_line(error) if signum is not None else "interrupted"
+    said = str(error) if signum is not None else "interrupted"
     if rank() == 0:
         print(f"{said}; to continue: python -m ghostexp resume={run.path}", file=sys.stderr)
     return 128 + (signum or signal.SIGINT)

@@ -19,9 +19,10 @@ from ghostexp.runner.launch import Job, acting_on_signals
 from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress, show_plan
 from ghostexp.runner.slots import Slots, visible_gpus
+from ghostexp.runs.signals import STOP_SIGNALS
 from ghostexp.runs.sweep import record_sweep
 
-STOPPED = tuple(128 + signum for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))  # exit codes
+STOPPED = tuple(128 + signum for signum in (*STOP_SIGNALS, signal.SIGKILL))  # exit codes
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class _Jobs:
         self.told: set[Job] = set()
 
     def run(self) -> int:
-        """Run them all; returns the exit code. The first SIGINT or SIGTERM has running jobs save, the second kills."""
+        """Run them all; returns the exit code. The first stop signal has running jobs save, the second kills."""
         with self.progress, self._none_left(), acting_on_signals(self._act) as received:
             while self.running or (self.waiting and not self.stop):
                 if not self.stop:

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 
+from ghostexp.runs.signals import stop_signals
 from ghostexp.training.checkpoints import Checkpoints, at_step_end
 
 
@@ -21,12 +22,10 @@ class Stopped(BaseException):
 
 
 class StopOnSignal(Callback):
-    """On SIGTERM or SIGINT, save at the end of the step and raise `Stopped`; at a second signal, stop at once.
+    """On a stop signal, save at the end of the step and raise `Stopped`; at a second signal, stop at once.
 
     All ranks stop after the same step, even if only one of them was signalled.
     """
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
@@ -38,7 +37,7 @@ class StopOnSignal(Callback):
 
         Lightning sets its handlers after `on_fit_start`; they wait for the other ranks inside the handler and hang.
         """
-        self.before = {signum: signal.signal(signum, self._receive) for signum in self.SIGNALS}
+        self.before = {signum: signal.signal(signum, self._receive) for signum in stop_signals()}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the signals back."""
