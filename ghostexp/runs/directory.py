@@ -1,8 +1,10 @@
 """The directory that says everything about one run."""
 
 import json
+import math
 import os
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +83,9 @@ class RunDirectory:
         return json.loads(self.failure.read_text())["error"]
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Say that the run succeeded; the last file a run writes."""
+        """Say that the run succeeded; only outputs whose failure costs nothing come after it."""
         self.failure.unlink(missing_ok=True)
-        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
+        write_json(self.result, result)
 
     def write_failure(self, error: BaseException, message: str) -> None:
         """Say that the run failed, in one line, with the traceback beside it."""
@@ -92,7 +94,20 @@ class RunDirectory:
             "type": type(error).__name__,
             "traceback": "".join(traceback.format_exception(error)),
         }
-        write_atomically(self.failure, json.dumps(record, indent=2) + "\n")
+        write_json(self.failure, record)
+
+
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Write JSON that every parser reads, in one piece: what is no finite number becomes null."""
+    write_atomically(path, json.dumps(_with_nulls(content), indent=indent, allow_nan=False) + "\n")
+
+
+def _with_nulls(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _with_nulls(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_nulls(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,6 +1,5 @@
 """Say what a trained detector finds in image files."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ghostexp.data.detection import DetectionDataModule
 from ghostexp.report.scenes import Box, with_boxes
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory, write_json
 from ghostexp.runs.table import write_rows
 from ghostexp.tasks import build
 from ghostexp.tasks.detections import boxes_of
@@ -91,7 +90,7 @@ def _write(
             annotations.append(place | {"bbox": list(sides.values()), "area": area, "iscrowd": 0, "score": score})
     content = {"images": images, "annotations": annotations, "unreadable": unreadable}
     content["categories"] = [{"id": number, "name": name} for number, name in categories]
-    write_atomically(directory.path / "predictions.json", json.dumps(content) + "\n")
+    write_json(directory.path / "predictions.json", content, indent=None)
     write_rows(directory.path / "predictions.csv", rows)
 
 

@@ -7,8 +7,9 @@ from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from torch import Tensor
 
 from ghostexp.training.checkpoints import Checkpoints
+from ghostexp.training.divergence import StopOnNonFinite, WarnOnDivergence
 from ghostexp.training.progress import Progress
-from ghostexp.training.stopping import StopOnNonFinite, StopOnSignal, StopWithoutProgress
+from ghostexp.training.stopping import StopOnSignal, StopWithoutProgress
 from ghostexp.training.throughput import Throughput
 
 
@@ -46,11 +47,11 @@ def build(
     if patience is not None and patience < 1:
         raise ValueError(f"callbacks.patience={patience}: a number of epochs >= 1, or null, is needed")
     checkpoints = Checkpoints(folder, monitor, save_epochs, save_steps, save_minutes)
-    callbacks: list[Callback] = [StopOnNonFinite(), Throughput()]
+    callbacks: list[Callback] = [StopOnNonFinite(checkpoints.last), WarnOnDivergence(), Throughput()]
     if ema is not None:
         callbacks.append(WeightAveraging(avg_fn=Ema(ema)))
     if patience is not None:
-        callbacks.append(StopWithoutProgress(monitor, mode="max", patience=patience))
+        callbacks.append(StopWithoutProgress(monitor, patience))
     if progress:
         callbacks.append(Progress(monitor))
     return [*callbacks, StopOnSignal(checkpoints), checkpoints]
