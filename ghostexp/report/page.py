@@ -12,8 +12,8 @@ from ghostexp.report.curves import draw_curves
 from ghostexp.report.figures import draw_accuracy, draw_differences, draw_pareto
 from ghostexp.report.tables import arm_rows, cells, latex, markdown, run_rows
 from ghostexp.report.words import arm_names, notes, problems, setting, summary, verdict
-from ghostexp.runs.directory import write_atomically
 from ghostexp.runs.table import write_rows
+from ghostexp.runs.text_files import write_atomically
 
 FIGURES = {
     "accuracy": (draw_accuracy, "Test {score} against what is varied"),

@@ -18,7 +18,8 @@ from ghostexp.runner.job import execute
 from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress
 from ghostexp.runner.ranks import started_by_slurm
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import write_atomically
 
 LOOK = 2.0  # seconds between two looks at the queue
 JOB_ID = ".slurm"  # file in a run's directory

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from ghostexp.runner.command import Command
 from ghostexp.runner.command_errors import no_such_key
 from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
+from ghostexp.runner.trainer_arguments import check_trainer
 from ghostexp.runs.fingerprint import differences
 
 Config = dict[str, Any]
@@ -38,6 +39,8 @@ def plain(composed: DictConfig, choices: Mapping[str, str | None], command: Comm
         config = _of_earlier_run(command, config)  # pyright: ignore[reportArgumentType]
     if "root" in config["datamodule"]:
         config["datamodule"]["root"] = str(Path(config["datamodule"]["root"]).absolute())
+    if config["task"]["name"] in ON_SEVERAL_DEVICES:  # the tasks of Lightning's Trainer
+        check_trainer(config["trainer"], config["task"]["name"])
     if config["task"]["name"] == "fit":
         _check(config)  # pyright: ignore[reportArgumentType]
     return config  # pyright: ignore[reportReturnType]
@@ -90,8 +93,6 @@ def _check(config: Config) -> None:
     seed = config["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed={seed}: a whole number >= 0 is needed")
-    if trainer.get("limit_test_batches") == 0:
-        raise ValueError("trainer.limit_test_batches=0: a run ends with its test figure; 1 measures it on one batch")
     every = trainer.get("check_val_every_n_epoch") or 1
     validates = trainer.get("limit_val_batches") != 0 and every <= epochs
     needs = "datamodule.split=val" if split == "val" else "callbacks.patience"

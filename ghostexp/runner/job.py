@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import FrameType
 from typing import Any
@@ -18,6 +18,7 @@ from ghostexp.runner.errors import one_line, report
 from ghostexp.runner.ranks import rank, started_by_slurm
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
+from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.runs.provenance import git_revision, versions
 from ghostexp.runs.signals import stop_signals
 from ghostexp.runs.text_files import ESCAPE, escape_streams
@@ -57,19 +58,34 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
         task = importlib.import_module(f"ghostexp.tasks.{config['task']['name']}")
         _silence_libraries()
         outcome = task.run(config, run)
+        if rank() == 0:
+            about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
+            about |= {"seed": config["seed"]}
+            ran = {"started": started.isoformat(timespec="seconds"), "wall_s": round(time.perf_counter() - clock, 2)}
+            _finish(outcome, about, ran | source, run)
     except Exception as error:
         return _fail(error, config, run)
     except BaseException as error:  # told to stop
         return _stopped(error, run)
-    if rank() == 0:
-        run.write_result(
-            {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
-            | {"seed": config["seed"]}
-            | outcome
-            | {"started": started.isoformat(timespec="seconds"), "wall_s": round(time.perf_counter() - clock, 2)}
-            | source
-        )
     return 0
+
+
+def _finish(
+    outcome: Outcome | dict[str, Any], before: dict[str, Any], after: dict[str, Any], run: RunDirectory
+) -> None:
+    """Write the result, and only then make the outputs, of which none can cost it; name those that failed."""
+    result = before | (outcome.result if isinstance(outcome, Outcome) else outcome) | after
+    run.write_result(result)
+    if not isinstance(outcome, Outcome):
+        return
+    outputs = Outputs()
+    outcome.make_outputs(outputs)
+    if outputs.failures:
+        lines = [f"warning: {failure}" for failure in outputs.failures]
+        again = "" if before["task"] == "test" else f"; task=test run={run.path} makes them again"
+        print(*lines, f"warning: the result is complete without these{again}", sep="\n", file=sys.stderr)
+        with suppress(OSError):  # a full disk perhaps, for which the outputs failed too
+            run.write_result(result | {"failed_outputs": outputs.failures})
 
 
 @contextmanager
@@ -115,7 +131,8 @@ def _stopped(error: BaseException, run: RunDirectory) -> int:
         raise error
     said = str(error) if signum is not None else "interrupted"
     if rank() == 0:
-        print(f"{said}; to continue: python -m ghostexp resume={run.path}", file=sys.stderr)
+        how = "the result is written" if run.result.exists() else f"to continue: python -m ghostexp resume={run.path}"
+        print(f"{said}; {how}", file=sys.stderr)
     return 128 + (signum or signal.SIGINT)
 
 

@@ -82,9 +82,9 @@ class RunDirectory:
         return json.loads(self.failure.read_bytes())["error"]
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Say that the run succeeded; the last file a run writes."""
+        """Say that the run succeeded; only outputs whose failure costs nothing come after it."""
         self.failure.unlink(missing_ok=True)
-        write_json(self.result, result, indent=2)
+        write_json(self.result, result)
 
     def write_failure(self, error: BaseException, message: str) -> None:
         """Say that the run failed, in one line, with the traceback beside it."""
@@ -93,7 +93,7 @@ class RunDirectory:
             "type": type(error).__name__,
             "traceback": "".join(traceback.format_exception(error)),
         }
-        write_json(self.failure, record, indent=2)
+        write_json(self.failure, record)
 
 
 def _load(path: Path) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from ghostexp.runs.directory import write_atomically
+from ghostexp.runs.text_files import write_atomically
 
 RECORD = "sweep.yaml"
 

@@ -3,9 +3,11 @@
 import codecs
 import io
 import json
+import math
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,15 @@ def write_atomically(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    """Write JSON in one piece; its strings hold what `escape` makes of them."""
-    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Write JSON that every parser reads, in one piece: non-finite numbers become null, strings are escaped."""
+    text = json.dumps(_with_nulls(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, SURROGATES.sub(lambda found: json.dumps(_decoded(found[0]), ensure_ascii=False)[1:-1], text))
+
+
+def _with_nulls(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _with_nulls(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_nulls(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

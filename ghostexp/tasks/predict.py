@@ -40,7 +40,7 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
 
     A classifier names classes; a detector finds boxes, and draws them.
 
-    Raises ValueError: no images there, no trained network, or, when all others are written, some that are unreadable.
+    Raises ValueError: no images there, no trained network, or, when all others are written, some without a prediction.
     """
     where = str(config["task"]["images"])
     files = find_images(where)
@@ -53,7 +53,7 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     outcome, unreadable = (predict_boxes if is_detector else predict_classes)(trained, config, files, directory)
     if unreadable:
         print(*(f"skipped {reason}" for reason in unreadable.values()), sep="\n", file=sys.stderr)
-        counted = f"{len(unreadable)} of {len(files.paths)} images cannot be read"
+        counted = f"{len(unreadable)} of {len(files.paths)} images have no prediction"
         raise ValueError(f"task.images={where}: {counted}; the others are in {directory.path}/predictions.csv")
     return trained.record() | outcome
 
@@ -61,7 +61,7 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
 def predict_classes(
     trained: Trained, config: build.Config, files: ImageFiles, directory: RunDirectory
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Name the most probable classes of each image; returns what result.json says, and why files cannot be read."""
+    """Name the most probable classes of each image; returns what result.json says, and why files have no prediction."""
     top, datamodule = config["task"]["top"], images_of(config)
     names = class_names(trained, datamodule)
     device = inference_device(config)
@@ -74,7 +74,12 @@ def predict_classes(
         if images:
             with torch.inference_mode():
                 probabilities = network(torch.stack(list(images.values())).to(device)).float().softmax(1)
-            done += named(list(images), files, probabilities.cpu(), names, top)
+            is_finite = torch.isfinite(probabilities).all(1).cpu()
+            bad = [path for path, good in zip(images, is_finite.tolist(), strict=True) if not good]
+            unreadable |= {str(path): f"{path}: the network's outputs are not finite numbers" for path in bad}
+            done += named(
+                [path for path in images if path not in bad], files, probabilities.cpu()[is_finite], names, top
+            )
     _write(done, unreadable, directory)
     _show(done, directory)
     return {"images": len(done)} | accuracy(done), unreadable
@@ -103,7 +108,7 @@ def accuracy(done: Sequence[Prediction]) -> dict[str, float]:
 
 def _write(done: Sequence[Prediction], unreadable: dict[str, str], directory: RunDirectory) -> None:
     content = {"predictions": [asdict(prediction) for prediction in done], "unreadable": unreadable}
-    write_json(directory.path / "predictions.json", content, indent=2)
+    write_json(directory.path / "predictions.json", content)
     rows = []
     for prediction in done:
         row: dict[str, Any] = {"path": prediction.path, "truth": prediction.truth}

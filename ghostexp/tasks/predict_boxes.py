@@ -92,7 +92,7 @@ def _write(
             annotations.append(place | {"bbox": list(sides.values()), "area": area, "iscrowd": 0, "score": score})
     content = {"images": images, "annotations": annotations, "unreadable": unreadable}
     content["categories"] = [{"id": number, "name": name} for number, name in categories]
-    write_json(directory.path / "predictions.json", content)
+    write_json(directory.path / "predictions.json", content, indent=None)
     write_rows(directory.path / "predictions.csv", rows)
 
 

@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from ghostexp.models.weights import Partial, load_weights
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def record(loaded: Loaded | None, run: RunDirectory) -> dict[str, Any] | None:
     if loaded is None:
         return json.loads(note.read_bytes()) if note.is_file() else None
     if rank_zero_only.rank == 0:
-        write_atomically(note, json.dumps(asdict(loaded), indent=2) + "\n")
+        write_json(note, asdict(loaded))
     return asdict(loaded)
 
 
@@ -92,7 +93,8 @@ def find(source: str, folder: Path) -> Path:
 def tested_checkpoint(run: RunDirectory, key: str) -> Path:
     """The checkpoint from which a run's own test figure comes; `key` names the directory in the error."""
     split = run.read_config(key)["datamodule"].get("split")
-    return run.best if split == "val" else run.last
+    recorded = (run.read_result() or {}).get("tested")  # the last one too where no validation had a score
+    return run.best if (recorded or {"val": "best"}.get(split)) == "best" else run.last
 
 
 def _download(source: str, folder: Path) -> Path:

@@ -5,9 +5,10 @@ from pathlib import Path
 from lightning.pytorch.callbacks import Callback
 
 from ghostexp.training.checkpoints import Checkpoints
+from ghostexp.training.divergence import StopOnNonFinite, WarnOnDivergence
 from ghostexp.training.ema import EMAWeightAveraging
 from ghostexp.training.progress import Progress
-from ghostexp.training.stopping import StopOnNonFinite, StopOnSignal, StopWithoutProgress
+from ghostexp.training.stopping import StopOnSignal, StopWithoutProgress
 from ghostexp.training.throughput import Throughput
 
 
@@ -30,11 +31,11 @@ def build(
     if patience is not None and patience < 1:
         raise ValueError(f"callbacks.patience={patience}: a number of epochs >= 1, or null, is needed")
     checkpoints = Checkpoints(folder, monitor, save_epochs, save_steps, save_minutes)
-    callbacks: list[Callback] = [StopOnNonFinite(), Throughput()]
+    callbacks: list[Callback] = [StopOnNonFinite(checkpoints.last), WarnOnDivergence(), Throughput()]
     if ema is not None:
         callbacks.append(EMAWeightAveraging(ema))
     if patience is not None:
-        callbacks.append(StopWithoutProgress(monitor, mode="max", patience=patience))
+        callbacks.append(StopWithoutProgress(monitor, patience))
     if progress:
         callbacks.append(Progress(monitor))
     return [*callbacks, StopOnSignal(checkpoints), checkpoints]

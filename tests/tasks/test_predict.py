@@ -53,7 +53,7 @@ def test_unreadable_files_are_named_and_skipped_and_the_exit_code_says_so(
     err = capsys.readouterr().err
     assert f"skipped {folder}/aaa.png: not a readable image" in err
     assert f"skipped {folder}/zzz.jpg: not a readable image" in err
-    assert f"error: task.images={folder}/*: 2 of {len(names) + 2} images cannot be read" in err
+    assert f"error: task.images={folder}/*: 2 of {len(names) + 2} images have no prediction" in err
     found = predictions_of(digits_run)
     assert [Path(prediction["path"]).name for prediction in found["predictions"]] == names
     assert [Path(path).name for path in found["unreadable"]] == ["aaa.png", "zzz.jpg"]
