@@ -19,6 +19,7 @@ from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress, show_plan
 from ghostexp.runner.slots import Slots, visible_gpus
 from ghostexp.runs.sweep import record_sweep
+from ghostexp.runs.wandb_mode import resolve_for_sweep
 
 STOPPED = tuple(128 + signum for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))  # exit codes
 
@@ -59,6 +60,8 @@ class Sweep:
         if self.plan:
             show_plan(points, slots.n_jobs)
             return 0
+        if engine == "local":
+            resolve_for_sweep(point.config for point in todo)
         record_sweep(self.directory, self.study, planned)
         if engine != "local":
             return _cluster()(points, self.launcher, self.directory)
