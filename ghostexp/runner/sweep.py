@@ -21,6 +21,7 @@ from ghostexp.runner.progress import Progress, show_plan
 from ghostexp.runner.slots import Slots, visible_gpus
 from ghostexp.runs.signals import STOP_SIGNALS
 from ghostexp.runs.sweep import record_sweep
+from ghostexp.runs.wandb_mode import resolve_for_sweep
 
 STOPPED = tuple(128 + signum for signum in (*STOP_SIGNALS, signal.SIGKILL))  # exit codes
 
@@ -61,6 +62,8 @@ class Sweep:
         if self.plan:
             show_plan(points, slots.n_jobs)
             return 0
+        if engine == "local":
+            resolve_for_sweep(point.config for point in todo)
         record_sweep(self.directory, self.study, planned)
         if engine != "local":
             return _cluster()(points, self.launcher, self.directory)

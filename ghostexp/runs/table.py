@@ -89,9 +89,3 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())
-
-
-def last_step(path: Path) -> int | None:
-    """The step of a table's last row; None where there is none."""
-    rows = read(path)
-    return int(rows[-1]["step"]) if rows else None

@@ -192,13 +192,11 @@ def callbacks_of(config: Config, run: RunDirectory, score: str) -> list[Callback
     return build(config["callbacks"], "callbacks", folder=run.last.parent, monitor=f"val/{score}")
 
 
-def loggers_of(
-    config: Config, run: RunDirectory, resumed_step: int | None = None, logged_step: int | None = None
-) -> list[Logger]:
+def loggers_of(config: Config, run: RunDirectory, resumed_step: int | None = None) -> list[Logger]:
     """The loggers of a run; after a resume they go on from a step."""
     task = config["task"]["name"]
     identity, title = run_identity(run.path, config), run_title(run.path)
-    logged = LoggedRun(run.path, identity, title, task, config, resumed_step, logged_step)
+    logged = LoggedRun(run.path, identity, title, task, config, resumed_step)
     return [build(node, f"logger.{name}", run=logged) for name, node in config["logger"].items()]
 
 

@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import Callback
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.outcome import Outcome, Outputs
-from ghostexp.runs.table import last_step
 from ghostexp.tasks import build
 from ghostexp.tasks.closing import baselines_of, data_of, figures_of, place_of, show_fit
 from ghostexp.tasks.preconditions import CheckEvaluation
@@ -41,12 +40,7 @@ def run(config: build.Config, directory: RunDirectory) -> Outcome:
     module = build.module_of(config, built.network, distillation)
     if resumed is not None:
         check_match(module.state_dict(), resumed["state_dict"], directory.last)
-    loggers = build.loggers_of(
-        config,
-        directory,
-        resumed_step=resumed["global_step"] if resumed else None,
-        logged_step=last_step(directory.metrics) if resumed else None,
-    )
+    loggers = build.loggers_of(config, directory, resumed_step=resumed["global_step"] if resumed else None)
     callbacks = [*build.callbacks_of(config, directory, module.score), CheckEvaluation(config, f"val/{module.score}")]
     trainer = build.trainer_of(config, callbacks, loggers, directory)
 

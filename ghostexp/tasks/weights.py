@@ -15,7 +15,7 @@ import torch.hub
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from ghostexp.models.weights import Partial, load_weights
+from ghostexp.models.weights import Partial, read_weights
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
 
@@ -28,11 +28,15 @@ HUB_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class Loaded:
-    """Which weights a network started from; `dropped` are those that `model.weights_partial` left out."""
+    """Which weights a network started from.
+
+    dropped: the names that `model.weights_partial` left out. layout: what was recognised of the file's.
+    """
 
     source: str
     sha256: str
     dropped: tuple[str, ...] = ()
+    layout: tuple[str, ...] = ()
 
 
 def load(
@@ -40,23 +44,25 @@ def load(
 ) -> Loaded:
     """Load weights into a network, strictly; downloads are kept in `folder`.
 
-    source: a file of any layout that `load_weights` knows; a run's directory, of which the checkpoint that the run
+    source: a file of any layout that `read_weights` knows; a run's directory, of which the checkpoint that the run
     tested; a URL with the file's SHA-256 behind `#sha256=`; `timm/NAME`, from the Hugging Face hub and its cache.
     Raises ValueError of one line that begins with `key`: there is no such source, or its weights are not the network's.
     """
     try:
         file = find(source, folder)
-        dropped = load_weights(network, file, partial=partial)
+        found = read_weights(network, file, partial)
     except ValueError as error:
         raise ValueError(str(error).replace("model.weights", key, 1)) from error
-    loaded = Loaded(source, _sha256(file), dropped)
+    network.load_state_dict(found.state)
+    loaded = Loaded(source, _sha256(file), found.dropped, found.recognised)
     _say(loaded, key)
     return loaded
 
 
 @rank_zero_only
 def _say(loaded: Loaded, key: str) -> None:
-    log.info("%s=%s: loaded (sha256 %s)", key, loaded.source, loaded.sha256)
+    layout = "".join(f", {part}" for part in loaded.layout)
+    log.info("%s=%s: loaded (sha256 %s)%s", key, loaded.source, loaded.sha256, layout)
     if loaded.dropped and key == "model.weights":  # else: a detector has no use for a classifier's last layer
         text = f"model.weights_partial=head: {', '.join(loaded.dropped)} not taken from {loaded.source}, but drawn anew"
         log.warning(text)
