@@ -88,7 +88,7 @@ def _stopped(error: BaseException, run: RunDirectory) -> int:
         raise error
     said = one_line(error) if signum is not None else "interrupted"
     if rank() == 0:
-        print(f"{said}; to continue: python -m ghostexp resume={run.path}", file=sys.stderr)
+        print(f"{said}; to continue: {run.resume_command}", file=sys.stderr)
     return 128 + (signum or signal.SIGINT)
 
 
