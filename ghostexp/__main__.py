@@ -11,9 +11,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ghostexp.runner.arguments import for_hydra
 from ghostexp.runner.claim import claim, removed_unless_used
 from ghostexp.runner.command import Command, take_apart
 from ghostexp.runner.command_errors import explain
+from ghostexp.runner.config_files import naming_files
 from ghostexp.runner.configuration import CONF, plain
 from ghostexp.runner.errors import report
 from ghostexp.runner.exit import end_process
@@ -32,11 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     escape_streams()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us, who make one line of them
     with_traceback = any(
-        argument.lower() == "traceback=true" or (argument.startswith("debug=") and argument != "debug=null")
+        argument.lower() in ("traceback=true", "traceback=on", "traceback=yes")
+        or (argument.startswith("debug=") and argument != "debug=null")
         for argument in arguments
     )
     before = sys.argv
     try:
+        arguments = for_hydra(arguments)
         command = take_apart(arguments)
 
         def entry(composed: DictConfig) -> None:
@@ -73,7 +77,8 @@ def run(composed: DictConfig, command: Command) -> int:
     directory = RunDirectory(Path(context.runtime.output_dir))
     with removed_unless_used(directory):
         _check_single(composed, context.runtime.choices)
-        config = plain(composed, context.runtime.choices, command)
+        with naming_files([*context.overrides.hydra, *context.overrides.task]):
+            config = plain(composed, context.runtime.choices, command)
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
         check_strategy(config["trainer"].get("strategy", "auto"))
         count, nodes = processes(config["trainer"]), config["trainer"]["num_nodes"]

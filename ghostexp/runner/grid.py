@@ -10,8 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from ghostexp.config.schema import check_launcher, check_sweeper
 from ghostexp.runner.command_errors import explain
-from ghostexp.runner.configuration import CONF, plain
+from ghostexp.runner.config_files import naming_files
+from ghostexp.runner.configuration import CONF, plain, plain_node
 from ghostexp.runner.errors import one_line
 from ghostexp.runner.fork_server import targets, warm_up
 from ghostexp.runner.points import Point
@@ -52,6 +54,9 @@ class Grid:
         if started_by_slurm():
             raise ValueError("-m under srun: start the sweep by itself, with hydra/launcher=submitit_slurm")
         composed, launcher = self.composed, self._launcher()
+        with naming_files([*composed.hydra.overrides.hydra, *composed.hydra.overrides.task]):
+            check_sweeper(plain_node(composed.hydra.sweeper))
+            check_launcher(launcher)
         check_study(self.directory, self.study)
         warm_up(["ghostexp.tasks.check", *targets(OmegaConf.to_container(composed))])
         points, errors, planned = self.points()
@@ -81,11 +86,11 @@ class Grid:
         return {key: _values(self.parser.parse_override(line)) for key, line in lines.items()}
 
     def _launcher(self) -> dict[str, Any]:
-        launcher = OmegaConf.to_container(self.composed.hydra.launcher, resolve=True)
-        if not isinstance(launcher, dict) or "engine" not in launcher:
+        launcher = plain_node(self.composed.hydra.launcher)
+        if "engine" not in launcher:
             chosen = self.composed.hydra.runtime.choices["hydra/launcher"]
             raise ValueError(f"hydra/launcher={chosen}: one of local, submitit_local, submitit_slurm is needed")
-        return {str(key): value for key, value in launcher.items()}
+        return launcher
 
     def _check(self, overrides: list[Override], params: Values) -> None:
         """Raise ValueError for what no sweep can be made of."""
@@ -108,7 +113,8 @@ class Grid:
             hydra = composed.pop("hydra")
         record = {"config": composed, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}
         texts = {f"{name}.yaml": OmegaConf.to_yaml(node) for name, node in record.items()}
-        config = plain(composed, hydra.runtime.choices)
+        with naming_files([*hydra.overrides.hydra, *combination.overrides]):
+            config = plain(composed, hydra.runtime.choices)
         config["name"] = self.directory.name
         return Point(RunDirectory(path), tuple(combination.telling), config, texts)
 

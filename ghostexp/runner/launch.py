@@ -90,7 +90,7 @@ class Job:
         if code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
             how = f"process {self.first_failed} was ended by {signal.Signals(-code).name}{hint}"
-            return f"{how}; to continue: python -m ghostexp resume={self.run.path}"
+            return f"{how}; to continue: {self.run.resume_command}"
         if self.first_failed == 0 or log is None:
             return None
         said = [

@@ -1,6 +1,7 @@
 """The directory that says everything about one run."""
 
 import json
+import shlex
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,11 @@ class RunDirectory:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def resume_command(self) -> str:
+        """What continues this run, for a shell to read."""
+        return shlex.join(["python", "-m", "ghostexp", f"resume={self.path}"])
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration.

@@ -1,5 +1,6 @@
 """Build the W&B workspace and report of a study, or write down what they would be."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,4 +71,4 @@ def _unsynced(runs: Sequence[Run]) -> list[Path]:
 def _shortest(folders: Sequence[Path]) -> list[str]:
     """Folders as a person would name them: by one pattern where they are of one sweep."""
     parents = {folder.parents[2] for folder in folders}
-    return [f"{parent}/*/wandb/offline-run-*" for parent in sorted(parents)]
+    return [f"{shlex.quote(str(parent))}/*/wandb/offline-run-*" for parent in sorted(parents)]
