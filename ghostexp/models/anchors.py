@@ -27,5 +27,6 @@ class Anchors(AnchorGenerator):
         self.set_cell_anchors(torch.float32, device)
         sizes = [list(level.shape[-2:]) for level in feature_maps]
         steps = [[stride] * 2 for stride in self.strides]
-        anchors = torch.cat(self.grid_anchors(sizes, steps))  # (A, 4)
+        # Plain numbers: tensors would be a blocking copy to the device each.
+        anchors = torch.cat(self.grid_anchors(sizes, steps))  # pyright: ignore[reportArgumentType]  # (A, 4)
         return [anchors] * len(image_list.image_sizes)
