@@ -20,12 +20,14 @@ from ghostexp.runner.launch import launch
 from ghostexp.runner.ranks import check_place, check_task, processes, started_by_slurm
 from ghostexp.runs import naming
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import escape_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code. Whatever is wrong with it is answered in one line."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     register_resolvers()
+    escape_streams()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us, who make one line of them
     with_traceback = any(
         argument.lower() == "traceback=true" or (argument.startswith("debug=") and argument != "debug=null")

@@ -20,6 +20,7 @@ READER_VERSION = 2  # raise it when the same file gives another array: caches of
 # Formats that Pillow knows, but that are no images, or that it needs another program for.
 NOT_IMAGES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PCD", "WMF"})
 BACKGROUND = (255, 255, 255, 255)  # behind what is transparent
+REMEDY = "; replace or delete it"
 ORIENTATION = ExifTags.Base.Orientation
 TURNED = (5, 6, 7, 8)  # values of EXIF's orientation by which width and height change places
 
@@ -65,7 +66,8 @@ def read_image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             has_orientation = image.format != "PNG" or "exif" in image.info  # else Pillow decodes the PNG to look
             turned = has_orientation and image.format != "TIFF" and _orientation(image) in TURNED
-            return image.size[::-1] if turned else image.size  # Pillow turns a TIFF itself
+            width, height = image.size
+            return (height, width) if turned else (width, height)  # Pillow turns a TIFF itself
     except Exception as error:
         raise unreadable(path, error) from None
 
@@ -78,7 +80,7 @@ def unreadable(path: Path, error: Exception) -> ValueError:
     if isinstance(error, OSError) and error.errno is not None:
         return ValueError(f"{path}: cannot be read ({error.strerror})")
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(f"{path}: not a readable image ({reason}); replace or delete it")
+    return ValueError(f"{path}: not a readable image ({reason}){REMEDY}")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -91,7 +91,7 @@ def command_of(found: Found, keys: Sequence[str]) -> str | None:
     )
     if not found.points or record is None:
         return None
-    typed = [str(text) for text in yaml.safe_load(record.read_text())]
+    typed = [str(text) for text in yaml.safe_load(record.read_bytes())]
     varied = {*keys, "seed"}
     same = [text for text in typed if _key(text) not in varied]
     same = [f"{_key(text)}=DIR" if _key(text) in PLACES else text for text in same if _key(text) != "output_dir"]

@@ -71,7 +71,7 @@ def _queued_before(points: list[Point], folder: Path) -> Jobs:
     """The jobs that an earlier command has queued and that are queued or running still."""
     states = _states()
     notes = {point.run.path: point.run.path / JOB_ID for point in points}
-    ids = {path: note.read_text() for path, note in notes.items() if note.is_file()}
+    ids = {path: note.read_text(encoding="utf-8") for path, note in notes.items() if note.is_file()}
     return {path: submitit.SlurmJob(folder, job_id) for path, job_id in ids.items() if job_id in states}
 
 

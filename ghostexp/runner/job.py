@@ -18,6 +18,7 @@ from ghostexp.runner.ranks import rank, started_by_slurm
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.provenance import git_revision, versions
+from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
 LOCK_ATTEMPTS = 20  # ten in a second
@@ -28,6 +29,7 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
 
     threads: this process's share of the processor, where the configuration leaves it open.
     """
+    escape_streams()
     try:
         with _locked(run):
             return _execute(config, run, threads)
@@ -69,7 +71,7 @@ def _locked(run: RunDirectory) -> Iterator[None]:
     if rank() != 0:
         yield
         return
-    with (run.path / ".lock").open("w") as file:
+    with (run.path / ".lock").open("wb") as file:
         for attempt in range(LOCK_ATTEMPTS):  # a process that was killed this moment may hold it still
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,7 +127,7 @@ def keep_log(run: RunDirectory) -> None:
             root.removeHandler(handler)
             handler.close()
     if rank() == 0:
-        handler = logging.FileHandler(run.log)
+        handler = logging.FileHandler(run.log, encoding="utf-8", errors=ESCAPE)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
     root.setLevel(logging.INFO)

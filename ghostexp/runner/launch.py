@@ -89,7 +89,11 @@ class Job:
             return f"{how}; to continue: python -m ghostexp resume={self.run.path}"
         if self.first_failed == 0 or log is None:
             return None
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("error: ")]
+        said = [
+            line
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.startswith("error: ")
+        ]
         text = said[-1].removeprefix("error: ") if said else f"failed, see {log}"
         if self.run.failure.exists() and self.run.read_failure() == text:
             return None  # the first rank found the same, and has said so

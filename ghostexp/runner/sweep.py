@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from ghostexp.runner.check import check
+from ghostexp.runner.data_check import changed_data
 from ghostexp.runner.launch import Job, acting_on_signals
 from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress, show_plan
@@ -43,7 +44,7 @@ class Sweep:
         if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs < 1):
             raise ValueError(f"n_jobs={self.n_jobs}: a number >= 1, or null, is needed")
         jobs = len(points) + len(errors)
-        errors = [*errors, *_doubles(points), *_foreign(points)]
+        errors = [*errors, *_doubles(points), *_foreign(points), *changed_data(points)]
         todo = [point for point in points if point.state is not State.FINISHED]
         engine = self.launcher["engine"]
         with Console(stderr=True).status(f"building each of {len(todo)} points once"):

@@ -5,6 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from ghostexp.data.base import DataModule
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.provenance import cpu
 from ghostexp.runs.score import score_of, title_of
@@ -20,6 +21,11 @@ def baselines_of(datamodule: pl.LightningDataModule) -> dict[str, float]:
     """Test accuracy, in percent, of methods that need no network, where the data know any."""
     baselines = getattr(datamodule, "baselines", None)
     return baselines() if baselines else {}
+
+
+def data_of(datamodule: pl.LightningDataModule) -> dict[str, Any]:
+    """The digest of the data, by which later commands see whether they are the same."""
+    return {"data": dict(datamodule.digest())} if isinstance(datamodule, DataModule) else {}
 
 
 def place_of(trainer: pl.Trainer) -> dict[str, Any]:

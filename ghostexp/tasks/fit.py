@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.table import last_step
 from ghostexp.tasks import build
-from ghostexp.tasks.closing import baselines_of, figures_of, place_of, show_fit
+from ghostexp.tasks.closing import baselines_of, data_of, figures_of, place_of, show_fit
 from ghostexp.tasks.savings import note_savings
 from ghostexp.tasks.teacher import distillation_of
 from ghostexp.tasks.tested import keep_tested
@@ -54,6 +54,7 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
         trainer.test(module, datamodule=datamodule, verbose=False)
         result["metrics"]["test"] = figures_of(module, "test/")
         result |= {"baselines": baselines_of(datamodule)} | place_of(trainer)
+        result |= data_of(datamodule) if trainer.is_global_zero else {}
         keep_tested(module, datamodule, directory, config["name"], loggers)
         if trainer.is_global_zero:
             log_tested_model(loggers, checkpoint, result)

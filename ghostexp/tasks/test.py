@@ -4,7 +4,7 @@ from typing import Any
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks import build
-from ghostexp.tasks.closing import figures_of, place_of, show_test
+from ghostexp.tasks.closing import data_of, figures_of, place_of, show_test
 from ghostexp.tasks.tested import keep_tested
 from ghostexp.tasks.trained import trained_network
 from ghostexp.training.wandb_logger import finish
@@ -22,6 +22,7 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     trainer = build.trainer_of(config, [], [], directory)
     trainer.test(module, datamodule=datamodule, verbose=False)
     result = trained.record() | {"metrics": {"test": figures_of(module, "test/")}} | place_of(trainer)
+    result |= data_of(datamodule) if trainer.is_global_zero else {}
     keep_tested(module, datamodule, directory, config["name"], loggers)
     if trainer.is_global_zero:
         show_test(result, directory, finish(loggers, result, exit_code=0))

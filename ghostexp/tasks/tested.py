@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ghostexp.data.detection import DetectionDataModule
+from ghostexp.data.image_files import display_name
 from ghostexp.data.module import ImageDataModule
 from ghostexp.report.confusion import Mistake, class_rows, confused_rows, draw_confusion, draw_mistakes
 from ghostexp.runs.directory import RunDirectory
@@ -68,7 +69,7 @@ def mistakes_of(worst: Worst, datamodule: ImageDataModule, names: Sequence[str])
     for loss, truth, prediction, probability, rank, batch, place in columns:
         start, _ = replace(datamodule.share, rank=rank).eval_spans(datamodule.test_images)[batch]
         image = start + place
-        file = "" if files is None else str(files[image])
+        file = "" if files is None else display_name(str(files[image]))
         mistakes.append(
             Mistake(image, names[int(truth)], names[int(prediction)], round(probability, 6), round(loss, 6), file)
         )

@@ -66,7 +66,7 @@ def record(loaded: Loaded | None, run: RunDirectory) -> dict[str, Any] | None:
     """What result.json says of the weights; a resumed run, which loads none, says it from the note that it left."""
     note = run.path / "weights.json"
     if loaded is None:
-        return json.loads(note.read_text()) if note.is_file() else None
+        return json.loads(note.read_bytes()) if note.is_file() else None
     if rank_zero_only.rank == 0:
         write_atomically(note, json.dumps(asdict(loaded), indent=2) + "\n")
     return asdict(loaded)
@@ -104,7 +104,7 @@ def _download(source: str, folder: Path) -> Path:
     file = folder / f"{expected[:12].lower()}-{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:  # one of several processes downloads, the others find the file
+        with (folder / ".lock").open("wb") as lock:  # one of several processes downloads, the others find the file
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not file.exists():
                 show = sys.stderr.isatty()

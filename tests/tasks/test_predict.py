@@ -88,9 +88,9 @@ def test_a_folder_is_searched_to_the_bottom_and_only_for_images(digit_files: Pat
     for name in ("a.png", "b/c/d.JPG", "b/notes.txt", ".hidden.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert find_images(str(tmp_path)) == [tmp_path / "a.png", tmp_path / "b/c/d.JPG"]
-    assert find_images(f"{tmp_path}/**/*.txt") == [tmp_path / "b/notes.txt"]
-    assert find_images(str(tmp_path / "b/notes.txt")) == [tmp_path / "b/notes.txt"]
+    assert find_images(str(tmp_path)).paths == [tmp_path / "a.png", tmp_path / "b/c/d.JPG"]
+    assert find_images(f"{tmp_path}/**/*.txt").paths == [tmp_path / "b/notes.txt"]
+    assert find_images(str(tmp_path / "b/notes.txt")).paths == [tmp_path / "b/notes.txt"]
     with pytest.raises(ValueError, match="no images there"):
         find_images(str(tmp_path / "nothing*"))
 
