@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 READER_VERSION = 2  # raise it when the same file gives another array: caches of decoded images depend on it
 
@@ -101,6 +101,8 @@ def unreadable(path: Path, error: Exception) -> ValueError:
     if isinstance(error, OSError) and error.errno is not None:
         return ValueError(f"{path}: cannot be read ({error.strerror})")
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        reason = "no format that Pillow knows" if path.stat().st_size else "the file is empty"
     return ValueError(f"{path}: not a readable image ({reason}){REMEDY}")
 
 

@@ -95,6 +95,34 @@ def test_a_folder_is_searched_to_the_bottom_and_only_for_images(digit_files: Pat
         find_images(str(tmp_path / "nothing*"))
 
 
+def test_links_are_followed_but_no_file_is_found_twice(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "a.jfif").touch()
+    (tmp_path / "photos" / "notes.txt").touch()
+    (tmp_path / "photos" / "cat" / "again").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "other").symlink_to(tmp_path / "photos" / "cat")
+    (tmp_path / "linked").symlink_to(tmp_path / "photos")
+    for where in ("photos", "linked", "photos/*", "**/*.jfif", "photos/**", "photos/c?t/a.*", "**/cat/**/a.jfif"):
+        found = find_images(str(tmp_path / where))
+        assert [path.name for path in found.paths if path.suffix == ".jfif"] == ["a.jfif"], where
+    assert [path.name for path in find_images(str(tmp_path / "photos")).left_out] == ["notes.txt"]
+
+
+def test_the_truth_is_the_class_folder_that_training_would_take(tmp_path: Path) -> None:
+    path = tmp_path / "set" / "cat" / "session" / "dog" / "a.png"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    classes = {"cat", "dog"}
+    for where in ("set", "set/cat", "set/*", "set/cat/**/*.png"):
+        files = find_images(str(tmp_path / where))
+        truth = files.truth(files.paths[0], classes)
+        assert truth == ("dog" if where.startswith("set/cat") else "cat"), where
+    files = find_images(str(path))
+    assert files.truth(path, classes) == "dog"
+    assert files.truth(path, {"set", "session"}) is None
+    assert find_images(str(tmp_path / "set/cat")).truth(path, {"cat"}) == "cat"
+
+
 def test_imagenets_folders_are_shown_in_words() -> None:
     names = imagenet_names()
     assert len(names) == 1000
