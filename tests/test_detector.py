@@ -181,7 +181,9 @@ def test_what_is_predicted_has_the_ids_and_names_of_its_categories(tmp_path: Pat
 
 def test_a_part_of_the_test_set_is_tested_too(tmp_path: Path) -> None:
     short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1")
-    assert command(*TINY_DETECTOR, *short, in_directory(tmp_path / "run")) == 0
+    assert command(*TINY_DETECTOR, *short, "model.box_score_thresh=1", in_directory(tmp_path / "run")) == 0
+    assert json.loads((tmp_path / "run" / "detections.json").read_text()) == []
+    assert "pycocotools' loadRes raises an IndexError on an empty list" in (tmp_path / "run" / "run.log").read_text()
     assert (tmp_path / "run" / "boxes.png").is_file()  # of those images that were tested
 
 
