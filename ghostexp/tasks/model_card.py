@@ -29,7 +29,10 @@ state_dict = load_file("{file}")""",
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is made of; checks are those of `tasks.export`, by file and for the `fused` network."""
+    """What a card is made of; checks are those of `tasks.export`, by file and for the `fused` network.
+
+    rounding: by which float32 changes the network's logits, relative to the largest one.
+    """
 
     config: Config
     trained: Trained
@@ -37,6 +40,7 @@ class Card:
     normalisation: tuple[tuple[float, ...], tuple[float, ...]]
     files: dict[str, str]
     checks: dict[str, dict[str, float]]
+    rounding: float
     has_names: bool
 
     def text(self) -> str:
@@ -58,6 +62,7 @@ class Card:
             ("multiply-accumulates of an image, fused", f"{self.fused.macs:,}"),
             *((name, f"{value:.4f}" + ("" if "loss" in name else " %")) for name, value in self._metrics().items()),
             ("largest difference by fusing, of the largest logit", f"{self.checks['fused']['difference']:.1e}"),
+            ("largest difference by rounding to float32, of the largest logit", f"{self.rounding:.1e}"),
         ]
         return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 

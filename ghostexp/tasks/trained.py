@@ -29,7 +29,7 @@ class Trained:
     source: str
     checkpoint: str | None = None  # best or last, of a run
     class_names: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
     backbone_macs: int | None = None  # of a detector
 
     def record(self) -> dict[str, Any]:
