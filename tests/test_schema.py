@@ -222,7 +222,9 @@ def test_a_misspelt_grid_is_named(mine: Path, capsys: pytest.CaptureFixture[str]
 
 def test_a_report_on_a_study_has_no_further_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("task=report", "study=width", "+task.tilte=x") == 1
-    wanted = "error: +task.tilte=x: task has no tilte; there is name, runs, to, title, baseline; did you mean task.title?"
+    wanted = (
+        "error: +task.tilte=x: task has no tilte; there is name, runs, to, title, baseline; did you mean task.title?"
+    )
     assert capsys.readouterr().err.strip() == wanted
 
 
