@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ghostexp.runs.table import last_step
+from ghostexp.runs.table import read
 from tests.commands import finish, in_directory, start
 
 EPOCHS = 6
@@ -99,7 +99,7 @@ def test_a_run_killed_at_random_moments_ends_as_the_unbroken_one(case: str, tmp_
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        step = last_step(broken / "metrics.csv")
+        step = int(read(broken / "metrics.csv")[-1]["step"])
         code, _, err = finish(f"resume={broken}")
         assert code == 0, err
         print(f"{case} {number}: killed {1000 * delay:.0f} ms after line {line} of {total}, step {step}")

@@ -73,7 +73,15 @@ def configuration(*overrides: str) -> dict[str, Any]:
         return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)  # pyright: ignore[reportReturnType]
 
 
-@pytest.mark.parametrize("layout", ["timm.pth", "timm.safetensors", "official.pth.tar", "lightning.ckpt"])
+LAYOUTS = {
+    "timm.pth": (),
+    "timm.safetensors": (),
+    "official.pth.tar": ("under state_dict",),
+    "lightning.ckpt": ("under state_dict", "without the prefix network."),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_of_every_layout_arrive(layout: str, tmp_path: Path) -> None:
     file, state = tmp_path / layout, timm.create_model("ghostnet_050", num_classes=10).state_dict()
     if file.suffix == ".safetensors":
@@ -84,7 +92,7 @@ def test_weights_of_every_layout_arrive(layout: str, tmp_path: Path) -> None:
         torch.save({"state_dict": state} if file.suffix == ".tar" else state, file)
     network, _, loaded, _ = build.network_of(configuration(*GHOSTNET, f"model.weights={file}"))
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
-    assert loaded == Loaded(str(file), sha256(file), ())
+    assert loaded == Loaded(str(file), sha256(file), (), LAYOUTS[layout])
 
 
 def test_a_run_gives_the_weights_that_it_tested(tmp_path: Path) -> None:
@@ -94,7 +102,9 @@ def test_a_run_gives_the_weights_that_it_tested(tmp_path: Path) -> None:
     assert command(*RESNET, f"model.weights={first}", in_directory(second)) == 0
     assert arrived(second, trained(first))
     digest = sha256(first / "checkpoints" / "last.ckpt")
-    assert result_of(second)["weights"] == {"source": str(first), "sha256": digest, "dropped": []}
+    layout = ["under state_dict", "without the prefix network."]
+    assert result_of(second)["weights"] == {"source": str(first), "sha256": digest, "dropped": [], "layout": layout}
+    assert ", ".join(["", *layout]) in (second / "run.log").read_text()
     assert result_of(first)["weights"] is None
     RunDirectory(first).write_config({"datamodule": {"split": "val"}})
     assert find(str(first), tmp_path) == first / "checkpoints" / "best.ckpt"

@@ -11,20 +11,34 @@ from ghostexp.data.base import Images
 from ghostexp.data.checks import require
 from ghostexp.data.coco_file import CocoFile, read_coco
 from ghostexp.data.detection import DetectionDataModule, DetectionImages
-from ghostexp.data.folder import open_image
+from ghostexp.data.digest import digest_files
+from ghostexp.data.folder import CACHE_FOLDER
+from ghostexp.data.image_check import find_unreadable
+from ghostexp.data.image_files import read_image
 
 
 class FilePictures:
     """Image files, sizes (N, 2) being the heights and widths that they are annotated with."""
 
-    def __init__(self, paths: list[str], sizes: np.ndarray) -> None:
-        self.paths = np.array(paths)  # a list would be copied into every worker, page by page
+    def __init__(self, folder: str, names: list[str], sizes: np.ndarray) -> None:
+        self.folder = folder
+        self.paths = np.array([os.path.join(folder, name) for name in names])  # a list would be copied into workers
         self.sizes = sizes
+
+    def digest(self) -> str:
+        """Digest names and sizes of the files."""
+        return digest_files(self.paths.tolist(), self.folder, self.sizes.tolist())
+
+    def find_unreadable(self, indices: np.ndarray) -> list[str]:
+        """Check the files at indices; what is wrong with those that cannot be read."""
+        folder = Path(self.folder)
+        cache = folder.parent / CACHE_FOLDER / f"{folder.name}-readable.npy"
+        return find_unreadable(self.paths[indices].tolist(), cache)
 
     def __getitem__(self, index: int) -> Image.Image:
         """Decode a file; ValueError that names it if it is not readable, or not the one that was annotated."""
         path = Path(self.paths[index])
-        image = open_image(path, in_chans=3)
+        image = read_image(path, channels=3)
         height, width = self.sizes[index]
         if image.size != (width, height):
             raise ValueError(f"{path}: {image.width} x {image.height}, but annotated as {width} x {height}")
@@ -81,8 +95,8 @@ class Coco(DetectionDataModule):
         return found
 
     def _images(self, folder_key: str, found: CocoFile) -> DetectionImages:
-        paths = [os.path.join(self.root, getattr(self, folder_key), name) for name in found.file_names]
-        return self.image_set(FilePictures(paths, found.annotations.sizes), found.annotations)
+        folder = os.path.join(self.root, getattr(self, folder_key))
+        return self.image_set(FilePictures(folder, found.file_names, found.annotations.sizes), found.annotations)
 
     def trainable(self, train: DetectionImages, indices: np.ndarray) -> np.ndarray:
         """Images with objects, or all."""

@@ -15,6 +15,7 @@ from ghostexp.config.schema import check, no_such_key
 from ghostexp.runner.command import Command
 from ghostexp.runner.command_errors import explain
 from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
+from ghostexp.runner.trainer_arguments import check_trainer
 from ghostexp.runs.fingerprint import differences
 from ghostexp.runs.naming import OF_STUDIES
 
@@ -40,6 +41,8 @@ def plain(composed: DictConfig, choices: Mapping[str, str | None], command: Comm
         check({**OF_SWEEPS, **config}, variables=command.config)
     if "root" in config["datamodule"]:
         config["datamodule"]["root"] = str(Path(config["datamodule"]["root"]).absolute())
+    if config["task"]["name"] in ON_SEVERAL_DEVICES:  # the tasks of Lightning's Trainer
+        check_trainer(config["trainer"], config["task"]["name"])
     if config["task"]["name"] == "fit":
         _check(config)
     return config
@@ -129,8 +132,6 @@ def _check(config: Config) -> None:
     """Raise ValueError for what concerns no single part below."""
     trainer, split = config["trainer"], config["datamodule"].get("split")
     epochs = trainer["max_epochs"]
-    if trainer.get("limit_test_batches") == 0:
-        raise ValueError("trainer.limit_test_batches=0: a run ends with its test figure; 1 measures it on one batch")
     every = trainer.get("check_val_every_n_epoch") or 1
     validates = trainer.get("limit_val_batches") != 0 and every <= epochs
     needs = "datamodule.split=val" if split == "val" else "callbacks.patience"

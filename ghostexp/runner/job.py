@@ -9,18 +9,30 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from types import FrameType
 from typing import Any
 
 from ghostexp.runner.errors import one_line, report
 from ghostexp.runner.ranks import rank, started_by_slurm
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
+from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.runs.provenance import git_revision, versions
+from ghostexp.runs.signals import stop_signals
+from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
 LOCK_ATTEMPTS = 20  # ten in a second
+
+
+class Interrupted(BaseException):
+    """A stop signal came outside of training, where there is nothing to save."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
 
 
 def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = None) -> int:
@@ -28,8 +40,9 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
 
     threads: this process's share of the processor, where the configuration leaves it open.
     """
+    escape_streams()
     try:
-        with _locked(run):
+        with _locked(run), _interruptible():
             return _execute(config, run, threads)
     except BlockingIOError:  # which is no failure of the run that is here
         report(ValueError(f"{run.path}: another process is running here"), config["traceback"])
@@ -45,19 +58,34 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
         task = importlib.import_module(f"ghostexp.tasks.{config['task']['name']}")
         _silence_libraries()
         outcome = task.run(config, run)
+        if rank() == 0:
+            about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
+            about |= {"seed": config["seed"]}
+            ran = {"started": started.isoformat(timespec="seconds"), "wall_s": round(time.perf_counter() - clock, 2)}
+            _finish(outcome, about, ran | source, run)
     except Exception as error:
         return _fail(error, config, run)
     except BaseException as error:  # told to stop
         return _stopped(error, run)
-    if rank() == 0:
-        run.write_result(
-            {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
-            | {"seed": config["seed"]}
-            | outcome
-            | {"started": started.isoformat(timespec="seconds"), "wall_s": round(time.perf_counter() - clock, 2)}
-            | source
-        )
     return 0
+
+
+def _finish(
+    outcome: Outcome | dict[str, Any], before: dict[str, Any], after: dict[str, Any], run: RunDirectory
+) -> None:
+    """Write the result, and only then make the outputs, of which none can cost it; name those that failed."""
+    result = before | (outcome.result if isinstance(outcome, Outcome) else outcome) | after
+    run.write_result(result)
+    if not isinstance(outcome, Outcome):
+        return
+    outputs = Outputs()
+    outcome.make_outputs(outputs)
+    if outputs.failures:
+        lines = [f"warning: {failure}" for failure in outputs.failures]
+        again = "" if before["task"] == "test" else f"; task=test run={run.path} makes them again"
+        print(*lines, f"warning: the result is complete without these{again}", sep="\n", file=sys.stderr)
+        with suppress(OSError):  # a full disk perhaps, for which the outputs failed too
+            run.write_result(result | {"failed_outputs": outputs.failures})
 
 
 @contextmanager
@@ -69,7 +97,7 @@ def _locked(run: RunDirectory) -> Iterator[None]:
     if rank() != 0:
         yield
         return
-    with (run.path / ".lock").open("w") as file:
+    with (run.path / ".lock").open("wb") as file:
         for attempt in range(LOCK_ATTEMPTS):  # a process that was killed this moment may hold it still
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,14 +109,30 @@ def _locked(run: RunDirectory) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise `Interrupted` at stop signals; SIGINT is Python's own KeyboardInterrupt."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = {signum: signal.signal(signum, interrupt) for signum in stop_signals() if signum != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 def _stopped(error: BaseException, run: RunDirectory) -> int:
     """Say how to continue. Lightning turns an interrupt outside of training into SystemExit."""
     signum = getattr(error, "signum", None)
     if signum is None and not isinstance(error, KeyboardInterrupt | SystemExit):
         raise error
-    said = one_line(error) if signum is not None else "interrupted"
+    said = str(error) if signum is not None else "interrupted"
     if rank() == 0:
-        print(f"{said}; to continue: {run.resume_command}", file=sys.stderr)
+        how = "the result is written" if run.result.exists() else f"to continue: {run.resume_command}"
+        print(f"{said}; {how}", file=sys.stderr)
     return 128 + (signum or signal.SIGINT)
 
 
@@ -125,7 +169,7 @@ def keep_log(run: RunDirectory) -> None:
             root.removeHandler(handler)
             handler.close()
     if rank() == 0:
-        handler = logging.FileHandler(run.log)
+        handler = logging.FileHandler(run.log, encoding="utf-8", errors=ESCAPE)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
     root.setLevel(logging.INFO)

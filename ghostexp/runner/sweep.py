@@ -14,13 +14,16 @@ from typing import Any
 from rich.console import Console
 
 from ghostexp.runner.check import check
+from ghostexp.runner.data_check import changed_data
 from ghostexp.runner.launch import Job, acting_on_signals
 from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress, show_plan
 from ghostexp.runner.slots import Slots, visible_gpus
+from ghostexp.runs.signals import STOP_SIGNALS
 from ghostexp.runs.sweep import record_sweep
+from ghostexp.runs.wandb_mode import resolve_for_sweep
 
-STOPPED = tuple(128 + signum for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))  # exit codes
+STOPPED = tuple(128 + signum for signum in (*STOP_SIGNALS, signal.SIGKILL))  # exit codes
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Sweep:
         if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs < 1):
             raise ValueError(f"n_jobs={self.n_jobs}: a number >= 1, or null, is needed")
         jobs = len(points) + len(errors)
-        errors = [*errors, *_doubles(points), *_foreign(points)]
+        errors = [*errors, *_doubles(points), *_foreign(points), *changed_data(points)]
         todo = [point for point in points if point.state is not State.FINISHED]
         engine = self.launcher["engine"]
         with Console(stderr=True).status(f"building each of {len(todo)} points once"):
@@ -59,6 +62,8 @@ class Sweep:
         if self.plan:
             show_plan(points, slots.n_jobs)
             return 0
+        if engine == "local":
+            resolve_for_sweep(point.config for point in todo)
         record_sweep(self.directory, self.study, planned)
         if engine != "local":
             return _cluster()(points, self.launcher, self.directory)
@@ -89,7 +94,7 @@ class _Jobs:
         self.told: set[Job] = set()
 
     def run(self) -> int:
-        """Run them all; returns the exit code. The first SIGINT or SIGTERM has running jobs save, the second kills."""
+        """Run them all; returns the exit code. The first stop signal has running jobs save, the second kills."""
         with self.progress, self._none_left(), acting_on_signals(self._act) as received:
             while self.running or (self.waiting and not self.stop):
                 if not self.stop:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from ghostexp.runs.directory import write_atomically
+from ghostexp.runs.text_files import write_atomically
 
 RECORD = "sweep.yaml"
 
@@ -33,7 +33,7 @@ def sweep_of(directory: Path) -> str | None:
 def read_sweep(directory: Path) -> SweepRecord:
     """What a directory's record says; without one, no points."""
     path = directory / RECORD
-    return SweepRecord(**yaml.safe_load(path.read_text())) if path.is_file() else SweepRecord()
+    return SweepRecord(**yaml.safe_load(path.read_bytes())) if path.is_file() else SweepRecord()
 
 
 def record_sweep(directory: Path, study: str | None, points: Mapping[str, Sequence[str]]) -> None:

@@ -1,5 +1,6 @@
 """From configuration to objects: the one place that instantiates."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,23 +192,21 @@ def callbacks_of(config: Config, run: RunDirectory, score: str) -> list[Callback
     return build(config["callbacks"], "callbacks", folder=run.last.parent, monitor=f"val/{score}")
 
 
-def loggers_of(
-    config: Config, run: RunDirectory, resumed_step: int | None = None, logged_step: int | None = None
-) -> list[Logger]:
+def loggers_of(config: Config, run: RunDirectory, resumed_step: int | None = None) -> list[Logger]:
     """The loggers of a run; after a resume they go on from a step."""
     task = config["task"]["name"]
     identity, title = run_identity(run.path, config), run_title(run.path)
-    logged = LoggedRun(run.path, identity, title, task, config, resumed_step, logged_step)
+    logged = LoggedRun(run.path, identity, title, task, config, resumed_step)
     return [build(node, f"logger.{name}", run=logged) for name, node in config["logger"].items()]
 
 
 def trainer_of(config: Config, callbacks: list[Callback], loggers: list[Logger], run: RunDirectory) -> pl.Trainer:
     """Lightning's Trainer, without the parts that this project replaces.
 
-    Raises ValueError: values that Lightning does not know.
+    Raises ValueError: values that Lightning does not know, or a Trainer that leaves out processes of this run.
     """
     try:
-        return build(
+        trainer = build(
             config["trainer"],
             "trainer",
             callbacks=callbacks,
@@ -223,3 +222,8 @@ def trainer_of(config: Config, callbacks: list[Callback], loggers: list[Logger],
     except USER_ERRORS as error:
         message = str(error)
         raise ValueError(message if message.startswith("trainer") else f"trainer: {message}") from error
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else trainer.world_size
+    if trainer.world_size != started:  # else each of them would train alone, all into one directory
+        strategy = type(trainer.strategy).__name__
+        raise ValueError(f"trainer.strategy: {strategy} uses {trainer.world_size} of the run's {started} processes")
+    return trainer

@@ -1,6 +1,5 @@
 """What a detector found: as COCO wants it, class by class, and in pictures."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,10 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from ghostexp.data.detection import DetectionDataModule
 from ghostexp.report.scenes import Box, Scene, draw_scenes
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.outcome import Outputs
 from ghostexp.runs.table import write_rows
+from ghostexp.runs.text_files import write_json
 from ghostexp.training.detector import Detector, in_original
 from ghostexp.training.wandb_logger import LoggedBoxes, log_boxes
 
@@ -30,18 +31,20 @@ def keep_detections(
     datamodule: DetectionDataModule,
     directory: RunDirectory,
     title: str,
-    loggers: Sequence[Logger] = (),
+    loggers: Sequence[Logger],
+    outputs: Outputs,
 ) -> None:
     """Write detections.json, per_class.csv and boxes.png of the last test, and show W&B what is in that picture."""
     found = {number: one for number, (one, _) in module.evaluated.items()}
     rows = coco_results(found, datamodule.category_ids)
-    write_atomically(directory.path / "detections.json", json.dumps(rows) + "\n")
+    outputs.make("detections.json", write_json, directory.path / "detections.json", rows, indent=None)
     names, precisions = datamodule.class_names, sorted(module.class_precision.items())
-    write_rows(directory.path / "per_class.csv", [{"class": names[label], "map": value} for label, value in precisions])
+    of_classes = [{"class": names[label], "map": value} for label, value in precisions]
+    outputs.make("per_class.csv", write_rows, directory.path / "per_class.csv", of_classes)
     shown = [(image, target) for image, target in _sample(datamodule, SHOWN) if int(target["image_id"]) in found]
     if shown:  # else trainer.limit_test_batches left them out
         answers = [found[int(target["image_id"])] for _, target in shown]
-        _show(shown, answers, datamodule, title, directory, loggers)
+        outputs.make(PICTURE, _show, shown, answers, datamodule, title, directory, loggers)
 
 
 def show_sample(

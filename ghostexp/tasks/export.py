@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from ghostexp.data.module import ImageDataModule
 from ghostexp.models.contract import Network
 from ghostexp.models.fuse import fuse
 from ghostexp.models.weights import load_weights
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import write_atomically, write_json
 from ghostexp.tasks import build
 from ghostexp.tasks.class_names import known_names, readable
 from ghostexp.tasks.model_card import Card
@@ -50,7 +50,7 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     cost = count(fused, (datamodule.in_chans, datamodule.image_size, datamodule.image_size))
     names = readable(known_names(trained, datamodule.num_classes))
     if names:
-        write_atomically(directory.path / "classes.json", json.dumps(names, indent=2) + "\n")
+        write_json(directory.path / "classes.json", names)
     files = {name: FILES[name] for name in formats}
     card = Card(config, trained, cost, datamodule.normalisation(), files, checks, has_names=bool(names))
     write_atomically(directory.path / "README.md", card.text())

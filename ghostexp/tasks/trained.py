@@ -9,6 +9,7 @@ from torch import nn
 
 from ghostexp.analysis.cost import Cost
 from ghostexp.data.module import ImageDataModule
+from ghostexp.models.finite import non_finite_weights
 from ghostexp.models.weights import check_match
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks import build
@@ -45,10 +46,16 @@ def trained_network(config: build.Config) -> Trained:
     """The network of `run=DIR` with `task.checkpoint`, or that of the configuration with `model.weights`.
 
     checkpoint: best or last; null is the one from which the run's own test figure comes.
-    Raises ValueError: neither run nor weights, no such checkpoint, or one of another network.
+    Raises ValueError: neither run nor weights, no such checkpoint, one of another network, or weights not finite.
     """
-    if config["run"] is None:
-        return _from_weights(config)
+    trained = _from_weights(config) if config["run"] is None else _of_run(config)
+    if names := non_finite_weights(trained.network):
+        where = f"{trained.source} ({trained.checkpoint})" if trained.checkpoint else f"model.weights={trained.source}"
+        raise ValueError(f"{where}: holds weights that are not finite numbers ({', '.join(names[:3])})")
+    return trained
+
+
+def _of_run(config: build.Config) -> Trained:
     run, chosen = RunDirectory(Path(config["run"])), config["task"]["checkpoint"]
     if chosen not in ("best", "last", None):
         raise ValueError(f"task.checkpoint={chosen}: best or last")
