@@ -42,7 +42,7 @@ OF_NODES: Json = {name: {} for name in OF_HYDRA} | {
 def main() -> None:
     """Write every schema.json."""
     for path, schema in schemas(CONF).items():
-        path.write_text(json.dumps(schema, indent=1) + "\n")
+        path.write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
         print(path)
 
 

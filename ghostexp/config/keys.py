@@ -107,6 +107,8 @@ DATAMODULE: Keys = {
     "num_classes": integer("Classes; has to be that of the data.", least=1),
     "in_chans": integer("Channels of an image.", least=1),
     "image_size": integer("Side of an image; of a detector, the shorter side.", least=1),
+    "mean": array("Of each channel, in [0, 1]; null: the data's own.").or_null(),
+    "std": array("Of each channel, in [0, 1]; null: the data's own.").or_null(),
     "long_side": integer("What the longer side is kept to; null: no limit.", least=1).or_null(),
     "num_workers": integer("Processes that read images.", least=0),
     "batch_size": integer("Over all devices, nodes and accumulation steps.", least=1),

@@ -53,7 +53,8 @@ def checked(composed: DictConfig) -> Config:
 
     Raises ValueError: a value is missing, or wrong, or refers to something that is not there; or a key is unknown.
     """
-    composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    if "hydra" in composed:
+        composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     if isinstance(composed.get("data_dir"), str):
         composed.data_dir = str(Path(composed.data_dir).absolute())
     config = plain_node(composed)
