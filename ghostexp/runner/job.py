@@ -50,8 +50,14 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
 
 
 def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> int:
-    started, clock = datetime.now().astimezone(), time.perf_counter()
+    started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.perf_counter()
     source = {"versions": versions(), "git": git_revision()}  # now: a commit may come while this runs
+
+    def record(outcome: dict[str, Any]) -> dict[str, Any]:
+        about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
+        ran = {"started": started, "wall_s": round(time.perf_counter() - clock, 2)}
+        return about | {"seed": config["seed"]} | outcome | ran | source
+
     try:
         keep_log(run)
         _prepare(config, threads)
@@ -59,10 +65,12 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
         _silence_libraries()
         outcome = task.run(config, run)
         if rank() == 0:
-            about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
-            about |= {"seed": config["seed"]}
-            ran = {"started": started.isoformat(timespec="seconds"), "wall_s": round(time.perf_counter() - clock, 2)}
-            _finish(outcome, about, ran | source, run)
+            result = outcome.result if isinstance(outcome, Outcome) else outcome
+            run.write_result(record(result))
+            if isinstance(outcome, Outcome):
+                failed = _make_outputs(outcome, run, config["task"]["name"])
+                with suppress(OSError):  # a full disk perhaps, for which outputs failed too; the result is there
+                    run.write_result(record(result | failed))
     except Exception as error:
         return _fail(error, config, run)
     except BaseException as error:  # told to stop
@@ -70,22 +78,16 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
     return 0
 
 
-def _finish(
-    outcome: Outcome | dict[str, Any], before: dict[str, Any], after: dict[str, Any], run: RunDirectory
-) -> None:
-    """Write the result, and only then make the outputs, of which none can cost it; name those that failed."""
-    result = before | (outcome.result if isinstance(outcome, Outcome) else outcome) | after
-    run.write_result(result)
-    if not isinstance(outcome, Outcome):
-        return
+def _make_outputs(outcome: Outcome, run: RunDirectory, task: str) -> dict[str, list[str]]:
+    """Make what none of which can cost the result; print, and return for its record, what failed."""
     outputs = Outputs()
     outcome.make_outputs(outputs)
-    if outputs.failures:
-        lines = [f"warning: {failure}" for failure in outputs.failures]
-        again = "" if before["task"] == "test" else f"; task=test run={run.path} makes them again"
-        print(*lines, f"warning: the result is complete without these{again}", sep="\n", file=sys.stderr)
-        with suppress(OSError):  # a full disk perhaps, for which the outputs failed too
-            run.write_result(result | {"failed_outputs": outputs.failures})
+    if not outputs.failures:
+        return {}
+    lines = [f"warning: {failure}" for failure in outputs.failures]
+    again = "" if task == "test" else f"; task=test run={run.path} makes them again"
+    print(*lines, f"warning: the result is complete without these{again}", sep="\n", file=sys.stderr)
+    return {"failed_outputs": outputs.failures}
 
 
 @contextmanager
