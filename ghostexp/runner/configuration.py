@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ghostexp.runner.command import Command
 from ghostexp.runner.command_errors import no_such_key
+from ghostexp.runner.pretrained import check_pretrained
 from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
 from ghostexp.runs.fingerprint import differences
 
@@ -25,6 +26,7 @@ def plain(composed: DictConfig, choices: Mapping[str, str | None], command: Comm
 
     choices: the option that was taken of each group.
     """
+    check_pretrained(choices, CONF)
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ValueError(f"{missing[0]}: a value is needed; set {missing[0]}=...")
