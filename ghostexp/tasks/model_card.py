@@ -51,6 +51,7 @@ class Card:
     def _head(self) -> str:
         name = self.config["name"]
         source = self.trained.source + (f", {self.trained.checkpoint} checkpoint" if self.trained.checkpoint else "")
+        source += "" if self.trained.ema is None else f", exponential moving average (decay {self.trained.ema})"
         chosen = self.config["task"]["licence"]
         licence = chosen or "not chosen (`task.licence=...`); the terms of the training data count too"
         return f"# {name}\n\nAn image classifier by ghostexp. Weights: {source}. Licence of the weights: {licence}."
