@@ -14,6 +14,7 @@ from ghostexp.runner.claim import claim, removed_unless_used
 from ghostexp.runner.command import Command, take_apart
 from ghostexp.runner.command_errors import explain
 from ghostexp.runner.configuration import CONF, plain
+from ghostexp.runner.deferred import defer
 from ghostexp.runner.errors import report
 from ghostexp.runner.job import execute
 from ghostexp.runner.launch import launch
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code = 1
             raise SystemExit(code)
 
-        sys.argv = [before[0], *command.for_hydra]
+        sys.argv = [before[0], *defer(command.for_hydra)]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
     except Exception as error:
         report(explain(error, arguments, CONF), with_traceback)

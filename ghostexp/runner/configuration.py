@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ghostexp.runner.command import Command
 from ghostexp.runner.command_errors import no_such_key
@@ -25,11 +26,13 @@ def plain(composed: DictConfig, choices: Mapping[str, str | None], command: Comm
 
     choices: the option that was taken of each group.
     """
-    missing = sorted(OmegaConf.missing_keys(composed))
-    if missing:
-        raise ValueError(f"{missing[0]}: a value is needed; set {missing[0]}=...")
-    composed.data_dir = str(Path(composed.data_dir).absolute())
-    config = OmegaConf.to_container(composed, resolve=True)
+    try:
+        composed.data_dir = str(Path(composed.data_dir).absolute())
+        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException:
+        if missing := sorted(OmegaConf.missing_keys(composed)):
+            raise ValueError(f"{missing[0]}: a value is needed; set {missing[0]}=...") from None
+        raise
     assert isinstance(config, dict)
     for key in OF_SWEEPS:
         del config[key]
