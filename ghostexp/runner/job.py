@@ -1,6 +1,5 @@
 """One task in one process: what it returns becomes result.json, what it raises failure.json."""
 
-import fcntl
 import importlib
 import logging
 import os
@@ -18,13 +17,15 @@ from ghostexp.runner.errors import one_line, report
 from ghostexp.runner.ranks import rank, started_by_slurm
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
+from ghostexp.runs.lock import locked
+from ghostexp.runs.naming import OF_STUDIES
 from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.runs.provenance import git_revision, versions
 from ghostexp.runs.signals import stop_signals
 from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
-LOCK_ATTEMPTS = 20  # ten in a second
+LOCK_SECONDS = 2.0  # a process that was killed this moment may hold the lock still
 
 
 class Interrupted(BaseException):
@@ -43,6 +44,8 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
     escape_streams()
     try:
         with _locked(run), _interruptible():
+            if rank() == 0 and run.result.is_file() and config["task"]["name"] not in OF_STUDIES:
+                return _finished_by_another(run)
             return _execute(config, run, threads)
     except BlockingIOError:  # which is no failure of the run that is here
         report(ValueError(f"{run.path}: another process is running here"), config["traceback"])
@@ -99,15 +102,7 @@ def _locked(run: RunDirectory) -> Iterator[None]:
     if rank() != 0:
         yield
         return
-    with (run.path / ".lock").open("wb") as file:
-        for attempt in range(LOCK_ATTEMPTS):  # a process that was killed this moment may hold it still
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == LOCK_ATTEMPTS - 1:
-                    raise
-                time.sleep(0.1)
+    with locked(run.path, LOCK_SECONDS):
         yield
 
 
@@ -124,6 +119,15 @@ def _interruptible() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _finished_by_another(run: RunDirectory) -> int:
+    """Leave a result that another process has written since this one was started; returns the exit code.
+
+    Ranks that wait for this one have to be ended, which a code other than 0 does.
+    """
+    print(f"{run.path}: finished already, by another process", file=sys.stderr)
+    return 0 if os.environ.get("WORLD_SIZE", "1") == "1" else 1
 
 
 def _stopped(error: BaseException, run: RunDirectory) -> int:
