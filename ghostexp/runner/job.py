@@ -113,6 +113,7 @@ def _stopped(error: BaseException, run: RunDirectory) -> int:
         raise error
     said = str(error) if signum is not None else "interrupted"
     if rank() == 0:
+        log.info(said)  # for the terminal may be closed
         print(f"{said}; to continue: python -m ghostexp resume={run.path}", file=sys.stderr)
     return 128 + (signum or signal.SIGINT)
 
