@@ -23,6 +23,7 @@ from ghostexp.runner.exit import end_process
 from ghostexp.runner.job import execute
 from ghostexp.runner.launch import launch
 from ghostexp.runner.ranks import check_place, check_strategy, check_task, processes, started_by_slurm
+from ghostexp.runner.streams import outlive_terminal
 from ghostexp.runs import naming
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import escape_streams
@@ -102,6 +103,7 @@ def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> No
 
 def cli() -> NoReturn:
     """Run this process's own command line, and end the process."""
+    outlive_terminal()
     end_process(main())
 
 

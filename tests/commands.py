@@ -27,11 +27,16 @@ def command(*arguments: str) -> int:
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start `python -m ghostexp ARGUMENTS` in a session of its own."""
+    return start_writing_to(subprocess.PIPE, *arguments, **environment)
+
+
+def start_writing_to(output: int, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The same, with a file descriptor for what it prints."""
     return subprocess.Popen(
         [sys.executable, "-m", "ghostexp", *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         text=True,
         start_new_session=True,
     )

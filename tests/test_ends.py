@@ -1,6 +1,7 @@
 """No process, however its run ends, is left behind or outlives the run's last line."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.commands import (
     processes_in_session,
     processes_with,
     start,
+    start_writing_to,
     wait_until,
 )
 from tests.data.class_trees import write_tree
@@ -76,16 +78,24 @@ def test_unreadable_image_ends_the_jobs_of_a_sweep(tmp_path: Path, tree: Path) -
     wait_until(lambda: none_left(tmp_path), SECONDS)
 
 
-def test_signal_to_the_group_saves_and_a_killed_trainer_takes_its_workers_along(tmp_path: Path, tree: Path) -> None:
+def test_closed_terminal_saves_and_a_killed_trainer_takes_its_workers_along(tmp_path: Path, tree: Path) -> None:
     run = tmp_path / "run"
-    process = start(*WORKERS, f"datamodule.root={tree}", "trainer.max_epochs=500", in_directory(run))
+    arguments = (
+        *WORKERS,
+        "callbacks.progress=true",
+        f"datamodule.root={tree}",
+        "trainer.max_epochs=500",
+        in_directory(run),
+    )
+    ours, theirs = pty.openpty()
+    process = start_writing_to(theirs, *arguments, "callbacks.save_epochs=null")
     wait_until((run / "metrics.csv").exists)
+    assert b"epoch" in os.read(ours, 1 << 16)
+    for end in (ours, theirs):
+        os.close(end)
     os.killpg(process.pid, signal.SIGHUP)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGHUP, err
-    assert "stopped by SIGHUP after step" in err
-    assert f"to continue: python -m ghostexp resume={run}" in err
-    assert len(err.splitlines()) == 1
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert "stopped by SIGHUP after step" in (run / "run.log").read_text()
     wait_until(lambda: none_left(tmp_path), SECONDS)
 
     rows = (run / "metrics.csv").stat().st_size

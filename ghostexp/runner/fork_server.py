@@ -12,6 +12,7 @@ from typing import Any
 
 from ghostexp.runner.exit import end_process
 from ghostexp.runner.job import execute
+from ghostexp.runner.streams import outlive_terminal
 from ghostexp.runs.directory import RunDirectory
 
 # A clean child in 0.03 s instead of 8; macOS does not survive a fork after its frameworks are loaded.
@@ -58,6 +59,7 @@ def work(
     os.chdir(cwd)
     if log is not None:
         _say_only_in(log)
+    outlive_terminal()
     _end_with_parent()
     end_process(execute(config, RunDirectory(Path(path)), threads))
 

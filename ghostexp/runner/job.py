@@ -137,6 +137,7 @@ def _stopped(error: BaseException, run: RunDirectory) -> int:
         raise error
     said = str(error) if signum is not None else "interrupted"
     if rank() == 0:
+        log.info(said)  # for the terminal may be closed
         how = "the result is written" if run.result.exists() else f"to continue: {run.resume_command}"
         print(f"{said}; {how}", file=sys.stderr)
     return 128 + (signum or signal.SIGINT)
