@@ -54,7 +54,7 @@ class Grid:
         if started_by_slurm():
             raise ValueError("-m under srun: start the sweep by itself, with hydra/launcher=submitit_slurm")
         composed, launcher = self.composed, self._launcher()
-        with naming_files([*composed.hydra.overrides.hydra, *composed.hydra.overrides.task]):
+        with naming_files(composed.hydra.overrides.hydra, composed.hydra.overrides.task):
             check_sweeper(plain_node(composed.hydra.sweeper))
             check_launcher(launcher)
         check_study(self.directory, self.study)
@@ -113,7 +113,7 @@ class Grid:
             hydra = composed.pop("hydra")
         record = {"config": composed, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}
         texts = {f"{name}.yaml": OmegaConf.to_yaml(node) for name, node in record.items()}
-        with naming_files([*hydra.overrides.hydra, *combination.overrides]):
+        with naming_files(hydra.overrides.hydra, combination.overrides):
             config = plain(composed, hydra.runtime.choices)
         config["name"] = self.directory.name
         return Point(RunDirectory(path), tuple(combination.telling), config, texts)
