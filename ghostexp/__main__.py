@@ -79,7 +79,7 @@ def run(composed: DictConfig, command: Command) -> int:
     directory = RunDirectory(Path(context.runtime.output_dir))
     with removed_unless_used(directory):
         _check_single(composed, context.runtime.choices)
-        with naming_files([*context.overrides.hydra, *context.overrides.task]):
+        with naming_files(context.overrides.hydra, context.overrides.task):
             config = plain(composed, context.runtime.choices, command)
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
         check_strategy(config["trainer"].get("strategy", "auto"))

@@ -36,7 +36,10 @@ KEYS = [
     (["+model.ratio=2"], "+model.ratio: is there already; leave out the plus"),
     (["seed=0,1"], "seed=0,1: several values are a sweep, which needs -m"),
     (["optimizer.lr=\u6570"], "type 'optimizer.lr=\"\u6570\"'"),
-    (["--config-dr", "mine"], "unrecognized arguments: --config-dr; python -m ghostexp --hydra-help shows the flags"),
+    (
+        ["--config-dr", "mine"],
+        "unrecognized arguments: --config-dr mine; python -m ghostexp --hydra-help shows the flags",
+    ),
     (["--config-dir"], "argument --config-dir/-cd: expected one argument"),
     (["optimizer.learning_rate=1"], "optimizer has no learning_rate; there is lr, momentum"),
     (["trainer.epochs=3"], "trainer has no epochs"),
@@ -104,7 +107,7 @@ VALUES = [
     (["trainer.devices=some"], "trainer.devices=some: a number >= 1, auto, or a list"),
     (["+trainer.no_such_argument=1"], "+trainer.no_such_argument=1: trainer has no no_such_argument; there is"),
     (["+trainer.max_epoch=1"], "+trainer.max_epoch=1: trainer has no max_epoch; did you mean trainer.max_epochs?"),
-    (["+trainer.min_epochs=few"], "+trainer.min_epochs=few: a whole number or null is needed"),
+    (["+trainer.min_epochs=few"], "trainer.min_epochs=few: a whole number or null is needed"),
     (
         ["+trainer.callbacks=[a]"],
         "+trainer.callbacks=[a]: is set by the program; use callbacks.ema, callbacks.patience",

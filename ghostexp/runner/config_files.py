@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from ghostexp.config.schema import SchemaError
 
@@ -14,7 +14,7 @@ GLOBAL = ("experiment", "study", "pretrained", "debug")  # groups whose files be
 
 
 @contextmanager
-def naming_files(overrides: Sequence[str]) -> Iterator[None]:
+def naming_files(*overrides: Sequence[str] | ListConfig) -> Iterator[None]:
     """Name the file in an error of the schema, or the override where the key was typed.
 
     overrides: those of which the configuration was composed.
@@ -22,7 +22,13 @@ def naming_files(overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except SchemaError as error:
-        raise ValueError(_with_place(error, overrides)) from error
+        raise ValueError(_with_place(error, [text for some in overrides for text in _as_typed(some)])) from error
+
+
+def _as_typed(overrides: Sequence[str] | ListConfig) -> list[str]:
+    """Overrides with their `${...}`, which lists of OmegaConf would resolve."""
+    texts = OmegaConf.to_container(overrides, resolve=False) if isinstance(overrides, ListConfig) else overrides
+    return [str(text) for text in texts or ()]
 
 
 def _with_place(error: SchemaError, overrides: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ class Grid:
         if started_by_slurm():
             raise ValueError("-m under srun: start the sweep by itself, with hydra/launcher=submitit_slurm")
         composed, launcher = self.composed, self._launcher()
-        with naming_files([*composed.hydra.overrides.hydra, *typed_overrides(composed)]):
+        with naming_files(composed.hydra.overrides.hydra, typed_overrides(composed)):
             check_sweeper(plain_node(without_typed(composed).hydra.sweeper))
             check_launcher(launcher)
         check_directory(self.directory)
@@ -118,7 +118,7 @@ class Grid:
         path = self.directory / combination.name
         overrides = [self._parse(text) for text in combination.overrides]
         composed, choices = self.composer.compose(overrides)
-        with naming_files([*self.composed.hydra.overrides.hydra, *combination.overrides]):
+        with naming_files(self.composed.hydra.overrides.hydra, combination.overrides):
             config = plain(composed, choices)
         config["name"] = self.directory.name
         record = partial(self.composer.record, overrides, path)
