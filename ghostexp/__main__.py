@@ -5,35 +5,43 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ghostexp.runner.arguments import for_hydra
 from ghostexp.runner.claim import claim, removed_unless_used
 from ghostexp.runner.command import Command, take_apart
 from ghostexp.runner.command_errors import explain
+from ghostexp.runner.config_files import naming_files
 from ghostexp.runner.configuration import CONF, plain
 from ghostexp.runner.deferred import defer
 from ghostexp.runner.errors import report
+from ghostexp.runner.exit import end_process
 from ghostexp.runner.job import execute
 from ghostexp.runner.launch import launch
-from ghostexp.runner.ranks import check_place, check_task, processes, started_by_slurm
+from ghostexp.runner.ranks import check_place, check_strategy, check_task, processes, started_by_slurm
 from ghostexp.runs import naming
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import escape_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code. Whatever is wrong with it is answered in one line."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     register_resolvers()
+    escape_streams()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us, who make one line of them
     with_traceback = any(
-        argument.lower() == "traceback=true" or (argument.startswith("debug=") and argument != "debug=null")
+        argument.lower() in ("traceback=true", "traceback=on", "traceback=yes")
+        or (argument.startswith("debug=") and argument != "debug=null")
         for argument in arguments
     )
     before = sys.argv
     try:
+        arguments = for_hydra(arguments)
         command = take_apart(arguments)
 
         def entry(composed: DictConfig) -> None:
@@ -70,8 +78,10 @@ def run(composed: DictConfig, command: Command) -> int:
     directory = RunDirectory(Path(context.runtime.output_dir))
     with removed_unless_used(directory):
         _check_single(composed, context.runtime.choices)
-        config = plain(composed, context.runtime.choices, command)
+        with naming_files([*context.overrides.hydra, *context.overrides.task]):
+            config = plain(composed, context.runtime.choices, command)
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
+        check_strategy(config["trainer"].get("strategy", "auto"))
         count, nodes = processes(config["trainer"]), config["trainer"]["num_nodes"]
         check_task(config["task"]["name"], count, nodes)
         check_place(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
@@ -90,5 +100,10 @@ def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> No
         raise ValueError("plan=true: shows the jobs of a sweep, -m or study=NAME; --cfg job shows a single run")
 
 
+def cli() -> NoReturn:
+    """Run this process's own command line, and end the process."""
+    end_process(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    cli()

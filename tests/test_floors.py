@@ -8,16 +8,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ghostexp"
 FLOORS = {  # what each may import of the package, itself apart
     "models": set(),
+    "config": set(),
     "runs": set(),
     "analysis": {"models"},
     "data": set(),
     "training": {"runs", "models", "analysis"},
     "report": {"runs"},
     "tasks": {"report", "training", "data", "analysis", "runs", "models"},
-    "runner": {"runs"},
+    "runner": {"config", "runs"},
 }
 HYDRA = {"tasks", "runner", "__main__"}
-WITHOUT_TORCH = {"runs", "report", "runner", "__main__"}  # at import: reports and --help open at once
+WITHOUT_TORCH = {"config", "runs", "report", "runner", "__main__"}  # at import: reports and --help open at once
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -121,7 +121,7 @@ def test_a_key_is_found_in_the_environment_and_in_the_file_of_wandb_login(
     assert has_key()
 
 
-def test_a_failed_run_is_marked_failed_and_a_resumed_one_goes_on_with_nothing_twice(
+def test_a_failed_run_is_marked_failed_and_a_resumed_one_holds_every_step_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, forward = tmp_path / "run", Classifier.training_step

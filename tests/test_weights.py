@@ -73,7 +73,15 @@ def configuration(*overrides: str) -> dict[str, Any]:
         return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)  # pyright: ignore[reportReturnType]
 
 
-@pytest.mark.parametrize("layout", ["timm.pth", "timm.safetensors", "official.pth.tar", "lightning.ckpt"])
+LAYOUTS = {
+    "timm.pth": (),
+    "timm.safetensors": (),
+    "official.pth.tar": ("under state_dict",),
+    "lightning.ckpt": ("under state_dict", "without the prefix network."),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_of_every_layout_arrive(layout: str, tmp_path: Path) -> None:
     file, state = tmp_path / layout, timm.create_model("ghostnet_050", num_classes=10).state_dict()
     if file.suffix == ".safetensors":
@@ -84,7 +92,7 @@ def test_weights_of_every_layout_arrive(layout: str, tmp_path: Path) -> None:
         torch.save({"state_dict": state} if file.suffix == ".tar" else state, file)
     network, _, loaded, _ = build.network_of(configuration(*GHOSTNET, f"model.weights={file}"))
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
-    assert loaded == Loaded(str(file), sha256(file), ())
+    assert loaded == Loaded(str(file), sha256(file), (), LAYOUTS[layout])
 
 
 def test_a_run_gives_the_weights_that_it_tested(tmp_path: Path) -> None:
@@ -94,7 +102,9 @@ def test_a_run_gives_the_weights_that_it_tested(tmp_path: Path) -> None:
     assert command(*RESNET, f"model.weights={first}", in_directory(second)) == 0
     assert arrived(second, trained(first))
     digest = sha256(first / "checkpoints" / "last.ckpt")
-    assert result_of(second)["weights"] == {"source": str(first), "sha256": digest, "dropped": []}
+    layout = ["under state_dict", "without the prefix network."]
+    assert result_of(second)["weights"] == {"source": str(first), "sha256": digest, "dropped": [], "layout": layout}
+    assert ", ".join(["", *layout]) in (second / "run.log").read_text()
     assert result_of(first)["weights"] is None
     RunDirectory(first).write_config({"datamodule": {"split": "val"}})
     assert find(str(first), tmp_path) == first / "checkpoints" / "best.ckpt"
@@ -270,3 +280,28 @@ def test_a_released_network_takes_its_weights_and_the_images_they_were_trained_o
         released.std,
         released.crop_pct,
     ) == (image_folder.MEAN, image_folder.STD, 1 / files.EVAL_RESIZE)
+
+
+def test_released_weights_go_with_their_own_network(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, got in (((), "resnet20"), (("-m", "seed=0,1"), "resnet20"), ((), "retinanet_ghostnet")):
+        assert command(*arguments, "pretrained=ghostnet_100", f"model={got}", "datamodule=fake") == 1
+        expect_one_line(
+            capsys.readouterr().err,
+            f"pretrained=ghostnet_100: must go with model=ghostnet, whose weights these are, got model={got};",
+        )
+
+
+def test_an_argument_that_a_network_does_not_have_is_named_by_its_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("model=resnet20", "+model.pretrained=true", "datamodule=fake") == 1
+    expect_one_line(capsys.readouterr().err, "model.pretrained=True: resnet20 has no such argument")
+
+
+def test_averaged_weights_are_said_to_be_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, "callbacks.ema=0.9", "trainer.max_epochs=1", in_directory(run)) == 0
+    assert command("task=test", f"run={run}") == 0
+    assert f"{run} (last, EMA average)" in capsys.readouterr().out
+    assert result_of(run / "test")["ema"] == 0.9
+    assert command("task=export", f"run={run}", "task.formats=[safetensors]", "task.images=0") == 0
+    card = (run / "export" / "README.md").read_text()
+    assert f"Weights: {run}, last checkpoint, exponential moving average (decay 0.9)." in card

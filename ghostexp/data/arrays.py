@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
 from ghostexp.data.augment import Augmentation, Normalise, crop, erase, erasing_boxes, flip, rand_augment
+from ghostexp.data.digest import digest_arrays
+from ghostexp.data.folder import ClassFolders
 from ghostexp.data.loader import Batch, Loader
 from ghostexp.data.mix import mix_batch
 from ghostexp.data.plan import Share, TrainPlan
@@ -17,9 +20,19 @@ SHARE_OF_FREE_MEMORY = 0.25  # of a GPU: what the images may take
 
 
 class ArrayImages:
-    """Images as uint8 (N, C, H, W) and labels as int64 (N,), with the mean and std of their channels in [0, 1]."""
+    """Images as uint8 (N, C, H, W) and labels as int64 (N,), with the mean and std of their channels in [0, 1].
 
-    def __init__(self, images: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    tree: where the images are from; those of none are digested by their values.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        tree: ClassFolders | None = None,
+    ) -> None:
         assert images.dtype == torch.uint8
         assert images.ndim == 4
         assert len(images) == len(labels)
@@ -27,6 +40,7 @@ class ArrayImages:
         self.labels = labels
         self.mean = mean
         self.std = std
+        self.tree = tree
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,6 +53,16 @@ class ArrayImages:
                 self.images = self.images.to(device)
                 self.labels = self.labels.to(device)
         return self
+
+    def digest(self) -> str:
+        """Digest what the images are; the same wherever they are."""
+        if self.tree is not None:
+            return self.tree.digest()
+        return digest_arrays(self.images.cpu().numpy(), self.labels.cpu().numpy())
+
+    def find_unreadable(self, indices: np.ndarray) -> list[str]:
+        """None: all are read."""
+        return []
 
     def normalise(self) -> Normalise:
         """The normalisation of these images, on their device."""

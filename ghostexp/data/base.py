@@ -1,14 +1,17 @@
 """What all datamodules share: arguments and their checks, splits, and loaders that know where training stands."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ghostexp.data.checks import require, require_fraction, require_whole
+from ghostexp.data.checks import require, require_channels, require_fraction, require_whole
+from ghostexp.data.digest import DataDigest, describe_difference
+from ghostexp.data.image_check import UnreadableImages
 from ghostexp.data.loader import Loader
 from ghostexp.data.plan import Share
 from ghostexp.data.split import fraction_of, stratified
@@ -22,6 +25,10 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device) -> Self: ...
+
+    def digest(self) -> str: ...
+
+    def find_unreadable(self, indices: np.ndarray) -> list[str]: ...
 
     def eval_loader(self, indices: Tensor, share: Share) -> Loader: ...
 
@@ -55,6 +62,8 @@ class DataModule(LightningDataModule, Generic[E]):
     split_seed: int = 0
     val_fraction: float = 0.1
     train_fraction: float = 1.0  # of what is left for training
+    mean: Sequence[float] | None = None  # of each channel, in [0, 1]; None: the datamodule's own
+    std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -66,9 +75,13 @@ class DataModule(LightningDataModule, Generic[E]):
         require_fraction("val_fraction", self.val_fraction)
         require(self.val_fraction < 1, "val_fraction", self.val_fraction, "nothing is left to train on")
         require_fraction("train_fraction", self.train_fraction)
+        for key in ("mean", "std"):
+            require_channels(key, getattr(self, key), self.in_chans)
+        require(self.std is None or 0 not in self.std, "std", self.std, "must be numbers above 0")
         self.class_names: tuple[str, ...] = ()
         self.images: Images[E] | None = None
         self.loaders: list[Loader] = []
+        self._digest: DataDigest | None = None
 
     def read(self) -> Images[E]:
         """The images of train and test set; ValueError in one line for what is wrong with them."""
@@ -76,6 +89,11 @@ class DataModule(LightningDataModule, Generic[E]):
 
     def normalisation(self) -> tuple[Channels, Channels]:
         """Mean and std of the channels in [0, 1], known before anything is read."""
+        mean, std = self.default_normalisation()
+        return mean if self.mean is None else tuple(self.mean), std if self.std is None else tuple(self.std)
+
+    def default_normalisation(self) -> tuple[Channels, Channels]:
+        """Mean and std where the configuration sets none."""
         raise NotImplementedError
 
     def strata(self, train: E) -> np.ndarray:
@@ -114,6 +132,47 @@ class DataModule(LightningDataModule, Generic[E]):
         self.train_indices = torch.from_numpy(train)
         if stage == "fit":
             self.share.train_steps(len(train))
+        self._check_files(stage)
+
+    def _check_files(self, stage: str | None) -> None:
+        """Check all files that this stage and a test will read, in one process of each machine.
+
+        Raises UnreadableImages: some cannot be read.
+        """
+        if self.trainer is None or self.trainer.local_rank != 0:
+            return
+        images = self._load()
+        test = np.arange(len(images.test))
+        problems, count = images.test.find_unreadable(test), len(test)
+        if stage == "fit":
+            val = [] if self.val_indices is None else self.val_indices.numpy()
+            train = np.union1d(self.train_indices.numpy(), val).astype(int)
+            problems, count = images.train.find_unreadable(train) + problems, count + len(train)
+        if problems:
+            raise UnreadableImages(problems, count)
+        if stage == "fit" and self.trainer.is_global_zero:
+            self.digest()  # now: somebody may change the files during the training
+
+    def digest(self) -> DataDigest:
+        """What both sets are, in a few digits: the same wherever they are, another if an image or a label is."""
+        if self._digest is None:
+            sets = {"train": self._load().train, "test": self._load().test}
+            self._digest = {name: {"images": len(part), "sha256": part.digest()} for name, part in sets.items()}
+        return self._digest
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data: their digest."""
+        is_written = self.trainer is None or self.trainer.is_global_zero
+        return {"digest": self.digest()} if is_written else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raise ValueError if a checkpoint was trained on other images than these."""
+        if self.trainer is not None and not self.trainer.is_global_zero:
+            return
+        difference = describe_difference(state_dict.get("digest", {}), self.digest(), ("train",))
+        if difference is not None:
+            place = f"datamodule.root={root}: " if (root := getattr(self, "root", None)) else "datamodule: "
+            raise ValueError(f"{place}not what this run was trained on ({difference}); start a new run for it")
 
     def _load(self) -> Images[E]:
         if self.images is None:

@@ -13,7 +13,7 @@ from torchvision import datasets
 from ghostexp.data.arrays import ArrayImages
 from ghostexp.data.base import Channels, Images
 from ghostexp.data.checks import require
-from ghostexp.data.folder import find_images, read_images
+from ghostexp.data.folder import find_images, read_trees, say_left_out
 from ghostexp.data.module import ImageDataModule
 
 SIZE = 32
@@ -29,8 +29,8 @@ class Cifar(ImageDataModule):
     source: ClassVar[type[datasets.CIFAR10]]  # torchvision's names, addresses and checksums
     name: ClassVar[str]
     classes: ClassVar[int]
-    mean: ClassVar[tuple[float, ...]]
-    std: ClassVar[tuple[float, ...]]
+    channel_mean: ClassVar[Channels]
+    channel_std: ClassVar[Channels]
 
     def __post_init__(self) -> None:
         require(isinstance(self.root, str) and bool(self.root), "root", self.root, "a folder is needed")
@@ -62,9 +62,9 @@ class Cifar(ImageDataModule):
                 f"unpack {self.source.url} there"
             ) from error
 
-    def normalisation(self) -> tuple[Channels, Channels]:
+    def default_normalisation(self) -> tuple[Channels, Channels]:
         """Mean and std of the training images."""
-        return self.mean, self.std
+        return self.channel_mean, self.channel_std
 
     def read(self) -> Images:
         """Train and test set from whichever form is there."""
@@ -85,19 +85,21 @@ class Cifar(ImageDataModule):
         for files in (self.source.train_list, self.source.test_list):
             read = [_read_batch(folder / name, len(names)) for name, _ in files]
             images, labels = (torch.cat(tensors) for tensors in zip(*read, strict=True))
-            parts.append(ArrayImages(images, labels, self.mean, self.std))
+            parts.append(ArrayImages(images, labels, *self.normalisation()))
         self.expect("num_classes", len(names), f"{folder} has {len(names)} classes")
         return Images(*parts, class_names=tuple(names))
 
     def _read_class_folders(self) -> Images:
-        parts, names = [], []
-        for part in ("train", "test"):
-            found = find_images(Path(self.root) / part)
-            names.append(found.class_names)
-            count = len(found.class_names)
-            self.expect("num_classes", count, f"{found.folder} has {count} class folders")
-            parts.append(ArrayImages(read_images(found, SIZE, 3), found.labels, self.mean, self.std))
-        return Images(*parts, class_names=names[0])
+        trees = [find_images(Path(self.root) / part) for part in ("train", "test")]
+        for tree in trees:
+            count = len(tree.class_names)
+            self.expect("num_classes", count, f"{tree.folder} has {count} class folders")
+        say_left_out("root", Path(self.root), *trees)
+        parts = [
+            ArrayImages(images, tree.labels, *self.normalisation(), tree)
+            for tree, images in zip(trees, read_trees(trees, SIZE, 3), strict=True)
+        ]
+        return Images(*parts, class_names=trees[0].class_names)
 
 
 def _read_batch(file: Path, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -124,11 +126,11 @@ class Cifar10(Cifar):
     """50,000 images to train and 10,000 to test, 32 x 32 in colour, of 10 classes."""
 
     source, name, classes = datasets.CIFAR10, "CIFAR-10", 10
-    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    channel_mean, channel_std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 class Cifar100(Cifar):
     """50,000 images to train and 10,000 to test, 32 x 32 in colour, of 100 classes."""
 
     source, name, classes = datasets.CIFAR100, "CIFAR-100", 100
-    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    channel_mean, channel_std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)

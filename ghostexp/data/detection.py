@@ -1,5 +1,6 @@
 """What the datamodules of detection share: images of any size, each with the boxes of its objects."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ghostexp.data.augment import seeded
 from ghostexp.data.base import Channels, DataModule
 from ghostexp.data.boxes import Annotations, ShortSide, Target, scaled_and_flipped
 from ghostexp.data.checks import require, require_number, require_whole
+from ghostexp.data.digest import DIGITS, digest_arrays
 from ghostexp.data.files import float_tensor
 from ghostexp.data.loader import Loader
 from ghostexp.data.mix import Mixing
@@ -30,6 +32,14 @@ class Pictures(Protocol):
     """Decoded RGB images by their number; ValueError in one line for one that cannot be read."""
 
     def __getitem__(self, index: int) -> Image.Image: ...
+
+    def digest(self) -> str:
+        """Digest what the pictures are."""
+        ...
+
+    def find_unreadable(self, indices: np.ndarray) -> list[str]:
+        """Check pictures before they are needed; what is wrong with those that cannot be used."""
+        ...
 
 
 class DetectionImages:
@@ -60,6 +70,18 @@ class DetectionImages:
         """Batches are made on the CPU; for a GPU, in memory from which they move fast."""
         self.pin_memory = device.type == "cuda"
         return self
+
+    def digest(self) -> str:
+        """Digest the pictures and all that is known of them."""
+        known = self.annotations
+        arrays = (known.image_ids, known.sizes, known.starts, np.array(known.category_ids))
+        truth = cast("dict[str, np.ndarray]", known.truth)
+        content = digest_arrays(*arrays, *(truth[name] for name in sorted(truth)))
+        return hashlib.sha256(f"{self.pictures.digest()} {content}".encode()).hexdigest()[:DIGITS]
+
+    def find_unreadable(self, indices: np.ndarray) -> list[str]:
+        """Check the pictures at indices."""
+        return self.pictures.find_unreadable(indices)
 
     def train_loader(self, plan: TrainPlan) -> Loader[Batch]:
         """Augmented batches along the plan."""
@@ -134,14 +156,20 @@ class DetectionDataModule(DataModule[DetectionImages]):
         require(isinstance(self.group_by_aspect, bool), "group_by_aspect", self.group_by_aspect, "true or false")
         require_whole("num_workers", self.num_workers, 0)
 
-    def normalisation(self) -> tuple[Channels, Channels]:
+    def default_normalisation(self) -> tuple[Channels, Channels]:
         """ImageNet's, whatever the images are."""
         return MEAN, STD
 
     @property
-    def category_ids(self) -> tuple[int, ...]:
+    def category_ids(self) -> tuple[int | str, ...]:
         """Of each label, what the annotation file calls it."""
         return self._load().test.annotations.category_ids
+
+    @property
+    def text_ids(self) -> dict[int, str]:
+        """Of each image_id of the test set, what the annotation file calls it, where it calls images by texts."""
+        texts = self._load().test.annotations.text_ids
+        return {} if texts is None else dict(enumerate(texts.tolist()))
 
     def image_set(self, pictures: Pictures, annotations: Annotations) -> DetectionImages:
         """Images with their annotations, transformed as this configuration says."""

@@ -32,7 +32,7 @@ class Digits(ImageDataModule):
         self.expect("in_chans", 1, "digits is grey")
         self.expect("image_size", 8, "digits has images of 8 x 8")
 
-    def normalisation(self) -> tuple[Channels, Channels]:
+    def default_normalisation(self) -> tuple[Channels, Channels]:
         """Mean and std of all digits."""
         return MEAN, STD
 
@@ -42,7 +42,7 @@ class Digits(ImageDataModule):
         images = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
         test, train = stratified(labels, TEST_IMAGES, self.split_seed)
         parts = [
-            ArrayImages(torch.from_numpy(images[part]), torch.from_numpy(labels[part]).long(), MEAN, STD)
+            ArrayImages(torch.from_numpy(images[part]), torch.from_numpy(labels[part]).long(), *self.normalisation())
             for part in (train, test)
         ]
         return Images(*parts, class_names=tuple("0123456789"))

@@ -20,7 +20,7 @@ class Fake(ImageDataModule):
         require_whole("num_images", self.num_images, 4)
         super().__post_init__()
 
-    def normalisation(self) -> tuple[Channels, Channels]:
+    def default_normalisation(self) -> tuple[Channels, Channels]:
         """Near enough to those of noise."""
         return (0.5,) * self.in_chans, (0.25,) * self.in_chans
 

@@ -12,7 +12,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ghostexp.data.augment import Augmentation, seeded
-from ghostexp.data.folder import open_image
+from ghostexp.data.digest import digest_files
+from ghostexp.data.folder import ClassFolders
+from ghostexp.data.image_check import find_unreadable
+from ghostexp.data.image_files import read_image
 from ghostexp.data.loader import Batch, Loader
 from ghostexp.data.mix import mix_batch
 from ghostexp.data.plan import Share, TrainPlan
@@ -22,12 +25,11 @@ EVAL_RESIZE = 256 / 224  # of the shorter side to the centre crop
 
 
 class FileImages:
-    """Image files and their labels, int64 (N,); in_chans is 1 (grey) or 3, mean and std those of channels in [0, 1]."""
+    """The images of a tree; in_chans is 1 (grey) or 3, mean and std those of channels in [0, 1]."""
 
     def __init__(
         self,
-        paths: list[Path],
-        labels: Tensor,
+        tree: ClassFolders,
         *,
         image_size: int,
         in_chans: int,
@@ -35,8 +37,11 @@ class FileImages:
         std: tuple[float, ...],
         num_workers: int,
     ) -> None:
-        self.paths = np.array([str(path) for path in paths])  # a list would be copied into every worker, page by page
-        self.labels = labels
+        # A list would be copied into every worker, page by page.
+        self.paths = np.array([str(path) for path in tree.paths])
+        self.labels = tree.labels
+        self.folder = tree.folder
+        self.cache = tree.cache_folder / f"{tree.folder.name}-readable.npy"
         self.image_size = image_size
         self.in_chans = in_chans
         self.to_tensor = float_tensor(mean, std)
@@ -50,6 +55,14 @@ class FileImages:
         """Batches are made on the CPU; for a GPU, in memory from which they move fast."""
         self.pin_memory = device.type == "cuda"
         return self
+
+    def digest(self) -> str:
+        """Digest names, sizes and labels of the files."""
+        return digest_files(self.paths.tolist(), str(self.folder), self.labels.tolist())
+
+    def find_unreadable(self, indices: np.ndarray) -> list[str]:
+        """Check the files at indices; what is wrong with those that cannot be read."""
+        return find_unreadable(self.paths[indices].tolist(), self.cache)
 
     def train_transform(self, augmentation: Augmentation) -> v2.Transform:
         """A random resized crop, then whatever is on of flip, RandAugment and erasing."""
@@ -97,7 +110,7 @@ class FileBatches:
         return mix_batch(images, labels, self.num_classes, order.mix)
 
     def _image(self, index: int, seed: int | None) -> Tensor:
-        image = open_image(Path(self.data.paths[index]), self.data.in_chans)
+        image = read_image(Path(self.data.paths[index]), self.data.in_chans)
         with nullcontext() if seed is None else seeded(seed):
             return self.transform(image)
 

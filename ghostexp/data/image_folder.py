@@ -1,7 +1,7 @@
 """Any tree of class folders: `train/`, and `test/` or `val/`, as ImageNet has them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ghostexp.data.arrays import ArrayImages
 from ghostexp.data.base import Channels, Images
 from ghostexp.data.checks import require, require_whole
 from ghostexp.data.files import FileImages
-from ghostexp.data.folder import ClassFolders, class_folders, find_images, read_images
+from ghostexp.data.folder import ClassFolders, class_folders, find_images, read_trees, say_left_out
 from ghostexp.data.module import ImageDataModule, ImageSet
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,9 @@ class ImageFolder(ImageDataModule):
         if test.class_names != train.class_names:
             odd = min(set(test.class_names) ^ set(train.class_names))
             raise ValueError(f"datamodule.root={root}: class {odd} is in only one of {train.folder} and {test.folder}")
-        return Images(self._images(train), self._images(test), train.class_names)
+        say_left_out("root", root, train, test)
+        trained, tested = self._images(train, test)
+        return Images(trained, tested, train.class_names)
 
     def _test_folder(self, root: Path) -> Path:
         if not class_folders(root / "test"):
@@ -66,13 +68,14 @@ class ImageFolder(ImageDataModule):
             log.warning("%s is not used: the test set is %s", root / "val", root / "test")
         return root / "test"
 
-    def _images(self, found: ClassFolders) -> ImageSet:
-        if self.image_size <= LARGEST_IN_MEMORY:
-            images = read_images(found, self.image_size, self.in_chans)
-            return ArrayImages(images, found.labels, *self.normalisation())
-        return self._files(found.paths, found.labels)
+    def _images(self, *trees: ClassFolders) -> Iterator[ImageSet]:
+        if self.image_size > LARGEST_IN_MEMORY:
+            yield from map(self._files, trees)
+            return
+        for tree, images in zip(trees, read_trees(trees, self.image_size, self.in_chans), strict=True):
+            yield ArrayImages(images, tree.labels, *self.normalisation(), tree)
 
-    def normalisation(self) -> tuple[Channels, Channels]:
+    def default_normalisation(self) -> tuple[Channels, Channels]:
         """ImageNet's, the mean over its channels for grey images."""
         return (MEAN, STD) if self.in_chans == 3 else ((sum(MEAN) / 3,), (sum(STD) / 3,))
 
@@ -80,13 +83,12 @@ class ImageFolder(ImageDataModule):
         """As images of that size are read: small ones like the array, large ones like the workers."""
         if self.image_size <= LARGEST_IN_MEMORY:
             return super().eval_transform()
-        return self._files([], torch.empty(0)).eval_transform()
+        return self._files(ClassFolders(Path(self.root), (), [], torch.empty(0), [])).eval_transform()
 
-    def _files(self, paths: list[Path], labels: Tensor) -> FileImages:
+    def _files(self, tree: ClassFolders) -> FileImages:
         mean, std = self.normalisation()
         return FileImages(
-            paths,
-            labels,
+            tree,
             image_size=self.image_size,
             in_chans=self.in_chans,
             mean=mean,

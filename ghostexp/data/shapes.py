@@ -9,6 +9,7 @@ from ghostexp.data.base import Images
 from ghostexp.data.boxes import Annotations, Truth
 from ghostexp.data.checks import require_whole
 from ghostexp.data.detection import DetectionDataModule, DetectionImages
+from ghostexp.data.digest import digest_arrays
 from ghostexp.data.scenes import CLASSES, SIDE, Scene, draw_scene
 
 TRAIN, TEST = 0, 1
@@ -22,6 +23,14 @@ class ArrayPictures:
 
     def __getitem__(self, index: int) -> Image.Image:
         return Image.fromarray(self.images[index])
+
+    def digest(self) -> str:
+        """Digest the values."""
+        return digest_arrays(self.images)
+
+    def find_unreadable(self, indices: np.ndarray) -> list[str]:
+        """None: all are drawn."""
+        return []
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -60,4 +69,4 @@ def annotations_of(scenes: list[Scene]) -> Annotations:
     )
     owners = np.repeat(np.arange(count), [len(scene.boxes) for scene in scenes])
     category_ids = tuple(range(1, len(CLASSES) + 1))
-    return Annotations.of_images(np.arange(count), np.full((count, 2), SIDE), owners, truth, category_ids)
+    return Annotations.of_images(range(count), np.full((count, 2), SIDE), owners, truth, category_ids)

@@ -3,18 +3,22 @@
 What comes out does not depend on the number of workers.
 """
 
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context, util
+from multiprocessing.queues import SimpleQueue
 from typing import Generic
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ghostexp.data.loader import B, Loader
 from ghostexp.data.mix import Mix
 from ghostexp.data.plan import Share, TrainPlan
+from ghostexp.data.worker_process import end_workers, failure_of, prepare_worker, start_workers
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,6 @@ class _Made(Dataset["B | ValueError"], Generic[B]):
             return error
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Let a worker outlive a signal to the whole group: the trainer, which got it too, saves first and then ends it."""
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, signal.SIG_IGN)
-
-
 def _as_made(batch: B) -> B:
     return batch
 
@@ -88,6 +86,7 @@ def _as_made(batch: B) -> B:
 class WorkerLoader(Loader[B]):
     """A DataLoader that fetches nothing before its first batch is asked for, and raises what a worker returned.
 
+    Its workers end when it is closed, when it is collected, or when this process ends, whichever comes first.
     make: what makes the batch that an order wants; it runs in the workers. Its ValueErrors are raised here.
     """
 
@@ -98,9 +97,45 @@ class WorkerLoader(Loader[B]):
         self.orders = orders
         self.num_workers = num_workers
         self.pin_memory = pin_memory
-        self.loader = self._new_loader()
+        self.loader: DataLoader[B | ValueError] | None = None
+        self.failures: SimpleQueue[str] | None = None  # why workers gave up
+        self.workers: _MultiProcessingDataLoaderIter | None = None
+        self.finalizer: util.Finalize | None = None
+
+    def close(self) -> None:
+        """End the workers; the next iteration starts others."""
+        if self.finalizer is not None:
+            self.finalizer()
+        self.loader = self.workers = self.finalizer = None
+
+    def __len__(self) -> int:
+        return len(self.orders)
+
+    def __iter__(self) -> Iterator[B]:
+        try:
+            for batch in self._start():
+                if isinstance(batch, ValueError):
+                    raise batch
+                yield batch
+        except (OSError, RuntimeError, ValueError) as error:
+            failure = self._failure(error)
+            if failure is None:
+                raise
+            raise ValueError(failure) from error
+
+    def _start(self) -> Iterator[B | ValueError]:
+        """Begin an epoch; the first one starts the workers."""
+        if self.loader is None:
+            self.loader = self._new_loader()
+        if self.num_workers == 0 or self.workers is not None:
+            return iter(self.loader)
+        self.workers = start_workers(self.loader)
+        # At exit multiprocessing asks workers by SIGTERM, which they ignore, to end, and waits for ever.
+        self.finalizer = util.Finalize(self, end_workers, (self.workers,), exitpriority=10)
+        return self.workers
 
     def _new_loader(self) -> DataLoader[B | ValueError]:
+        self.failures = get_context().SimpleQueue() if self.num_workers else None
         return DataLoader(
             self.made,
             batch_size=None,  # an order is a batch already
@@ -109,19 +144,14 @@ class WorkerLoader(Loader[B]):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=None if self.failures is None else partial(prepare_worker, self.failures),
             generator=torch.Generator(),  # not the global one, which would then depend on when loaders start
         )
 
-    def close(self) -> None:
-        """End the workers. The garbage collector takes their queues first, and then waits 5 s in vain for each."""
-        self.loader = self._new_loader()
-
-    def __len__(self) -> int:
-        return len(self.orders)
-
-    def __iter__(self) -> Iterator[B]:
-        for batch in self.loader:
-            if isinstance(batch, ValueError):
-                raise batch
-            yield batch
+    def _failure(self, error: Exception) -> str | None:
+        """What workers ran out of, in one line; None for other errors."""
+        if self.num_workers == 0:
+            return None
+        reported = None if self.failures is None or self.failures.empty() else self.failures.get()
+        exit_codes = [worker.exitcode for worker in self.workers._workers] if self.workers else []
+        return failure_of(error, self.num_workers, reported, exit_codes)

@@ -26,6 +26,7 @@ class Anchors(AnchorGenerator):
         device = feature_maps[0].device
         self.set_cell_anchors(torch.float32, device)
         sizes = [list(level.shape[-2:]) for level in feature_maps]
-        steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
-        anchors = torch.cat(self.grid_anchors(sizes, steps))  # (A, 4)
+        steps = [[stride] * 2 for stride in self.strides]
+        # Plain numbers: tensors would be a blocking copy to the device each.
+        anchors = torch.cat(self.grid_anchors(sizes, steps))  # pyright: ignore[reportArgumentType]  # (A, 4)
         return [anchors] * len(image_list.image_sizes)

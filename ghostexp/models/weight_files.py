@@ -24,6 +24,25 @@ DTYPES = {
 }
 
 
+# Plain values that training scripts save beside the weights, such as `best_acc1`. Nobody reads them here.
+IGNORED = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
+)
+
+
+class Ignored:
+    """What stands for such a value: it takes what the pickle has for it, and does nothing with it."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
 def read(path: Path) -> dict[str, Any]:
     """What a `.safetensors` file, or a file that torch saved, holds; on the CPU.
 
@@ -52,7 +71,8 @@ class _Foreign(Exception):
 
 def _pickled(path: Path) -> object:
     # Checkpoints of timm's training script hold its arguments: a namespace of plain values.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    known = [argparse.Namespace, *((Ignored, name) for name in IGNORED)]
+    with torch.serialization.safe_globals(known):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:

@@ -1,70 +1,70 @@
 """Released weights and one's own, loaded strictly into a network, whatever layout their file has."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
 from .knobs import check_choice
 from .weight_files import read
+from .weight_layouts import known_as, recognise
 
 Partial = Literal["head"]
+
+
+class Weights(NamedTuple):
+    """The weights that a file has for a network, the names that `partial` left out, and what was recognised."""
+
+    state: dict[str, Tensor]
+    dropped: tuple[str, ...]
+    recognised: tuple[str, ...]
 
 
 def load_weights(network: nn.Module, source: str | Path, *, partial: Partial | None = None) -> tuple[str, ...]:
     """Load a file's weights into a network, every one, and return the names of those that `partial` left out.
 
-    Files: `.safetensors`, or what torch saved. Layouts: a plain state dict, as timm's and the official ones are; a
-    checkpoint of timm's training script, of which the averaged weights are taken where it has them; a checkpoint of
-    this project, whose averaged weights stand in the usual place. Official GhostNetV3 names become timm's.
+    For files, layouts, `partial` and errors see `read_weights`; after an error the network is unchanged.
+    """
+    weights = read_weights(network, source, partial)
+    network.load_state_dict(weights.state)
+    return weights.dropped
+
+
+def read_weights(network: nn.Module, source: str | Path, partial: Partial | None = None) -> Weights:
+    """Read from a file what is to be loaded into a network.
+
+    Files: `.safetensors`, or what torch saved. Layouts: a plain state dict, or one under a key of people's training
+    scripts (`state_dict`, `model`, ...), of which averaged weights are taken where there are such; with a prefix that
+    DataParallel, torch.compile, a LightningModule or a wrapper has put before each name; under timm's names, which
+    are the official ones, or those of a replication that `weight_layouts.RENAMES` knows.
     partial: `head` leaves the last linear layer as it is, for other classes, whatever the file has there.
     Raises ValueError of one line: the file is not there, not whole or not weights, or its weights are not exactly
-    the network's; names that are missing or unexpected and other shapes are listed. The network is unchanged then.
+    the network's; names that are missing or unexpected and other shapes are listed.
     """
     if partial is not None:
         check_choice("weights_partial", partial, get_args(Partial))
-    try:
-        theirs = network_state(read(Path(source)), source)
-    except ValueError as error:
-        raise ValueError(f"model.weights={error}") from error
+    content, key = _read(source), f"model.weights={source}"
     ours = network.state_dict()
     head = head_names(network) if partial == "head" else ()
-    for name in head:
-        theirs[name] = ours[name]
-    check_match(ours, theirs, f"model.weights={source}")
-    network.load_state_dict(theirs)
-    return head
+    try:
+        layout = recognise(content, ours.keys(), optional=head)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+    theirs = layout.state | {name: ours[name] for name in head}
+    try:
+        check_match(ours, theirs, key)
+    except ValueError as error:
+        hints = [*layout.recognised, *(f"known as {whose}" for whose in [known_as(theirs)] if whose)]
+        raise ValueError(f"{error} ({'; '.join(hints)})" if hints else str(error)) from error
+    return Weights(theirs, head, layout.recognised)
 
 
-def network_state(content: Mapping[str, Any], source: str | Path) -> dict[str, Tensor]:
-    """The state dict of the one network that a file is about, under the names of this project.
-
-    Raises ValueError that names the file when there is none.
-    """
-    for key in ("state_dict_ema", "state_dict"):
-        if isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    state = {str(name): value for name, value in content.items() if not _is_counter(str(name))}
-    if any(name.startswith("network.") for name in state):  # a LightningModule of this project: what else it has goes
-        state = {name[len("network.") :]: value for name, value in state.items() if name.startswith("network.")}
-    elif all(name.startswith("module.") for name in state):  # DataParallel
-        state = {name[len("module.") :]: value for name, value in state.items()}
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{source}: holds no weights by name")
-    return {_timms_name(name): tensor for name, tensor in state.items()}
-
-
-def _timms_name(name: str) -> str:
-    """Of a BatchNorm in a branch of GhostNetV3, which is called otherwise in the official file."""
-    return re.sub(r"(_rpr_conv\.\d+|_rpr_scale)\.bn\.", r"\1.bn1.", name)
-
-
-def _is_counter(name: str) -> bool:
-    """Whether thop, with which somebody counted operations before saving, has left this tensor behind."""
-    return name.rpartition(".")[2] in ("total_ops", "total_params")
+def _read(source: str | Path) -> dict[str, Any]:
+    try:
+        return read(Path(source))
+    except ValueError as error:
+        raise ValueError(f"model.weights={error}") from error
 
 
 def head_names(network: nn.Module) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from ghostexp.runs.sweep import follows, is_seed, swept_keys
 GROUPS = ("model", "datamodule", "optimizer", "scheduler")
 SYMBOLS = {"model.ratio": "s", "model.dw_size": "d"}
 ORDINARY = {"model.ratio": 1}
+PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)  # what an accuracy, and a difference of two, can be
 UNEVEN = 1.5  # times the slowest of equal runs
 
 Values = Mapping[str, Any]  # by key, of the keys that a study varies
@@ -50,7 +51,7 @@ class Arm:
     @cached_property
     def accuracy(self) -> Estimate:
         """Test accuracy in percent, over seeds."""
-        return estimate([run.accuracy for run in self.runs])
+        return estimate([run.accuracy for run in self.runs], PERCENT)
 
     def median(self, key: str) -> float | None:
         """The median over runs of a number in their results; None where none has it."""
@@ -227,4 +228,4 @@ def _compare(arms: Sequence[Arm], baseline: Values) -> None:
         twins = [other for other in candidates if other.values == twin] or candidates
         if len(twins) == 1:
             arm.baseline = twins[0]
-            arm.difference = paired(arm.by_seed, twins[0].by_seed)
+            arm.difference = paired(arm.by_seed, twins[0].by_seed, POINTS)

@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ghostexp.report.drawing import save
+from ghostexp.report.drawing import literal_text, save
 
 Counts = NDArray[np.integer[Any]]  # (classes, classes): rows are truths, columns predictions
 Pixels = NDArray[np.floating[Any]]  # (K, H, W, 1 or 3), in [0, 1]
@@ -66,6 +66,7 @@ def _percent(part: int, whole: int) -> float | str:
     return round(100 * float(part) / float(whole), 4) if whole else ""
 
 
+@literal_text
 def draw_confusion(confusion: Counts, names: Sequence[str], title: str, path: Path) -> Path | None:
     """The matrix, grey by the share of a class's images, with counts where there is room; None if it is too large."""
     count = len(names)
@@ -104,6 +105,7 @@ def _square(side: float, names: Sequence[str]) -> tuple[Figure, Axes, Axes]:
     return figure, axis, strip
 
 
+@literal_text
 def draw_mistakes(pixels: Pixels, mistakes: Sequence[Mistake], title: str, path: Path) -> Path | None:
     """The wrongly classified images with what they are and what they were taken for; None if there are none."""
     if not mistakes:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ghostexp.report.arms import Arm, Study
-from ghostexp.report.drawing import line, new_figure, plain_log, save, series_of, style
+from ghostexp.report.drawing import legend_label, line, literal_text, new_figure, plain_log, save, series_of, style
 
 ACCURACY, MAP = "val/acc1", "val/map"
 LOWEST = 0.1  # percent of error at which the logarithmic axis ends
@@ -17,6 +17,7 @@ MANY = 25  # points of a curve from which on they get no markers
 Curve = dict[int, list[float]]  # the seeds' values by epoch
 
 
+@literal_text
 def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     """Validation error, or mAP, by epoch, a panel for each series; an arm that is one of its own is in every panel."""
     panels = _panels(study)
@@ -49,6 +50,7 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     if differ:
         highest = max(max(values) for found in rates.values() for values in found.values())
         rows[1][0].set(ylabel="learning rate", yscale="log", ylim=(RATES * highest, 2 * highest))
+        rows[1][0].yaxis.set_major_formatter("{x:g}")  # matplotlib's own writes powers as mathematics
     for axis in figure.axes:
         axis.grid(alpha=0.3, which="both")
     return save(figure, f"{title}\nmeans over seeds; bands: from the lowest to the highest seed", path)
@@ -76,7 +78,7 @@ def curve(arm: Arm, column: str) -> Curve:
 def _draw_curve(axis: Axes, by_epoch: Curve, look: dict[str, Any], label: str) -> None:
     epochs, errors = list(by_epoch), list(by_epoch.values())
     marker = {"marker": look["marker"] if len(epochs) <= MANY else "", "markersize": 4}
-    axis.plot(epochs, [fmean(values) for values in errors], label=label, **look | marker)
+    axis.plot(epochs, [fmean(values) for values in errors], label=legend_label(label), **look | marker)
     axis.fill_between(epochs, [*map(min, errors)], [*map(max, errors)], color=look["color"], alpha=0.13, linewidth=0)
 
 

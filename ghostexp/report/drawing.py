@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ghostexp.report.arms import Arm, Study, as_text
+from ghostexp.report.statistics import FEWEST
 
 MARKERS = "osD^vP*Xph"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
@@ -53,6 +54,15 @@ def line(look: dict[str, Any]) -> dict[str, Any]:
     return look | {"marker": ""}
 
 
+# Decorates every function that draws: names come from outside, where a dollar is a dollar.
+literal_text = matplotlib.rc_context({"text.parse_math": False})
+
+
+def legend_label(text: str) -> str:
+    """A label that a legend shows: matplotlib leaves out those that begin with an underscore."""
+    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches, whose parts keep clear of each other."""
     return Figure(figsize=(width, height), layout="constrained")
@@ -70,6 +80,7 @@ def point(axis: Axes, place: float, arm: Arm, look: dict[str, Any], label: str |
     size = {"markersize": 6.5, "capsize": 3, "elinewidth": 1.2, "zorder": 3}
     spread = None if error is None else [[error[0]], [error[1]]]
     kept = {key: value for key, value in look.items() if key != "linestyle"}
+    label = None if label is None else legend_label(label)
     axis.errorbar([place], [arm.accuracy.mean], spread, linestyle="", label=label, **kept, **size)
 
 
@@ -82,10 +93,12 @@ def plain_log(axis: Axes, which: Literal["x", "y"]) -> None:
     scale.set_minor_formatter(NullFormatter())
 
 
-def save(figure: Figure, title: str, path: Path) -> Path:
-    """Write a figure under its title."""
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=DPI)
+def save(figure: Figure, title: str | None, path: Path, size: int = 10, dpi: int = DPI) -> Path:
+    """Write a figure under its title; the one place that writes figures, so that none has mathematics for names."""
+    assert not matplotlib.rcParams["text.parse_math"], "a function that draws is to be decorated by literal_text"
+    if title is not None:
+        figure.suptitle(title, fontsize=size)
+    figure.savefig(path, dpi=dpi)
     return path
 
 
@@ -94,4 +107,7 @@ def means_of(arms: Sequence[Arm]) -> str:
     counts = sorted({arm.accuracy.n for arm in arms})
     if counts == [1]:
         return "single runs (n = 1), without intervals"
-    return f"means with 95 % intervals (n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))})"
+    numbers = f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}"
+    if counts[-1] < FEWEST:
+        return f"means ({numbers}), without intervals"
+    return f"means with 95 % intervals ({numbers}" + (f"; from n = {FEWEST} on)" if counts[0] < FEWEST else ")")

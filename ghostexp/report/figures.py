@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from ghostexp.report.arms import Arm, Study, as_text
 from ghostexp.report.drawing import (
     axis_key,
+    legend_label,
     line,
+    literal_text,
     means_of,
     new_figure,
     places_of,
@@ -28,6 +30,7 @@ PUBLISHED = {"paper": "*", "replication": "P"}
 WIDE = 3  # from how many times the smallest cost on an axis is logarithmic
 
 
+@literal_text
 def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
     """Accuracy against the key that is varied most, a series for each combination of the others."""
     key = axis_key(study)
@@ -65,7 +68,8 @@ def _place(arm: Arm, key: str) -> str:
 
 def _level(axis: Axes, arm: Arm) -> None:
     """An arm as a line across, with its interval as a band."""
-    axis.axhline(arm.accuracy.mean, color="0.3", linestyle=":", label=f"{arm.label}, mean and 95 % interval")
+    said = ", mean and 95 % interval" if arm.accuracy.interval else ", mean"
+    axis.axhline(arm.accuracy.mean, color="0.3", linestyle=":", label=legend_label(arm.label + said))
     if arm.accuracy.interval:
         axis.axhspan(*arm.accuracy.interval, color="0.9", zorder=0)
 
@@ -91,6 +95,7 @@ def _once(axis: Axes) -> tuple[list[Artist], list[str]]:
     return list(once.values()), list(once)
 
 
+@literal_text
 def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
     """Accuracy against MACs and the speed of training, if speeds compare; a step joins the means that none beats."""
     columns = 1 + study.has_even_speeds
@@ -142,6 +147,7 @@ def front(points: Sequence[tuple[float, float]], better: int) -> list[tuple[floa
     return sorted(set(best))
 
 
+@literal_text
 def draw_differences(study: Study, title: str, path: Path) -> Path | None:
     """Each arm's difference to its baseline, with the differences of single seeds."""
     arms = [arm for arm in study.arms if arm.difference][::-1]
@@ -159,7 +165,9 @@ def draw_differences(study: Study, title: str, path: Path) -> Path | None:
     if has_claim(study):
         axis.axvline(-CLAIM, color="0.4", linestyle=":", label=f"a replication's claim for s = 10: above -{CLAIM}")
         figure.legend(loc="outside lower center", fontsize=8, frameon=False)
+    has_interval = any(arm.difference and arm.difference.estimate.interval for arm in arms)
+    intervals = " with 95 % intervals" if has_interval else ""
     axis.set_yticks(range(len(arms)), [arm.label for arm in arms])
     axis.set(xlabel=f"test {study.score} minus that of {baseline_label(study)}, points", ylim=(-0.6, len(arms) - 0.3))
     axis.grid(alpha=0.3)
-    return save(figure, f"{title}\nmeans of paired differences with 95 % intervals; dots: seeds", path)
+    return save(figure, f"{title}\nmeans of paired differences{intervals}; dots: seeds", path)

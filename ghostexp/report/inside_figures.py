@@ -11,6 +11,8 @@ from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ghostexp.report.drawing import literal_text, save
+
 Array = NDArray[np.floating[Any]]
 Rows = Sequence[Mapping[str, Any]]
 
@@ -35,6 +37,7 @@ class Shown:
     rows: list[str]
 
 
+@literal_text
 def draw_maps(shown: Shown, title: str, path: Path) -> None:
     """For each image, a column for each map of the first row, with what belongs to it below."""
     height, block = len(shown.rows), len(shown.rows) * ROW + 0.2
@@ -48,9 +51,10 @@ def draw_maps(shown: Shown, title: str, path: Path) -> None:
                 if row < len(maps):
                     left, label = FIRST + column * COLUMN, "" if number else labels[row]
                     _put(axis, maps[row][number], left, top, label, cmap="gray")
-    _save(figure, f"{title}\neach map on its own scale, white is high; r: over the whole sample", path)
+    save(figure, f"{title}\neach map on its own scale, white is high; r: over the whole sample", path, 9, DPI)
 
 
+@literal_text
 def draw_kernels(kernels: Array, rows: Rows, title: str, path: Path) -> None:
     """Filters (K, d, d) by kind: identities first, the largest tap first within a kind."""
     order = sorted(range(len(rows)), key=lambda i: (list(GREYS).index(rows[i]["kind"]), -rows[i]["tap"]))
@@ -59,7 +63,7 @@ def draw_kernels(kernels: Array, rows: Rows, title: str, path: Path) -> None:
     for place, index in enumerate(order):
         top, left = ROW * (place // across), COLUMN * (place % across)
         _put(axis, kernels[index], left, top, _label(rows[index]), cmap="cividis", norm=CenteredNorm())
-    _save(figure, f"{title}\nlight: positive, grey: nothing, dark: negative, each on its own scale", path)
+    save(figure, f"{title}\nlight: positive, grey: nothing, dark: negative, each on its own scale", path, 9, DPI)
 
 
 def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
@@ -79,17 +83,13 @@ def _put(axis: Axes, pixels: Array, left: float, top: float, label: str, **style
     axis.text(left + 0.5, top - 0.03, label, ha="center", va="bottom", fontsize=7)
 
 
-def _save(figure: Figure, title: str, path: Path) -> None:
-    figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=DPI)
-
-
 def _label(row: Mapping[str, Any]) -> str:
     if row["kind"] != "shift":
         return str(row["kind"])
     return f"shift {ARROWS.get((row['down'], row['right']), '')}".rstrip()
 
 
+@literal_text
 def draw_correlations(rows: Rows, title: str, path: Path) -> None:
     """r of every ghost with the map it is made from, by layer, and medians of |r|, with the others too."""
     by_layer, others = group(rows, "r"), group(rows, "r_others")
@@ -112,6 +112,7 @@ def draw_correlations(rows: Rows, title: str, path: Path) -> None:
     )
 
 
+@literal_text
 def draw_kinds(shares: Mapping[str, Mapping[str, float]], title: str, path: Path) -> None:
     """Which part of a layer's filters is of each kind."""
     figure, axis = _wide(len(shares))
@@ -127,6 +128,7 @@ def draw_kinds(shares: Mapping[str, Mapping[str, float]], title: str, path: Path
     _finish(figure, axis, list(shares), title, path)
 
 
+@literal_text
 def draw_fits(rows: Rows, sizes: Sequence[int], title: str, path: Path) -> None:
     """What a filter from its partner leaves unexplained of a map: median over maps, quartiles, by d and layer."""
     layers = list(dict.fromkeys(str(row["layer"]) for row in rows))
@@ -162,7 +164,7 @@ def _finish(figure: Figure, axis: Axes, names: Sequence[str], title: str, path: 
     axis.set_xticks(range(len(names)), names, rotation=45 * is_crowded, ha="right" if is_crowded else "center")
     axis.tick_params(axis="x", labelsize=8)
     axis.set_title(title, fontsize=9)
-    figure.savefig(path, dpi=DPI)
+    save(figure, None, path, dpi=DPI)
 
 
 def _blank(axis: Axes) -> None:

@@ -12,8 +12,8 @@ from ghostexp.report.curves import draw_curves
 from ghostexp.report.figures import draw_accuracy, draw_differences, draw_pareto
 from ghostexp.report.tables import arm_rows, cells, latex, markdown, run_rows
 from ghostexp.report.words import arm_names, notes, problems, setting, summary, verdict
-from ghostexp.runs.directory import write_atomically
 from ghostexp.runs.table import write_rows
+from ghostexp.runs.text_files import write_atomically
 
 FIGURES = {
     "accuracy": (draw_accuracy, "Test {score} against what is varied"),
@@ -91,7 +91,7 @@ def command_of(found: Found, keys: Sequence[str]) -> str | None:
     )
     if not found.points or record is None:
         return None
-    typed = [str(text) for text in yaml.safe_load(record.read_text())]
+    typed = [str(text) for text in yaml.safe_load(record.read_bytes())]
     varied = {*keys, "seed"}
     same = [text for text in typed if _key(text) not in varied]
     same = [f"{_key(text)}=DIR" if _key(text) in PLACES else text for text in same if _key(text) != "output_dir"]

@@ -39,7 +39,7 @@ class Table:
 @cache
 def tables() -> dict[str, Table]:
     """All published tables by name."""
-    data = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text())
+    data = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_bytes())
     return {name: _table(**entry) for name, entry in data.items()}
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from ghostexp.report.collect import directories
 from ghostexp.report.profiles import draw, markdown, read_profile
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.naming import run_title
 from ghostexp.runs.table import write_rows
+from ghostexp.runs.text_files import write_atomically
 
 FORMS = ("fused+channels_last", "fused")  # the first that all have measured at batch 1 is shown, or else eager
 Result = Mapping[str, Any]

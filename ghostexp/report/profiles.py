@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ghostexp.report.drawing import literal_text, save
 from ghostexp.report.paper import Row, tables
 from ghostexp.runs.directory import RunDirectory
 
@@ -112,6 +113,7 @@ def markdown(profiles: Sequence[Profile]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@literal_text
 def draw(profiles: Sequence[Profile], path: Path, hardware: str) -> None:
     """The paper's accuracy against our MACs and against our latency; a line for each family."""
     import matplotlib.pyplot as plt
@@ -142,5 +144,5 @@ def draw(profiles: Sequence[Profile], path: Path, hardware: str) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=130)
+    save(figure, None, path, dpi=130)
     plt.close(figure)

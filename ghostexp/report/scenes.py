@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import ImageDraw, ImageFont
 from PIL.Image import Image
 
-from ghostexp.report.drawing import new_figure, save
+from ghostexp.report.drawing import literal_text, new_figure, save
 
 SIDE = 480  # pixels that the shorter side of a picture is enlarged to, so that words can be read
 TEXT = 16  # pixels of a word's height
@@ -55,6 +55,7 @@ def with_boxes(picture: Image, boxes: Sequence[Box]) -> Image:
     return drawn
 
 
+@literal_text
 def draw_scenes(scenes: Sequence[Scene], title: str, path: Path) -> Path:
     """Draw scenes, a row each: what is there beside what was found."""
     widest = max(scene.picture.width / scene.picture.height for scene in scenes)

@@ -50,8 +50,19 @@ def baseline_label(study: Study) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """`[93.10, 94.20]`; empty for a single value."""
-    return "" if estimate.interval is None else "[{:.2f}, {:.2f}]".format(*estimate.interval)
+    """`[93.10, 94.20]`; the values themselves where they are too few, `{93.10, 94.20}`; empty for a single one."""
+    return _in_brackets(estimate, lambda value: f"{value:.2f}")
+
+
+def difference_text(estimate: Estimate) -> str:
+    """`+0.22 [-0.10, +0.54]`, or with the differences themselves, `+0.22 {+0.10, +0.34}`, or alone."""
+    return f"{signed(estimate.mean)} {_in_brackets(estimate, signed)}".rstrip()
+
+
+def _in_brackets(estimate: Estimate, text: Callable[[float], str]) -> str:
+    if estimate.interval is not None:
+        return f"[{', '.join(map(text, estimate.interval))}]"
+    return f"{{{', '.join(map(text, estimate.values))}}}" if estimate.values else ""
 
 
 def signed(points: float) -> str:
@@ -78,10 +89,10 @@ def _difference(arm: Arm) -> str:
     if arm.difference is None:
         return "no equal seeds"
     found = arm.difference.estimate
-    if found.interval is None:
+    if found.n == 1:
         return f"{signed(found.mean)} (1 pair: no interval)"
     pairs = f" ({found.n} pairs)" if arm.difference.left_out else ""
-    return f"{signed(found.mean)} [{', '.join(map(signed, found.interval))}]" + pairs
+    return difference_text(found) + pairs
 
 
 def _published(arm: Arm, who: str) -> str:

@@ -6,7 +6,7 @@ from statistics import fmean
 from ghostexp.report.arms import Arm, Study, as_text
 from ghostexp.report.collect import Run
 from ghostexp.report.published import published
-from ghostexp.report.tables import baseline_label, hardware, interval, signed
+from ghostexp.report.tables import baseline_label, difference_text, hardware, interval
 
 CLAIM = 4.5  # points that s = 10 is said to lose less than, of Ghost-ResNet-56 on CIFAR-10, by a public replication
 LISTED = 8  # as many problems are said of one kind
@@ -30,7 +30,7 @@ def summary(study: Study) -> str:
         f"lower for {_list(below)}" if below else "",
         f"higher for {_list(above)}" if above else "",
         f"no difference that {_seeds(open_)} could show for {_list(open_)}" if open_ else "",
-        f"without an interval, for want of two equal seeds: {_list(unknown)}" if unknown else "",
+        f"without an interval, for want of three equal seeds: {_list(unknown)}" if unknown else "",
     ]
     best = max(study.arms, key=lambda arm: arm.accuracy.mean)
     highest = f"The highest mean is that of {best.label}: {_mean(best)}."
@@ -57,8 +57,7 @@ def _list(arms: Sequence[Arm]) -> str:
 def _difference(arm: Arm) -> str:
     if arm.difference is None:
         return "no equal seeds"
-    found = arm.difference.estimate
-    return signed(found.mean) + (f" [{', '.join(map(signed, found.interval))}]" if found.interval else "")
+    return difference_text(arm.difference.estimate)
 
 
 def _seeds(arms: Sequence[Arm]) -> str:
@@ -138,13 +137,15 @@ def notes(study: Study) -> list[str]:
     """What a reader of the table has to know."""
     compared = [arm for arm in study.arms if arm.difference]
     found = []
-    if any(arm.accuracy.n > 1 for arm in study.arms):
+    if any(arm.accuracy.interval for arm in study.arms):
         found.append(
             "Intervals are Student's, 95 %, over seeds alone: another test set would move all arms. Each is for one "
             f"comparison, not adjusted for their number ({len(compared)})."
         )
     if any(arm.accuracy.n == 1 for arm in study.arms):
         found.append("n = 1: a single seed has neither a standard deviation nor an interval.")
+    if any(arm.accuracy.n == 2 for arm in study.arms):
+        found.append("n = 2: {braces} hold the two values, where three seeds and more have an interval in [brackets].")
     found += [_unpaired(arm) for arm in study.arms if arm.baseline and (not arm.difference or arm.difference.left_out)]
     sources = sorted({f"{row.who}: {row.source}" for arm in study.arms for row in published(arm)})
     if sources:

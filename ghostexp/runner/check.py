@@ -103,6 +103,7 @@ def _check(config: dict[str, Any], run: RunDirectory, checker: Any, is_here: boo
             raise ValueError(
                 f"trainer.num_nodes={trainer['num_nodes']}: needs hydra/launcher=submitit_slurm in a sweep"
             )
+        ranks.check_strategy(trainer.get("strategy", "auto"))
         processes = ranks.processes(trainer) if is_here else ranks.stated(trainer["devices"])
         ranks.check_task(config["task"]["name"], processes, trainer["num_nodes"])
         if not is_here:

@@ -36,7 +36,7 @@ def _refuse(run: RunDirectory, config: dict[str, Any]) -> None:
     changed = differences(run.read_config("hydra.run.dir"), config)
     if changed:
         raise ValueError(f"{run.path}: holds a run of another configuration ({'; '.join(changed[:3])})")
-    how = "is finished" if run.result.is_file() else f"goes on with resume={run.path}"
+    how = "is finished" if run.result.is_file() else f"goes on with {run.resume_command}"
     raise ValueError(f"hydra.run.dir={run.path}: holds a run already, which {how}; choose another directory")
 
 

@@ -13,13 +13,15 @@ from typing import Any
 
 import submitit
 
+from ghostexp.runner.exit import end_process
 from ghostexp.runner.job import execute
 from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress
 from ghostexp.runner.ranks import started_by_slurm
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.lock import is_locked
 from ghostexp.runs.sweep import sweep_lock
+from ghostexp.runs.text_files import write_atomically
 
 LOOK = 2.0  # seconds between two looks at the queue
 JOB_ID = ".slurm"  # file in a run's directory
@@ -74,7 +76,7 @@ def _queued_before(points: list[Point], folder: Path) -> Jobs:
     """The jobs that an earlier command has queued and that are queued or running still."""
     states = _states()
     notes = {point.run.path: point.run.path / JOB_ID for point in points}
-    ids = {path: note.read_text() for path, note in notes.items() if note.is_file()}
+    ids = {path: note.read_text(encoding="utf-8") for path, note in notes.items() if note.is_file()}
     return {path: submitit.SlurmJob(folder, job_id) for path, job_id in ids.items() if job_id in states}
 
 
@@ -141,7 +143,7 @@ class OnCluster:
         if code and out_of_time and place.global_rank == 0:
             _queue_again(point.run, started)
         if code:
-            raise SystemExit(code)
+            end_process(code)
         return code
 
 

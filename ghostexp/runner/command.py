@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ghostexp.runner.arguments import quoted, unquoted
 from ghostexp.runs.directory import RunDirectory
 
 CHANGEABLE = ("trainer", "logger", "datamodule", "callbacks", "threads", "channels_last", "compile", "name")
@@ -24,12 +25,12 @@ class Command:
 
 
 def take_apart(arguments: Sequence[str]) -> Command:
-    """Find the earlier run, and send each override to where its key is.
+    """Find the earlier run, and send each override to where its key is; arguments are those for Hydra.
 
     Raises ValueError: no run there, several at once, or a change of what an earlier run brings.
     """
     given = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("run=", "resume=")))
-    given = {key: value for key, value in given.items() if value not in ("null", "")}
+    given = {key: unquoted(value) for key, value in given.items() if value not in ("null", "")}
     if not given:
         return Command(list(arguments))
     if len(given) > 1:
@@ -38,17 +39,19 @@ def take_apart(arguments: Sequence[str]) -> Command:
     if any(argument in ("-m", "--multirun") for argument in arguments):
         raise ValueError(f"{key}={value}: takes one run, and no -m; a repeated sweep continues its jobs")
     earlier = RunDirectory(Path(value).absolute())
-    command = Command([f"{key}={earlier.path}"], key, earlier, earlier.read_config(key))
-    for argument in arguments:
+    command = Command([f"{key}={quoted(str(earlier.path))}"], key, earlier, earlier.read_config(key))
+    first_flag = next((number for number, text in enumerate(arguments) if text.startswith("-")), len(arguments))
+    for argument in arguments[:first_flag]:
         if not argument.startswith(f"{key}="):
             _send(argument, command)
+    command.for_hydra.extend(arguments[first_flag:])
     return command
 
 
 def _send(argument: str, command: Command) -> None:
     path = argument.lstrip("+~").partition("=")[0]
     head = path.partition(".")[0].partition("@")[0].partition("/")[0]
-    if argument.startswith("-") or head in FROM_COMMAND:
+    if head in FROM_COMMAND:
         command.for_hydra.append(argument)
     elif head not in CHANGEABLE:
         raise ValueError(f"{argument}: {command.key}= brings its own {head}; leave it out")

@@ -92,7 +92,7 @@ def _apply(override: Override, composed: DictConfig, overrides: Sequence[Overrid
         key, typed = override.key_or_group, str(override.input_line)
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(composed, parent) if parent else composed
-        siblings = list(node) if isinstance(node, DictConfig) else []
+        siblings = [str(name) for name in node] if isinstance(node, DictConfig) else []
         if leaf in siblings and override.is_add():
             raise ValueError(f"{typed}: {key} is there already; leave out the +") from None
         if leaf not in siblings:
@@ -100,7 +100,7 @@ def _apply(override: Override, composed: DictConfig, overrides: Sequence[Overrid
         raise
 
 
-def _no_such_key(typed: str, key: str, siblings: Sequence[object], overrides: Sequence[Override]) -> str:
+def _no_such_key(typed: str, key: str, siblings: Sequence[str], overrides: Sequence[Override]) -> str:
     """What to say of a key that is not there: of the option that lacks it, where that was chosen among others."""
     head, _, rest = key.partition(".")
     option = next((one.input_line for one in overrides if rest and one.get_key_element() == head), None)

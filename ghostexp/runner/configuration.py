@@ -1,23 +1,30 @@
 """From what Hydra composed to the plain configuration of a run."""
 
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ghostexp.config.schema import check, no_such_key
 from ghostexp.runner.command import Command
-from ghostexp.runner.command_errors import no_such_key
+from ghostexp.runner.command_errors import explain
+from ghostexp.runner.pretrained import check_pretrained
 from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
+from ghostexp.runner.trainer_arguments import check_trainer
 from ghostexp.runs.fingerprint import differences
+from ghostexp.runs.naming import OF_STUDIES
 
 Config = dict[str, Any]
 PACKAGE = Path(__file__).parent.parent
 # In a wheel conf/ is inside the package, in the source tree beside it. An absolute path works from any directory.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
-OF_SWEEPS = ("n_jobs", "fail_fast", "plan")  # keys that are nothing to a single run
+OF_SWEEPS = {"n_jobs": None, "fail_fast": False, "plan": False}  # keys that are nothing to a single run
 GROUPS = ("model", "datamodule", "optimizer", "scheduler", "experiment", "study")
 
 
@@ -26,30 +33,66 @@ def plain(composed: DictConfig, choices: Mapping[str, str | None], command: Comm
 
     choices: the option that was taken of each group.
     """
-    try:
-        composed.data_dir = str(Path(composed.data_dir).absolute())
-        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException:
-        if missing := sorted(OmegaConf.missing_keys(composed)):
-            raise ValueError(f"{missing[0]}: a value is needed; set {missing[0]}=...") from None
-        raise
-    assert isinstance(config, dict)
+    check_pretrained(choices, CONF)
+    config = checked(composed)
     for key in OF_SWEEPS:
         del config[key]
     config["choices"] = {group: choices.get(group) for group in GROUPS}
     if command is not None and command.earlier is not None:
-        config = _of_earlier_run(command, config)  # pyright: ignore[reportArgumentType]
+        config = _of_earlier_run(command, config)
+        check({**OF_SWEEPS, **config}, variables=command.config)
     if "root" in config["datamodule"]:
         config["datamodule"]["root"] = str(Path(config["datamodule"]["root"]).absolute())
+    if config["task"]["name"] in ON_SEVERAL_DEVICES:  # the tasks of Lightning's Trainer
+        check_trainer(config["trainer"], config["task"]["name"])
     if config["task"]["name"] == "fit":
-        _check(config)  # pyright: ignore[reportArgumentType]
-    return config  # pyright: ignore[reportReturnType]
+        _check(config)
+    return config
+
+
+def checked(composed: DictConfig) -> Config:
+    """What Hydra composed, its own part left out, as plain containers that the schema allows.
+
+    Raises ValueError: a value is missing, or wrong, or refers to something that is not there; or a key is unknown.
+    """
+    if "hydra" in composed:
+        composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    if isinstance(composed.get("data_dir"), str):
+        composed.data_dir = str(Path(composed.data_dir).absolute())
+    config = plain_node(composed)
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ValueError(f"{missing[0]}: a value is needed; set {missing[0]}=...")
+    check(config, variables=_referred(composed))
+    return config
+
+
+def plain_node(node: DictConfig) -> Config:
+    """A configuration, or a part of one, as plain containers.
+
+    Raises ValueError: it refers to something that is not there.
+    """
+    try:
+        config = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise explain(error, (), CONF) from error
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def _referred(composed: DictConfig) -> set[str]:
+    """Keys at the top to which others refer, as `${KEY}`."""
+    text = str(OmegaConf.to_container(composed, resolve=False))
+    return set(re.findall(r"\$\{(\w+)[}.]", text))
 
 
 def _of_earlier_run(command: Command, composed: Config) -> Config:
     """An earlier run's configuration with the task, and what was typed, of this command."""
     assert command.earlier is not None
     task = composed["task"]["name"]
+    if task in OF_STUDIES:
+        runs = shlex.quote(f"task.runs={command.earlier.path}")
+        raise ValueError(f"{command.key}={command.earlier.path}: task={task} is about many runs; use {runs}")
     if (command.key == "resume") != (task == "fit"):
         use = "task=fit" if command.key == "resume" else "another task, as task=test; to continue, use resume="
         raise ValueError(f"{command.key}={command.earlier.path}: goes with {use}")
@@ -62,22 +105,25 @@ def _of_earlier_run(command: Command, composed: Config) -> Config:
     merged = OmegaConf.create({**before, **{key: composed[key] for key in taken}})
     for text in command.changes:
         _change(merged, text)
-    config = OmegaConf.to_container(merged, resolve=True)
-    assert isinstance(config, dict)
-    changed = differences(before, config)  # pyright: ignore[reportArgumentType]
+    config = plain_node(merged)
+    changed = differences(before, config)
     if command.key == "resume" and changed:
         where = f"resume={command.earlier.path}"
         raise ValueError(f"{where}: another result would come out ({'; '.join(changed)}); start a new run for it")
-    return config  # pyright: ignore[reportReturnType]
+    return config
 
 
 def _change(config: DictConfig, text: str) -> None:
-    override = OverridesParser.create().parse_override(text)
+    try:
+        (override,) = OverridesParser.create().parse_overrides([text])
+    except HydraException as error:
+        raise explain(error, [text], CONF) from error
     key = override.key_or_group
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, DictConfig) or (leaf not in node and not override.is_add()):
-        raise ValueError(no_such_key(text, key, node if isinstance(node, DictConfig) else ()))
+        siblings = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        raise ValueError(no_such_key(text, key, siblings))
     if override.is_delete():
         del node[leaf]
     else:
@@ -87,14 +133,7 @@ def _change(config: DictConfig, text: str) -> None:
 def _check(config: Config) -> None:
     """Raise ValueError for what concerns no single part below."""
     trainer, split = config["trainer"], config["datamodule"].get("split")
-    epochs = trainer.get("max_epochs")
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-        raise ValueError(f"trainer.max_epochs={epochs}: a whole number >= 1 is needed; schedules are made for it")
-    seed = config["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed={seed}: a whole number >= 0 is needed")
-    if trainer.get("limit_test_batches") == 0:
-        raise ValueError("trainer.limit_test_batches=0: a run ends with its test figure; 1 measures it on one batch")
+    epochs = trainer["max_epochs"]
     every = trainer.get("check_val_every_n_epoch") or 1
     validates = trainer.get("limit_val_batches") != 0 and every <= epochs
     needs = "datamodule.split=val" if split == "val" else "callbacks.patience"

@@ -7,10 +7,8 @@ import traceback as traceback_module
 def one_line(error: BaseException) -> str:
     """What went wrong, without line breaks; the kind of error only where its text alone would say little."""
     text = " ".join(str(error).split())
-    explains_itself = isinstance(error, ValueError | OSError | FloatingPointError) or error.__class__.__name__ in (
-        "MisconfigurationException",
-        "Stopped",
-    )
+    is_explained = isinstance(error, ValueError | OSError | FloatingPointError)
+    explains_itself = is_explained or type(error).__name__ == "MisconfigurationException"
     return text if text and explains_itself else f"{type(error).__name__}: {text}".rstrip(": ")
 
 

@@ -1,6 +1,5 @@
 """Clean processes out of a server that has paid for the imports and never computes."""
 
-import atexit
 import multiprocessing
 import os
 import signal
@@ -11,6 +10,7 @@ from multiprocessing import connection, forkserver, process
 from pathlib import Path
 from typing import Any
 
+from ghostexp.runner.exit import end_process
 from ghostexp.runner.job import execute
 from ghostexp.runs.directory import RunDirectory
 
@@ -21,7 +21,7 @@ CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" el
 def warm_up(modules: Iterable[str]) -> None:
     """Start the fork server, which imports these modules while this process goes on."""
     if sys.platform == "linux":
-        CONTEXT.set_forkserver_preload(list(modules))
+        CONTEXT.set_forkserver_preload(["ghostexp.runner.server_process", *modules])
         # Asking CUDA itself how many GPUs there are would leave the forked processes without any.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         forkserver.ensure_running()
@@ -36,22 +36,30 @@ def targets(node: Any) -> set[str]:
 
 
 def work(
-    config: dict[str, Any], path: str, cwd: str, threads: int, environment: dict[str, str], log: Path | None
+    config: dict[str, Any],
+    path: str,
+    cwd: str,
+    threads: int,
+    signals: Iterable[signal.Signals],
+    environment: dict[str, str],
+    log: Path | None,
 ) -> None:
     """What a process of a run does: be one of its ranks.
 
-    environment: all of it, in the place of the server's. log: for errors, instead of the terminal.
+    signals: that stop it. environment: all of it, in the place of the server's. log: for errors, instead of the
+    terminal.
     """
     os.setsid()
+    for signum in signals:
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    multiprocessing.set_start_method(None, force=True)  # else loaders' workers would each import torch anew
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
     if log is not None:
         _say_only_in(log)
     _end_with_parent()
-    code = execute(config, RunDirectory(Path(path)), threads)
-    atexit._run_exitfuncs()  # multiprocessing leaves them out, and with them W&B's, which ends its own process
-    sys.exit(code)
+    end_process(execute(config, RunDirectory(Path(path)), threads))
 
 
 def _say_only_in(log: Path) -> None:

@@ -11,10 +11,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from ghostexp.config.schema import check_launcher, check_sweeper
 from ghostexp.runner.command_errors import explain
 from ghostexp.runner.compose import Composer
-from ghostexp.runner.configuration import CONF, plain
-from ghostexp.runner.deferred import typed_overrides
+from ghostexp.runner.config_files import naming_files
+from ghostexp.runner.configuration import CONF, plain, plain_node
+from ghostexp.runner.deferred import typed_overrides, without_typed
 from ghostexp.runner.errors import one_line
 from ghostexp.runner.fork_server import targets, warm_up
 from ghostexp.runner.points import Point
@@ -57,6 +59,9 @@ class Grid:
         if started_by_slurm():
             raise ValueError("-m under srun: start the sweep by itself, with hydra/launcher=submitit_slurm")
         composed, launcher = self.composed, self._launcher()
+        with naming_files([*composed.hydra.overrides.hydra, *typed_overrides(composed)]):
+            check_sweeper(plain_node(without_typed(composed).hydra.sweeper))
+            check_launcher(launcher)
         check_directory(self.directory)
         if launcher["engine"] != "local" and "%" in str(self.directory):
             raise ValueError(f"{self.directory}: must have no %, which SLURM replaces; see name= and output_dir=")
@@ -90,11 +95,11 @@ class Grid:
         return {key: _values(self.parser.parse_override(line)) for key, line in lines.items()}
 
     def _launcher(self) -> dict[str, Any]:
-        launcher = OmegaConf.to_container(self.composed.hydra.launcher, resolve=True)
-        if not isinstance(launcher, dict) or "engine" not in launcher:
+        launcher = plain_node(self.composed.hydra.launcher)
+        if "engine" not in launcher:
             chosen = self.composed.hydra.runtime.choices["hydra/launcher"]
             raise ValueError(f"hydra/launcher={chosen}: one of local, submitit_local, submitit_slurm is needed")
-        return {str(key): value for key, value in launcher.items()}
+        return launcher
 
     def _check(self, overrides: list[Override], params: Values) -> None:
         """Raise ValueError for what no sweep can be made of."""
@@ -112,7 +117,9 @@ class Grid:
         """Compose one point."""
         path = self.directory / combination.name
         overrides = [self._parse(text) for text in combination.overrides]
-        config = plain(*self.composer.compose(overrides))
+        composed, choices = self.composer.compose(overrides)
+        with naming_files([*self.composed.hydra.overrides.hydra, *combination.overrides]):
+            config = plain(composed, choices)
         config["name"] = self.directory.name
         record = partial(self.composer.record, overrides, path)
         return Point(RunDirectory(path), tuple(combination.telling), config, record)

@@ -8,8 +8,9 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from types import FrameType
 from typing import Any
 
 from ghostexp.runner.errors import one_line, report
@@ -18,10 +19,21 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.lock import locked
 from ghostexp.runs.naming import OF_STUDIES
+from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.runs.provenance import git_revision, versions
+from ghostexp.runs.signals import stop_signals
+from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
 LOCK_SECONDS = 2.0  # a process that was killed this moment may hold the lock still
+
+
+class Interrupted(BaseException):
+    """A stop signal came outside of training, where there is nothing to save."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
 
 
 def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = None) -> int:
@@ -29,8 +41,9 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
 
     threads: this process's share of the processor, where the configuration leaves it open.
     """
+    escape_streams()
     try:
-        with _locked(run):
+        with _locked(run), _interruptible():
             if rank() == 0 and run.result.is_file() and config["task"]["name"] not in OF_STUDIES:
                 return _finished_by_another(run)
             return _execute(config, run, threads)
@@ -40,27 +53,44 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
 
 
 def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> int:
-    started, clock = datetime.now().astimezone(), time.perf_counter()
+    started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.perf_counter()
     source = {"versions": versions(), "git": git_revision()}  # now: a commit may come while this runs
+
+    def record(outcome: dict[str, Any]) -> dict[str, Any]:
+        about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
+        ran = {"started": started, "wall_s": round(time.perf_counter() - clock, 2)}
+        return about | {"seed": config["seed"]} | outcome | ran | source
+
     try:
         keep_log(run)
         _prepare(config, threads)
         task = importlib.import_module(f"ghostexp.tasks.{config['task']['name']}")
         _silence_libraries()
         outcome = task.run(config, run)
+        if rank() == 0:
+            result = outcome.result if isinstance(outcome, Outcome) else outcome
+            run.write_result(record(result))
+            if isinstance(outcome, Outcome):
+                failed = _make_outputs(outcome, run, config["task"]["name"])
+                with suppress(OSError):  # a full disk perhaps, for which outputs failed too; the result is there
+                    run.write_result(record(result | failed))
     except Exception as error:
         return _fail(error, config, run)
     except BaseException as error:  # told to stop
         return _stopped(error, run)
-    if rank() == 0:
-        run.write_result(
-            {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
-            | {"seed": config["seed"]}
-            | outcome
-            | {"started": started.isoformat(timespec="seconds"), "wall_s": round(time.perf_counter() - clock, 2)}
-            | source
-        )
     return 0
+
+
+def _make_outputs(outcome: Outcome, run: RunDirectory, task: str) -> dict[str, list[str]]:
+    """Make what none of which can cost the result; print, and return for its record, what failed."""
+    outputs = Outputs()
+    outcome.make_outputs(outputs)
+    if not outputs.failures:
+        return {}
+    lines = [f"warning: {failure}" for failure in outputs.failures]
+    again = "" if task == "test" else f"; task=test run={run.path} makes them again"
+    print(*lines, f"warning: the result is complete without these{again}", sep="\n", file=sys.stderr)
+    return {"failed_outputs": outputs.failures}
 
 
 @contextmanager
@@ -74,6 +104,21 @@ def _locked(run: RunDirectory) -> Iterator[None]:
         return
     with locked(run.path, LOCK_SECONDS):
         yield
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise `Interrupted` at stop signals; SIGINT is Python's own KeyboardInterrupt."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = {signum: signal.signal(signum, interrupt) for signum in stop_signals() if signum != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _finished_by_another(run: RunDirectory) -> int:
@@ -90,9 +135,10 @@ def _stopped(error: BaseException, run: RunDirectory) -> int:
     signum = getattr(error, "signum", None)
     if signum is None and not isinstance(error, KeyboardInterrupt | SystemExit):
         raise error
-    said = one_line(error) if signum is not None else "interrupted"
+    said = str(error) if signum is not None else "interrupted"
     if rank() == 0:
-        print(f"{said}; to continue: python -m ghostexp resume={run.path}", file=sys.stderr)
+        how = "the result is written" if run.result.exists() else f"to continue: {run.resume_command}"
+        print(f"{said}; {how}", file=sys.stderr)
     return 128 + (signum or signal.SIGINT)
 
 
@@ -129,7 +175,7 @@ def keep_log(run: RunDirectory) -> None:
             root.removeHandler(handler)
             handler.close()
     if rank() == 0:
-        handler = logging.FileHandler(run.log)
+        handler = logging.FileHandler(run.log, encoding="utf-8", errors=ESCAPE)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
     root.setLevel(logging.INFO)

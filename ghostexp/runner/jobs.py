@@ -13,9 +13,10 @@ from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress
 from ghostexp.runner.slots import Slots
 from ghostexp.runs.lock import is_locked
+from ghostexp.runs.signals import STOP_SIGNALS
 from ghostexp.runs.sweep import sweep_lock
 
-STOPPED = tuple(128 + signum for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))  # exit codes
+STOPPED = tuple(128 + signum for signum in (*STOP_SIGNALS, signal.SIGKILL))  # exit codes
 STOP_SECONDS = 120.0  # that jobs have to save and end after a signal; what they saved before is kept in any case
 
 
@@ -33,7 +34,7 @@ class Jobs:
         self.told: set[Job] = set()
 
     def run(self) -> int:
-        """Run them all; returns the exit code. The first SIGINT or SIGTERM has running jobs save, the second kills."""
+        """Run them all; returns the exit code. The first stop signal has running jobs save, the second kills."""
         with self.progress, self._none_left(), acting_on_signals(self._act) as received:
             while self.running or (not self.stop and (self.waiting or self.elsewhere)):
                 if not self.stop:

@@ -15,8 +15,10 @@ from typing import Any
 from ghostexp.runner.fork_server import CONTEXT, targets, warm_up, work
 from ghostexp.runner.slots import Slot, threads_each
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.signals import stop_signals
 
-GRACE = 10.0  # seconds that the other ranks have to end by themselves after one has failed
+GRACE = 4.0  # seconds that the other ranks have to end by themselves after one has failed
+GRACE_STOPPED = 30.0  # and after one has saved and stopped as it was told to: the first may have uploads to finish
 
 
 class Job:
@@ -37,7 +39,7 @@ class Job:
         self.logs = [first if number == 0 else _rank_log(run, places[number]) for number in range(processes)]
         self.first_failed: int | None = None
         self.deadline = 0.0
-        same = (config, str(run.path), os.getcwd(), self.slot.threads)
+        same = (config, str(run.path), os.getcwd(), self.slot.threads, stop_signals())
         self.ranks = [
             CONTEXT.Process(target=work, args=(*same, environment, log))
             for environment, log in zip(places, self.logs, strict=True)
@@ -58,7 +60,9 @@ class Job:
         codes = [rank.exitcode for rank in self.ranks]
         failed = [number for number, code in enumerate(codes) if code not in (None, 0)]
         if failed and self.first_failed is None:
-            self.first_failed, self.deadline = failed[0], time.monotonic() + GRACE
+            self.first_failed = failed[0]
+            is_stopped = (codes[failed[0]] or 0) > 128
+            self.deadline = time.monotonic() + (GRACE_STOPPED if is_stopped else GRACE)
         if None in codes and not (failed and time.monotonic() > self.deadline):
             return None
         self.kill()
@@ -86,10 +90,14 @@ class Job:
         if code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
             how = f"process {self.first_failed} was ended by {signal.Signals(-code).name}{hint}"
-            return f"{how}; to continue: python -m ghostexp resume={self.run.path}"
+            return f"{how}; to continue: {self.run.resume_command}"
         if self.first_failed == 0 or log is None:
             return None
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("error: ")]
+        said = [
+            line
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.startswith("error: ")
+        ]
         text = said[-1].removeprefix("error: ") if said else f"failed, see {log}"
         if self.run.failure.exists() and self.run.read_failure() == text:
             return None  # the first rank found the same, and has said so
@@ -117,14 +125,14 @@ def launch(config: dict[str, Any], run: RunDirectory, processes: int) -> int:
 
 @contextmanager
 def acting_on_signals(act: Callable[[int, bool], None]) -> Iterator[list[int]]:
-    """Call `act(signum, is_first)` at SIGINT and SIGTERM, instead of dying of them; gives those received."""
+    """Call `act(signum, is_first)` at a stop signal, instead of dying of it; gives those received."""
     received: list[int] = []
 
     def receive(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
         act(signum, len(received) == 1)
 
-    before = {signum: signal.signal(signum, receive) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, receive) for signum in stop_signals()}
     try:
         yield received
     finally:
@@ -147,8 +155,8 @@ def environments(processes: int, nodes: int, slot: Slot) -> list[dict[str, str]]
         return [common]
     node = int(common.get("NODE_RANK", "0")) if nodes > 1 else 0
     common |= {"NODE_RANK": str(node), "WORLD_SIZE": str(processes * nodes)}
-    common.setdefault("MASTER_ADDR", "127.0.0.1")
-    common.setdefault("MASTER_PORT", str(_free_port()))
+    if nodes == 1:  # never the port of the environment, which every job of a sweep would take
+        common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     return [common | {"LOCAL_RANK": str(number), "RANK": str(node * processes + number)} for number in range(processes)]
 
 

@@ -7,7 +7,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from ghostexp.runner.command_errors import explain
-from ghostexp.runner.configuration import CONF
+from ghostexp.runner.config_files import naming_files
+from ghostexp.runner.configuration import CONF, checked
 from ghostexp.runner.deferred import typed_overrides
 from ghostexp.runner.errors import report
 from ghostexp.runner.grid import Grid
@@ -49,6 +50,8 @@ def _report(composed: DictConfig) -> int:
     if unused:
         shows = f"task={composed.task.name} shows all of a study"
         raise ValueError(f"{unused[0]}: {shows}; {', '.join(OF_REPORTS)} alone go with it")
+    with naming_files(typed):
+        checked(composed)
     if composed.task.runs is not None:
         raise ValueError("task.runs: brings its own runs; leave out study= and -m")
     directory = Path(composed.hydra.sweep.dir).absolute()

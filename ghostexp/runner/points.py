@@ -68,4 +68,4 @@ def take(point: Point) -> None:
     if not folder.is_dir():
         folder.mkdir()
         for name, text in point.record().items():
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8")

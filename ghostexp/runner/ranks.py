@@ -4,6 +4,9 @@ import os
 from typing import Any
 
 ON_SEVERAL_DEVICES = ("fit", "test")  # the tasks that share their work among processes
+# Others start processes of their own (ddp_spawn, ddp_fork), take the CPU whatever is there (single_device), or shard
+# the state that checkpoints and the moving average here hold whole (fsdp, deepspeed).
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
 
 
 def rank() -> int:
@@ -25,6 +28,12 @@ def check_task(task: str, count: int, nodes: int) -> None:
     """Raise ValueError where several processes are asked for, and each would do the whole task."""
     if count * nodes > 1 and task not in ON_SEVERAL_DEVICES:
         raise ValueError(f"trainer.devices={count}, trainer.num_nodes={nodes}: task={task} runs in one process")
+
+
+def check_strategy(strategy: Any) -> None:
+    """Raise ValueError for a strategy that does not train in this project's processes; one with a _target_ may."""
+    if not (isinstance(strategy, dict) and "_target_" in strategy) and strategy not in STRATEGIES:
+        raise ValueError(f"trainer.strategy={strategy}: must be one of {', '.join(STRATEGIES)}")
 
 
 def check_place(count: int, nodes: int, is_named: bool) -> None:

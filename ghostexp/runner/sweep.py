@@ -10,11 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from ghostexp.runner.check import check
+from ghostexp.runner.data_check import changed_data
 from ghostexp.runner.jobs import Jobs
 from ghostexp.runner.points import Point, State, look_up
 from ghostexp.runner.progress import show_plan
 from ghostexp.runner.slots import Slots, visible_gpus
 from ghostexp.runs.sweep import SweepRecord, check_fixed, fixed_values, record_sweep
+from ghostexp.runs.wandb_mode import resolve_for_sweep
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Sweep:
         if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs < 1):
             raise ValueError(f"n_jobs={self.n_jobs}: a number >= 1, or null, is needed")
         jobs = len(points) + len(errors)
-        errors = [*errors, *_doubles(points), *_foreign(points)]
+        errors = [*errors, *_doubles(points), *_foreign(points), *changed_data(points)]
         record = SweepRecord(self.study, planned, _fixed(points))
         if not errors:
             check_fixed(self.directory, record)
@@ -56,6 +58,8 @@ class Sweep:
         if self.plan:
             show_plan(points, slots.n_jobs)
             return 0
+        if engine == "local":
+            resolve_for_sweep(point.config for point in todo)
         record_sweep(self.directory, record)
         if engine != "local":
             return _cluster()(points, self.launcher, self.directory)

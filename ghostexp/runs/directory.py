@@ -1,13 +1,15 @@
 """The directory that says everything about one run."""
 
 import json
-import os
+import shlex
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ghostexp.runs.text_files import write_atomically, write_json
 
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # six times as fast, and a report reads many
 
@@ -46,6 +48,11 @@ class RunDirectory:
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
 
+    @property
+    def resume_command(self) -> str:
+        """What continues this run, for a shell to read."""
+        return shlex.join(["python", "-m", "ghostexp", f"resume={self.path}"])
+
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration.
 
@@ -65,7 +72,7 @@ class RunDirectory:
         if not self.config.is_file():
             raise ValueError(f"{key}={self.path}: not a run's directory, it has no config.yaml")
         try:
-            config = yaml.load(self.config.read_text(), SafeLoader)
+            config = _load(self.config)
         except yaml.YAMLError as error:
             raise ValueError(f"{self.config}: not valid YAML ({str(error).splitlines()[0]})") from error
         if not isinstance(config, dict):
@@ -74,16 +81,16 @@ class RunDirectory:
 
     def read_result(self) -> dict[str, Any] | None:
         """The result of a finished run; None while there is none."""
-        return json.loads(self.result.read_text()) if self.result.is_file() else None
+        return json.loads(self.result.read_bytes()) if self.result.is_file() else None
 
     def read_failure(self) -> str:
         """Why a failed run failed, in one line."""
-        return json.loads(self.failure.read_text())["error"]
+        return json.loads(self.failure.read_bytes())["error"]
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Say that the run succeeded; the last file a run writes."""
+        """Say that the run succeeded; only outputs whose failure costs nothing come after it."""
         self.failure.unlink(missing_ok=True)
-        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
+        write_json(self.result, result)
 
     def write_failure(self, error: BaseException, message: str) -> None:
         """Say that the run failed, in one line, with the traceback beside it."""
@@ -92,17 +99,12 @@ class RunDirectory:
             "type": type(error).__name__,
             "traceback": "".join(traceback.format_exception(error)),
         }
-        write_atomically(self.failure, json.dumps(record, indent=2) + "\n")
+        write_json(self.failure, record)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there, whatever happens meanwhile."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+def _load(path: Path) -> Any:
+    content = path.read_bytes()
     try:
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        return yaml.load(content, SafeLoader)
+    except yaml.YAMLError:  # libyaml refuses paths with bytes that are not UTF-8, which safe_dump escapes
+        return yaml.safe_load(content)

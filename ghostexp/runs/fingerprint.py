@@ -16,6 +16,10 @@ PLACES = frozenset(
 )
 
 
+# Keys that were added with a default of null, which gives what runs without them have.
+ADDED = frozenset({"datamodule.mean", "datamodule.std"})
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one: `{"model": {"ratio": 2}}` becomes `{"model.ratio": 2}`."""
     flat = {}
@@ -30,7 +34,9 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         path: value
         for path, value in flatten(config).items()
-        if path not in PLACES and any(path == key or path.startswith(f"{key}.") for key in DECIDES)
+        if path not in PLACES
+        and not (path in ADDED and value is None)
+        and any(path == key or path.startswith(f"{key}.") for key in DECIDES)
     }
 
 

@@ -17,7 +17,7 @@ def locked(directory: Path, seconds: float) -> Iterator[None]:
     Raises BlockingIOError: another process holds it for longer than `seconds`.
     """
     deadline = time.monotonic() + seconds
-    with (directory / LOCK).open("w") as file:
+    with (directory / LOCK).open("wb") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,7 +32,7 @@ def locked(directory: Path, seconds: float) -> Iterator[None]:
 def is_locked(directory: Path) -> bool:
     """Return whether a process holds a directory's lock."""
     try:
-        with (directory / LOCK).open() as file:
+        with (directory / LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -14,3 +14,8 @@ def score_of(figures: Mapping[str, Any], stage: str = "test") -> str | None:
 def title_of(name: str) -> str:
     """What people call a score: `test/map` is mAP."""
     return SCORES[name.rpartition("/")[2]]
+
+
+def format_number(value: float) -> str:
+    """Write a number with four significant digits: `2.303`, `0.01234`, `1.526e+29`."""
+    return f"{value:.4g}"

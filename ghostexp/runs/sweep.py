@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from ghostexp.runs.directory import SafeLoader, write_atomically
+from ghostexp.runs.directory import SafeLoader
 from ghostexp.runs.fingerprint import deciding
 from ghostexp.runs.lock import locked
+from ghostexp.runs.text_files import write_atomically
 
 RECORD = "sweep.yaml"
 LOCK_SECONDS = 60.0  # which a process that works on the record never takes
@@ -44,7 +45,7 @@ def sweep_of(directory: Path) -> str | None:
 def read_sweep(directory: Path) -> SweepRecord:
     """What a directory's record says; without one, no points."""
     path = directory / RECORD
-    return SweepRecord(**yaml.load(path.read_text(), SafeLoader)) if path.is_file() else SweepRecord()
+    return SweepRecord(**yaml.load(path.read_bytes(), SafeLoader)) if path.is_file() else SweepRecord()
 
 
 def record_sweep(directory: Path, added: SweepRecord) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostexp.runs.directory import write_atomically
+from ghostexp.runs.text_files import ESCAPE, write_atomically
 
 
 class Table:
@@ -35,7 +35,7 @@ class Table:
             self._rewrite(rows)
         same_row = bool(self.row) and int(self.row["step"]) == int(values["step"])
         self.row = self.row | values if same_row else dict(values)
-        with self.path.open("r+", newline="") as file:
+        with self.path.open("r+", newline="", encoding="utf-8", errors=ESCAPE) as file:
             if same_row:
                 file.seek(self.row_start)
                 file.truncate()
@@ -46,7 +46,7 @@ class Table:
     def sync(self) -> None:
         """Bring the file from the system's memory to the disk."""
         if self.path.exists():
-            with self.path.open("r+") as file:
+            with self.path.open("rb+") as file:
                 os.fsync(file.fileno())
 
     def _start(self) -> None:
@@ -60,9 +60,9 @@ class Table:
         *earlier, last = [self._line(row) for row in rows] or [""]
         head = self._line({name: name for name in self.columns}) + "".join(earlier)
         partial = self.path.with_name(f"{self.path.name}.partial")
-        partial.write_text(head + last, newline="")
+        partial.write_text(head + last, newline="", encoding="utf-8", errors=ESCAPE)
         partial.replace(self.path)
-        self.row_start = len(head)
+        self.row_start = len(head.encode("utf-8", ESCAPE))
         self.row = dict(rows[-1]) if rows else {}
 
     def _line(self, row: dict[str, Any]) -> str:
@@ -75,7 +75,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a table, whole ones only: a killed process may have left half a line at the end."""
     if not path.is_file():
         return []
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
     rows = list(csv.DictReader(whole))
     return [row for row in rows if None not in row and None not in row.values()]
@@ -89,9 +89,3 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())
-
-
-def last_step(path: Path) -> int | None:
-    """The step of a table's last row; None where there is none."""
-    rows = read(path)
-    return int(rows[-1]["step"]) if rows else None

@@ -1,5 +1,6 @@
 """From configuration to objects: the one place that instantiates."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,9 +47,18 @@ def build(node: Any, key: str, **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, USER_ERRORS):
             raise _with_whole_key(cause, key, error) from error
-        raise ValueError(f"{key}: cannot be built ({_one_line(cause or error)})") from error
+        raise ValueError(_cannot_be_built(node, key, cause or error)) from error
     except TypeError as error:
-        raise ValueError(f"{key}: cannot be built ({_one_line(error)})") from error
+        raise ValueError(_cannot_be_built(node, key, error)) from error
+
+
+def _cannot_be_built(node: Any, key: str, error: BaseException) -> str:
+    """What to say of a target that refuses its arguments: the argument's own key, if it is one it does not have."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None or not isinstance(node, dict) or unknown[1] not in node:
+        return f"{key}: cannot be built ({_one_line(error)})"
+    target = str(node["_target_"]).rpartition(".")[2]
+    return f"{key}.{unknown[1]}={node[unknown[1]]}: {target} has no such argument"
 
 
 def _with_whole_key(cause: Exception, key: str, error: InstantiationException) -> Exception:
@@ -191,23 +201,21 @@ def callbacks_of(config: Config, run: RunDirectory, score: str) -> list[Callback
     return build(config["callbacks"], "callbacks", folder=run.last.parent, monitor=f"val/{score}")
 
 
-def loggers_of(
-    config: Config, run: RunDirectory, resumed_step: int | None = None, logged_step: int | None = None
-) -> list[Logger]:
+def loggers_of(config: Config, run: RunDirectory, resumed_step: int | None = None) -> list[Logger]:
     """The loggers of a run; after a resume they go on from a step."""
     task = config["task"]["name"]
     identity, title = run_identity(run.path, config), run_title(run.path)
-    logged = LoggedRun(run.path, identity, title, task, config, resumed_step, logged_step)
+    logged = LoggedRun(run.path, identity, title, task, config, resumed_step)
     return [build(node, f"logger.{name}", run=logged) for name, node in config["logger"].items()]
 
 
 def trainer_of(config: Config, callbacks: list[Callback], loggers: list[Logger], run: RunDirectory) -> pl.Trainer:
     """Lightning's Trainer, without the parts that this project replaces.
 
-    Raises ValueError: values that Lightning does not know.
+    Raises ValueError: values that Lightning does not know, or a Trainer that leaves out processes of this run.
     """
     try:
-        return build(
+        trainer = build(
             config["trainer"],
             "trainer",
             callbacks=callbacks,
@@ -223,3 +231,8 @@ def trainer_of(config: Config, callbacks: list[Callback], loggers: list[Logger],
     except USER_ERRORS as error:
         message = str(error)
         raise ValueError(message if message.startswith("trainer") else f"trainer: {message}") from error
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else trainer.world_size
+    if trainer.world_size != started:  # else each of them would train alone, all into one directory
+        strategy = type(trainer.strategy).__name__
+        raise ValueError(f"trainer.strategy: {strategy} uses {trainer.world_size} of the run's {started} processes")
+    return trainer

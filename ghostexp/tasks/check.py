@@ -3,6 +3,8 @@
 import json
 
 from ghostexp.analysis.cost import Cost
+from ghostexp.data.base import DataModule
+from ghostexp.data.digest import DataDigest, describe_difference
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks import build
 
@@ -61,3 +63,28 @@ def _network_config(config: build.Config) -> build.Config:
     left_out = (*LEARNING, "seed", "name", "resume", "output_dir", "threads", "traceback")
     data = {key: config["datamodule"].get(key) for key in IMAGES}
     return {key: value for key, value in config.items() if key not in left_out} | {"datamodule": data, "seed": 0}
+
+
+def check_data(config: build.Config, directory: RunDirectory, known: dict[str, DataDigest]) -> None:
+    """Raise ValueError if a finished run's data are others now; `known` keeps digests for the next run.
+
+    Data that are gone, or were not noted, say nothing against a result.
+    """
+    before = (directory.read_result() or {}).get("data")
+    key = json.dumps({**config["datamodule"], "seed": 0}, sort_keys=True, default=str)
+    if before is not None and key not in known:
+        known[key] = _digest(config)
+    difference = describe_difference(before, known[key]) if before is not None else None
+    if difference is not None:
+        root = config["datamodule"].get("root")
+        raise ValueError(
+            f"datamodule.root={root}: not what this run was trained on ({difference}); name=... starts a new sweep"
+        )
+
+
+def _digest(config: build.Config) -> DataDigest:
+    try:
+        datamodule = build.datamodule_of(config)
+        return datamodule.digest() if isinstance(datamodule, DataModule) else {}
+    except ValueError:  # the data are gone
+        return {}

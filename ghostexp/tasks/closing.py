@@ -5,9 +5,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from ghostexp.data.base import DataModule
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.provenance import cpu
-from ghostexp.runs.score import score_of, title_of
+from ghostexp.runs.score import format_number, score_of, title_of
 from ghostexp.training.module import Module
 
 
@@ -20,6 +21,11 @@ def baselines_of(datamodule: pl.LightningDataModule) -> dict[str, float]:
     """Test accuracy, in percent, of methods that need no network, where the data know any."""
     baselines = getattr(datamodule, "baselines", None)
     return baselines() if baselines else {}
+
+
+def data_of(datamodule: pl.LightningDataModule) -> dict[str, Any]:
+    """The digest of the data, by which later commands see whether they are the same."""
+    return {"data": dict(datamodule.digest())} if isinstance(datamodule, DataModule) else {}
 
 
 def place_of(trainer: pl.Trainer) -> dict[str, Any]:
@@ -58,10 +64,15 @@ def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> Non
 
 def show_test(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
     """Print the closing table of a test."""
-    figures = [(name, f"{value:.4f}" + ("" if "loss" in name else " %")) for name, value in _test(result).items()]
-    source = result["source"] + (f" ({result['tested']})" if result["tested"] else "")
+    figures = [(name, _with_unit(name, value)) for name, value in _test(result).items()]
+    average = ", EMA average" if "ema" in result else ""
+    source = result["source"] + (f" ({result['tested']}{average})" if result["tested"] else "")
     rows = [*figures, ("weights", source), ("everything is in", str(run.path))]
     _print(rows + [("W&B", hint) for hint in hints])
+
+
+def _with_unit(name: str, value: float) -> str:
+    return format_number(value) if "loss" in name else f"{value:.4f} %"
 
 
 def _test(result: dict[str, Any]) -> dict[str, float]:

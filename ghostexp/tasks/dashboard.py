@@ -1,6 +1,6 @@
 """Build the W&B workspace and report of a study, or write down what they would be."""
 
-import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 from ghostexp.report.arms import study_of
 from ghostexp.report.collect import Run, find_runs, find_study
 from ghostexp.report.words import title_of
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import write_json
 from ghostexp.runs.wandb_key import has_key
 from ghostexp.tasks.report import baseline_of, texts_of
 
@@ -28,7 +29,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     place = dashboard.place_of(found.runs)
     study = study_of(directory.path.parent.name, found, baseline)
     title, path = task["title"] or title_of(study), directory.path / "dashboard.json"
-    write_atomically(path, json.dumps(dashboard.specification(study, place.project, title), indent=1) + "\n")
+    write_json(path, dashboard.specification(study, place.project, title), indent=1)
     if unsynced := _unsynced(found.runs):
         print(f"{len(unsynced)} runs are not on W&B yet: wandb sync {' '.join(_shortest(unsynced))}")
     if not has_key():
@@ -70,4 +71,4 @@ def _unsynced(runs: Sequence[Run]) -> list[Path]:
 def _shortest(folders: Sequence[Path]) -> list[str]:
     """Folders as a person would name them: by one pattern where they are of one sweep."""
     parents = {folder.parents[2] for folder in folders}
-    return [f"{parent}/*/wandb/offline-run-*" for parent in sorted(parents)]
+    return [f"{shlex.quote(str(parent))}/*/wandb/offline-run-*" for parent in sorted(parents)]

@@ -1,14 +1,19 @@
 """Train a network, then measure the test figure."""
 
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.table import last_step
+from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.tasks import build
-from ghostexp.tasks.closing import baselines_of, figures_of, place_of, show_fit
+from ghostexp.tasks.closing import baselines_of, data_of, figures_of, place_of, show_fit
+from ghostexp.tasks.preconditions import CheckEvaluation
 from ghostexp.tasks.savings import note_savings
 from ghostexp.tasks.teacher import distillation_of
 from ghostexp.tasks.tested import keep_tested
@@ -18,8 +23,10 @@ from ghostexp.training.module import Module
 from ghostexp.training.throughput import Throughput
 from ghostexp.training.wandb_logger import finish, log_tested_model
 
+log = logging.getLogger(__name__)
 
-def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
+
+def run(config: build.Config, directory: RunDirectory) -> Outcome:
     """Fit, with `resume` from `checkpoints/last.ckpt` on; returns what result.json says of it.
 
     With `datamodule.split=test` the test figure is the last epoch's: choosing the best by it would be peeking.
@@ -33,13 +40,8 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     module = build.module_of(config, built.network, distillation)
     if resumed is not None:
         check_match(module.state_dict(), resumed["state_dict"], directory.last)
-    loggers = build.loggers_of(
-        config,
-        directory,
-        resumed_step=resumed["global_step"] if resumed else None,
-        logged_step=last_step(directory.metrics) if resumed else None,
-    )
-    callbacks = build.callbacks_of(config, directory, module.score)
+    loggers = build.loggers_of(config, directory, resumed_step=resumed["global_step"] if resumed else None)
+    callbacks = [*build.callbacks_of(config, directory, module.score), CheckEvaluation(config, f"val/{module.score}")]
     trainer = build.trainer_of(config, callbacks, loggers, directory)
 
     result: dict[str, Any] = {"params": built.cost.params, "macs": built.cost.macs}
@@ -47,26 +49,44 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     result |= {"weights": record(built.weights, directory), "teacher": teacher}
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=directory.last if resumed else None)
-        result |= _outcome(trainer, module, callbacks)
-        result["tested"] = "best" if config["datamodule"]["split"] == "val" else "last"
-        checkpoint = directory.best if result["tested"] == "best" else directory.last
+        result |= _figures(trainer, module, callbacks)
+        checkpoint = _to_test(config, directory, module, callbacks)
+        result["tested"] = checkpoint.stem
         load_weights(module, checkpoint)
         trainer.test(module, datamodule=datamodule, verbose=False)
         result["metrics"]["test"] = figures_of(module, "test/")
         result |= {"baselines": baselines_of(datamodule)} | place_of(trainer)
-        keep_tested(module, datamodule, directory, config["name"], loggers)
-        if trainer.is_global_zero:
-            log_tested_model(loggers, checkpoint, result)
+        result |= data_of(datamodule) if trainer.is_global_zero else {}
     except BaseException:
-        finish(loggers, result, exit_code=1)
+        with suppress(Exception):  # whatever a logger has to say, it is not why the run ends
+            finish(loggers, result, exit_code=1)
         raise
-    hints = finish(loggers, result, exit_code=0)
-    if trainer.is_global_zero:
-        show_fit(result, directory, hints)
-    return result
+
+    def make_outputs(outputs: Outputs) -> None:
+        where = (module, datamodule, directory, config["name"], loggers)
+        outputs.make("tables and pictures", keep_tested, *where, outputs)
+        outputs.make("W&B model", log_tested_model, loggers, checkpoint, result)
+        hints = outputs.make("W&B", finish, loggers, result, exit_code=0) or []
+        outputs.make("summary", show_fit, result, directory, hints)
+
+    return Outcome(result, make_outputs)
 
 
-def _outcome(trainer: pl.Trainer, module: Module, callbacks: list[Callback]) -> dict[str, Any]:
+def _to_test(config: build.Config, directory: RunDirectory, module: Module, callbacks: list[Callback]) -> Path:
+    """The checkpoint whose test metrics are the run's; the last one where no validation had a score to choose by."""
+    (checkpoints,) = (callback for callback in callbacks if isinstance(callback, Checkpoints))
+    if config["datamodule"]["split"] != "val":
+        return directory.last
+    if checkpoints.best_epoch is not None:
+        return directory.best
+    text = f"datamodule.split=val: no validation had a val/{module.score} to choose by; the last epoch is tested"
+    log.warning(text)
+    if module.global_rank == 0:
+        print(f"warning: {text}", file=sys.stderr)
+    return directory.last
+
+
+def _figures(trainer: pl.Trainer, module: Module, callbacks: list[Callback]) -> dict[str, Any]:
     """What a training left behind."""
     (checkpoints,) = (callback for callback in callbacks if isinstance(callback, Checkpoints))
     (throughput,) = (callback for callback in callbacks if isinstance(callback, Throughput))

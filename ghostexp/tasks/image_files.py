@@ -1,37 +1,85 @@
 """The image files that a path means, decoded in batches."""
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from PIL.Image import Image
 from rich.console import Console
 from rich.progress import track
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ghostexp.data.folder import open_image
+from ghostexp.data.file_lists import count_extensions, list_files, list_folders
+from ghostexp.data.image_files import display_name, is_image_name, read_image
 
 READERS = 8  # threads that decode
 
 T = TypeVar("T")
 
 
-def find_images(where: str) -> list[Path]:
-    """The files that a path or a glob means, in alphabetical order; of a folder, the images in it and below.
+class ImageFiles(NamedTuple):
+    """The images that a path or a glob means, where the looking for them began, and the files that were left out."""
 
+    paths: list[Path]
+    start: Path
+    left_out: list[Path]
+
+    def truth(self, path: Path, class_names: Collection[str]) -> str | None:
+        """Return the class whose folder a file is in, as training takes it: the outermost below the start.
+
+        Where none of these is a class, the start itself may be one's folder.
+        """
+        below = path.parent.relative_to(self.start).parts if path.is_relative_to(self.start) else ()
+        names = (display_name(name) for name in (*below, self.start.absolute().name, path.absolute().parent.name))
+        return next((name for name in names if name in class_names), None)
+
+
+def find_images(where: str) -> ImageFiles:
+    """Find the files that a path or a glob means, in alphabetical order; of a folder, the images in it and below.
+
+    Links are followed, and a file that several of them lead to is found once.
     Raises ValueError: there are none.
     """
     start = Path(where).expanduser()
-    if start.is_dir():
-        found = [path for path in start.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS]
+    if start.exists():
+        matches, start = [start], start if start.is_dir() else start.parent
     else:
-        found = [start] if start.is_file() else [Path(name) for name in glob.glob(str(start), recursive=True)]
-    found = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
-    if not found:
-        raise ValueError(f"task.images={where}: no images there; a file, a folder or a quoted glob is needed")
-    return found
+        matches = [Path(name) for name in sorted(_matches(str(start)), key=os.fsencode)]
+        start = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), start.parts))
+    files: dict[tuple[str, str], Path] = {}
+    left_out: dict[tuple[str, str], Path] = {}
+    for match in matches:
+        for path in list_files(match) if match.is_dir() else [match]:
+            is_wanted = not match.is_dir() or is_image_name(path.name)
+            (files if is_wanted else left_out).setdefault((os.path.realpath(path.parent), path.name), path)
+    if not files:
+        others = f", but {count_extensions(left_out.values())}" if left_out else ""
+        raise ValueError(f"task.images={where}: no images there{others}; a file, a folder or a quoted glob is needed")
+    others = [path for key, path in left_out.items() if key not in files]
+    return ImageFiles(sorted(files.values(), key=os.fsencode), start, others)
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Expand a glob; `**` follows links, and visits each folder once."""
+    head, is_recursive, tail = _split(pattern)
+    if not is_recursive:
+        yield from glob.iglob(pattern)
+        return
+    for start in glob.iglob(head):
+        for folder in list_folders(Path(start)):
+            yield from _matches(os.path.join(glob.escape(str(folder)), tail or "*"))
+
+
+def _split(pattern: str) -> tuple[str, bool, str]:
+    """Split a glob at its first `**`."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return pattern, False, ""
+    cut = parts.index("**")
+    return str(Path(*parts[:cut])), True, str(Path(*parts[cut + 1 :])) if parts[cut + 1 :] else ""
 
 
 def decoded(
@@ -41,7 +89,7 @@ def decoded(
 
     def read(path: Path) -> T | ValueError:
         try:
-            return transform(open_image(path, in_chans))
+            return transform(read_image(path, in_chans))
         except ValueError as error:
             return error
 

@@ -1,6 +1,5 @@
 """Say what a trained network sees in image files."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ghostexp.data.checks import notice
+from ghostexp.data.file_lists import count_extensions
+from ghostexp.data.image_files import display_name
 from ghostexp.models.detection import DetectionNetwork
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.table import write_rows
+from ghostexp.runs.text_files import write_json
 from ghostexp.tasks import build
 from ghostexp.tasks.class_names import class_names, readable
-from ghostexp.tasks.image_files import decoded, find_images
+from ghostexp.tasks.image_files import ImageFiles, decoded, find_images
 from ghostexp.tasks.predict_boxes import predict_boxes
 from ghostexp.tasks.trained import Trained, check_share, check_whole, images_of, inference_device, trained_network
 
@@ -37,53 +40,64 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
 
     A classifier names classes; a detector finds boxes, and draws them.
 
-    Raises ValueError: no images there, no trained network, or, when all others are written, some that are unreadable.
+    Raises ValueError: no images there, no trained network, or, when all others are written, some without a prediction.
     """
     where = str(config["task"]["images"])
-    paths = find_images(where)
+    files = find_images(where)
+    if files.left_out:
+        notice(f"task.images={where}: {len(files.left_out)} files left out ({count_extensions(files.left_out)})")
     check_whole(config, "top", 1)
     check_share(config, "score")
     trained = trained_network(config)
     is_detector = isinstance(trained.network, DetectionNetwork)
-    outcome, unreadable = (predict_boxes if is_detector else predict_classes)(trained, config, paths, directory)
+    outcome, unreadable = (predict_boxes if is_detector else predict_classes)(trained, config, files, directory)
     if unreadable:
         print(*(f"skipped {reason}" for reason in unreadable.values()), sep="\n", file=sys.stderr)
-        counted = f"{len(unreadable)} of {len(paths)} images cannot be read"
+        counted = f"{len(unreadable)} of {len(files.paths)} images have no prediction"
         raise ValueError(f"task.images={where}: {counted}; the others are in {directory.path}/predictions.csv")
     return trained.record() | outcome
 
 
 def predict_classes(
-    trained: Trained, config: build.Config, paths: Sequence[Path], directory: RunDirectory
+    trained: Trained, config: build.Config, files: ImageFiles, directory: RunDirectory
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Name the most probable classes of each image; returns what result.json says, and why files cannot be read."""
+    """Name the most probable classes of each image; returns what result.json says, and why files have no prediction."""
     top, datamodule = config["task"]["top"], images_of(config)
     names = class_names(trained, datamodule)
     device = inference_device(config)
     network = trained.network.to(device).eval()
     done: list[Prediction] = []
     unreadable: dict[str, str] = {}
-    for batch in decoded(paths, datamodule.eval_transform(), datamodule.in_chans, datamodule.batch_size):
-        unreadable |= {str(path): str(image) for path, image in batch if isinstance(image, ValueError)}
+    for batch in decoded(files.paths, datamodule.eval_transform(), datamodule.in_chans, datamodule.batch_size):
+        unreadable |= {display_name(str(path)): str(image) for path, image in batch if isinstance(image, ValueError)}
         images = {path: image for path, image in batch if isinstance(image, Tensor)}
         if images:
             with torch.inference_mode():
                 probabilities = network(torch.stack(list(images.values())).to(device)).float().softmax(1)
-            done += named(list(images), probabilities.cpu(), names, top)
+            is_finite = torch.isfinite(probabilities).all(1).cpu()
+            bad = [path for path, good in zip(images, is_finite.tolist(), strict=True) if not good]
+            unreadable |= {str(path): f"{path}: the network's outputs are not finite numbers" for path in bad}
+            done += named(
+                [path for path in images if path not in bad], files, probabilities.cpu()[is_finite], names, top
+            )
     _write(done, unreadable, directory)
     _show(done, directory)
     return {"images": len(done)} | accuracy(done), unreadable
 
 
-def named(paths: Sequence[Path], probabilities: Tensor, names: tuple[str, ...], top: int) -> list[Prediction]:
+def named(
+    paths: Sequence[Path], files: ImageFiles, probabilities: Tensor, names: tuple[str, ...], top: int
+) -> list[Prediction]:
     """The `top` classes of each image, from probabilities (N, num_classes)."""
     shown = readable(names)
     of_folder = dict(zip(names, shown, strict=True))
     best = probabilities.topk(min(top, len(names)))
-    return [
-        Prediction(str(path), of_folder.get(path.absolute().parent.name), [shown[i] for i in chosen], values)
-        for path, chosen, values in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
+    done = []
+    for path, chosen, values in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True):
+        folder = files.truth(path, of_folder)
+        truth = None if folder is None else of_folder[folder]
+        done.append(Prediction(display_name(str(path)), truth, [shown[i] for i in chosen], values))
+    return done
 
 
 def accuracy(done: Sequence[Prediction]) -> dict[str, float]:
@@ -94,7 +108,7 @@ def accuracy(done: Sequence[Prediction]) -> dict[str, float]:
 
 def _write(done: Sequence[Prediction], unreadable: dict[str, str], directory: RunDirectory) -> None:
     content = {"predictions": [asdict(prediction) for prediction in done], "unreadable": unreadable}
-    write_atomically(directory.path / "predictions.json", json.dumps(content, indent=2) + "\n")
+    write_json(directory.path / "predictions.json", content)
     rows = []
     for prediction in done:
         row: dict[str, Any] = {"path": prediction.path, "truth": prediction.truth}

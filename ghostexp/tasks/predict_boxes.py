@@ -1,6 +1,5 @@
 """Say what a trained detector finds in image files."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +9,14 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ghostexp.data.detection import DetectionDataModule
+from ghostexp.data.image_files import display_name
 from ghostexp.report.scenes import Box, with_boxes
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.table import write_rows
+from ghostexp.runs.text_files import write_json
 from ghostexp.tasks import build
 from ghostexp.tasks.detections import boxes_of
-from ghostexp.tasks.image_files import decoded
+from ghostexp.tasks.image_files import ImageFiles, decoded
 from ghostexp.tasks.trained import Trained, inference_device
 from ghostexp.training.detector import in_original
 
@@ -31,7 +32,7 @@ class Sight(NamedTuple):
 
 
 def predict_boxes(
-    trained: Trained, config: build.Config, paths: Sequence[Path], directory: RunDirectory
+    trained: Trained, config: build.Config, files: ImageFiles, directory: RunDirectory
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Write predictions.json (COCO's layout, with scores), predictions.csv, and each image with its boxes in `images/`.
 
@@ -50,8 +51,8 @@ def predict_boxes(
     def read(picture: Image) -> tuple[Image, Tensor]:
         return picture, transform(picture)
 
-    for batch in decoded(paths, read, 3, datamodule.batch_size):
-        unreadable |= {str(path): str(problem) for path, problem in batch if isinstance(problem, ValueError)}
+    for batch in decoded(files.paths, read, 3, datamodule.batch_size):
+        unreadable |= {display_name(str(path)): str(error) for path, error in batch if isinstance(error, ValueError)}
         pictures = [(path, *pair) for path, pair in batch if not isinstance(pair, ValueError)]
         if not pictures:
             continue
@@ -68,7 +69,7 @@ def predict_boxes(
     return {"images": len(sights), "boxes": sum(len(sight.boxes) for sight in sights)}, unreadable
 
 
-def _classes(trained: Trained, datamodule: DetectionDataModule) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _classes(trained: Trained, datamodule: DetectionDataModule) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
     """Names and category ids of the labels; of a file without them, those of the data, which have to be read then."""
     if trained.class_names and trained.category_ids:
         return trained.class_names, trained.category_ids
@@ -77,30 +78,34 @@ def _classes(trained: Trained, datamodule: DetectionDataModule) -> tuple[tuple[s
 
 
 def _write(
-    sights: Sequence[Sight], categories: Sequence[tuple[int, str]], unreadable: dict[str, str], directory: RunDirectory
+    sights: Sequence[Sight],
+    categories: Sequence[tuple[int | str, str]],
+    unreadable: dict[str, str],
+    directory: RunDirectory,
 ) -> None:
     """Write both files; categories: id and name of each label."""
     images, annotations, rows = [], [], []
     for number, (path, (width, height), boxes) in enumerate(sights):
-        images.append({"id": number, "file_name": str(path), "width": width, "height": height})
+        images.append({"id": number, "file_name": display_name(str(path)), "width": width, "height": height})
         for left, top, right, bottom, label, name, score in reversed(boxes):
             sides = {"left": left, "top": top, "width": right - left, "height": bottom - top}
-            rows.append({"path": str(path), "class": name, "score": score, **sides})
+            rows.append({"path": display_name(str(path)), "class": name, "score": score, **sides})
             place = {"id": len(annotations) + 1, "image_id": number, "category_id": categories[label][0]}
             area = sides["width"] * sides["height"]
             annotations.append(place | {"bbox": list(sides.values()), "area": area, "iscrowd": 0, "score": score})
     content = {"images": images, "annotations": annotations, "unreadable": unreadable}
     content["categories"] = [{"id": number, "name": name} for number, name in categories]
-    write_atomically(directory.path / "predictions.json", json.dumps(content) + "\n")
+    write_json(directory.path / "predictions.json", content, indent=None)
     write_rows(directory.path / "predictions.csv", rows)
 
 
 def _show(sights: Sequence[Sight], least: float, directory: RunDirectory) -> None:
     """Print what was found in the first images, the best of each class first."""
-    width = max((len(str(sight.path)) for sight in sights[:SHOWN]), default=0)
-    for sight in sights[:SHOWN]:
+    names = [display_name(str(sight.path)) for sight in sights[:SHOWN]]
+    width = max(map(len, names), default=0)
+    for name, sight in zip(names, sights, strict=False):
         seen = [f"{box.name} {box.score:.2f}" for box in reversed(sight.boxes) if (box.score or 0) >= least]
-        print(f"{sight.path!s:<{width}}  {', '.join(seen) or f'nothing with a score of {least} or more'}")
+        print(f"{name:<{width}}  {', '.join(seen) or f'nothing with a score of {least} or more'}")
     if len(sights) > SHOWN:
         print(f"... and {len(sights) - SHOWN} more")
     print(f"everything is in {directory.path}")

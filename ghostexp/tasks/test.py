@@ -1,16 +1,15 @@
 """Repeat the test figure of an earlier run, or measure that of weights from elsewhere."""
 
-from typing import Any
-
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.tasks import build
-from ghostexp.tasks.closing import figures_of, place_of, show_test
+from ghostexp.tasks.closing import data_of, figures_of, place_of, show_test
 from ghostexp.tasks.tested import keep_tested
 from ghostexp.tasks.trained import trained_network
 from ghostexp.training.wandb_logger import finish
 
 
-def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
+def run(config: build.Config, directory: RunDirectory) -> Outcome:
     """Test a trained network.
 
     Raises ValueError: neither `run=DIR` nor `model.weights`, no such checkpoint, or one of another network.
@@ -22,7 +21,12 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     trainer = build.trainer_of(config, [], [], directory)
     trainer.test(module, datamodule=datamodule, verbose=False)
     result = trained.record() | {"metrics": {"test": figures_of(module, "test/")}} | place_of(trainer)
-    keep_tested(module, datamodule, directory, config["name"], loggers)
-    if trainer.is_global_zero:
-        show_test(result, directory, finish(loggers, result, exit_code=0))
-    return result
+    result |= data_of(datamodule) if trainer.is_global_zero else {}
+
+    def make_outputs(outputs: Outputs) -> None:
+        where = (module, datamodule, directory, config["name"], loggers)
+        outputs.make("tables and pictures", keep_tested, *where, outputs)
+        hints = outputs.make("W&B", finish, loggers, result, exit_code=0) or []
+        outputs.make("summary", show_test, result, directory, hints)
+
+    return Outcome(result, make_outputs)

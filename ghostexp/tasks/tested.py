@@ -8,9 +8,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ghostexp.data.detection import DetectionDataModule
+from ghostexp.data.image_files import display_name
 from ghostexp.data.module import ImageDataModule
 from ghostexp.report.confusion import Mistake, class_rows, confused_rows, draw_confusion, draw_mistakes
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.outcome import Outputs
 from ghostexp.runs.table import write_rows
 from ghostexp.tasks.class_names import readable
 from ghostexp.tasks.detections import keep_detections
@@ -26,20 +28,26 @@ def keep_tested(
     datamodule: pl.LightningDataModule,
     directory: RunDirectory,
     title: str,
-    loggers: Sequence[Logger] = (),
+    loggers: Sequence[Logger],
+    outputs: Outputs,
 ) -> None:
-    """Write down what the last test found beside its figures."""
+    """Write down what the last test found beside its figures; one output that fails costs no other."""
     if isinstance(module, Detector):
         assert isinstance(datamodule, DetectionDataModule)
-        keep_detections(module, datamodule, directory, title, loggers)
+        keep_detections(module, datamodule, directory, title, loggers, outputs)
     elif isinstance(module, Classifier) and module.tested is not None:
         assert isinstance(datamodule, ImageDataModule)
-        _keep_classes(module.tested, datamodule, directory, title, loggers)
+        _keep_classes(module.tested, datamodule, directory, title, loggers, outputs)
 
 
 @rank_zero_only
 def _keep_classes(
-    tested: Tested, datamodule: ImageDataModule, directory: RunDirectory, title: str, loggers: Sequence[Logger]
+    tested: Tested,
+    datamodule: ImageDataModule,
+    directory: RunDirectory,
+    title: str,
+    loggers: Sequence[Logger],
+    outputs: Outputs,
 ) -> None:
     """Write confusion.csv, per_class.csv and mistakes.csv, draw the first and the last, and hand all of it to W&B."""
     confusion, names = tested.confusion.numpy(), readable(datamodule.class_names)
@@ -49,14 +57,15 @@ def _keep_classes(
     tables = {"confusion": pairs, "per_class": classes, "mistakes": [asdict(mistake) for mistake in mistakes]}
     for name, rows in tables.items():
         if rows:
-            write_rows(directory.path / f"{name}.csv", rows)
+            outputs.make(f"{name}.csv", write_rows, directory.path / f"{name}.csv", rows)
     said = f"{title}: {confusion.diagonal().sum():,} of {confusion.sum():,} test images right"
+    matrix, worst = (directory.path / f"{name}.png" for name in ("confusion", "mistakes"))
     drawn = [
-        draw_confusion(confusion, names, said, directory.path / "confusion.png"),
-        draw_mistakes(pixels, mistakes, said, directory.path / "mistakes.png"),
+        outputs.make(matrix.name, draw_confusion, confusion, names, said, matrix),
+        outputs.make(worst.name, draw_mistakes, pixels, mistakes, said, worst),
     ]
     pictures = [path for path in drawn if path is not None]
-    log_test(loggers, LoggedTest(pairs, classes, tables["mistakes"], pixels, pictures))
+    outputs.make("W&B", log_test, loggers, LoggedTest(pairs, classes, tables["mistakes"], pixels, pictures))
 
 
 def mistakes_of(worst: Worst, datamodule: ImageDataModule, names: Sequence[str]) -> list[Mistake]:
@@ -68,7 +77,7 @@ def mistakes_of(worst: Worst, datamodule: ImageDataModule, names: Sequence[str])
     for loss, truth, prediction, probability, rank, batch, place in columns:
         start, _ = replace(datamodule.share, rank=rank).eval_spans(datamodule.test_images)[batch]
         image = start + place
-        file = "" if files is None else str(files[image])
+        file = "" if files is None else display_name(str(files[image]))
         mistakes.append(
             Mistake(image, names[int(truth)], names[int(prediction)], round(probability, 6), round(loss, 6), file)
         )

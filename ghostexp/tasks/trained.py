@@ -9,6 +9,7 @@ from torch import nn
 
 from ghostexp.analysis.cost import Cost
 from ghostexp.data.module import ImageDataModule
+from ghostexp.models.finite import non_finite_weights
 from ghostexp.models.weights import check_match
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks import build
@@ -21,6 +22,7 @@ class Trained:
     """A network with its weights, what it costs on one image, and where the weights are from.
 
     class_names, category_ids: those of the data that it was trained on, empty where its file does not say.
+    ema: the decay with which a run averaged its weights, which these then are.
     """
 
     network: nn.Module
@@ -28,8 +30,9 @@ class Trained:
     source: str
     checkpoint: str | None = None  # best or last, of a run
     class_names: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
     backbone_macs: int | None = None  # of a detector
+    ema: float | None = None
 
     def record(self) -> dict[str, Any]:
         """What result.json says of it."""
@@ -38,6 +41,7 @@ class Trained:
             "tested": self.checkpoint,
             "params": self.cost.params,
             "macs": self.cost.macs,
+            **({} if self.ema is None else {"ema": self.ema}),
         }
 
 
@@ -45,10 +49,16 @@ def trained_network(config: build.Config) -> Trained:
     """The network of `run=DIR` with `task.checkpoint`, or that of the configuration with `model.weights`.
 
     checkpoint: best or last; null is the one from which the run's own test figure comes.
-    Raises ValueError: neither run nor weights, no such checkpoint, or one of another network.
+    Raises ValueError: neither run nor weights, no such checkpoint, one of another network, or weights not finite.
     """
-    if config["run"] is None:
-        return _from_weights(config)
+    trained = _from_weights(config) if config["run"] is None else _of_run(config)
+    if names := non_finite_weights(trained.network):
+        where = f"{trained.source} ({trained.checkpoint})" if trained.checkpoint else f"model.weights={trained.source}"
+        raise ValueError(f"{where}: holds weights that are not finite numbers ({', '.join(names[:3])})")
+    return trained
+
+
+def _of_run(config: build.Config) -> Trained:
     run, chosen = RunDirectory(Path(config["run"])), config["task"]["checkpoint"]
     if chosen not in ("best", "last", None):
         raise ValueError(f"task.checkpoint={chosen}: best or last")
@@ -62,7 +72,8 @@ def trained_network(config: build.Config) -> Trained:
     check_match(module.state_dict(), state, path)
     module.load_state_dict(state)
     names, numbers = (tuple(content.get(key, ())) for key in ("class_names", "category_ids"))
-    return Trained(built.network, built.cost, str(run.path), path.stem, names, numbers, built.backbone_macs)
+    ema = run.read_config("run")["callbacks"].get("ema")
+    return Trained(built.network, built.cost, str(run.path), path.stem, names, numbers, built.backbone_macs, ema)
 
 
 def _from_weights(config: build.Config) -> Trained:

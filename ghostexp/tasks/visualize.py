@@ -14,8 +14,9 @@ from ghostexp.data.detection import DetectionDataModule
 from ghostexp.models.contract import Network
 from ghostexp.models.detection import DetectionNetwork
 from ghostexp.report.inside_page import page
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.table import write_rows
+from ghostexp.runs.text_files import write_atomically
 from ghostexp.tasks import build
 from ghostexp.tasks.detections import show_sample
 from ghostexp.tasks.inside_drawing import Found, Layers, draw_layers, draw_summaries

@@ -15,8 +15,9 @@ import torch.hub
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from ghostexp.models.weights import Partial, load_weights
-from ghostexp.runs.directory import RunDirectory, write_atomically
+from ghostexp.models.weights import Partial, read_weights
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,15 @@ HUB_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class Loaded:
-    """Which weights a network started from; `dropped` are those that `model.weights_partial` left out."""
+    """Which weights a network started from.
+
+    dropped: the names that `model.weights_partial` left out. layout: what was recognised of the file's.
+    """
 
     source: str
     sha256: str
     dropped: tuple[str, ...] = ()
+    layout: tuple[str, ...] = ()
 
 
 def load(
@@ -39,23 +44,25 @@ def load(
 ) -> Loaded:
     """Load weights into a network, strictly; downloads are kept in `folder`.
 
-    source: a file of any layout that `load_weights` knows; a run's directory, of which the checkpoint that the run
+    source: a file of any layout that `read_weights` knows; a run's directory, of which the checkpoint that the run
     tested; a URL with the file's SHA-256 behind `#sha256=`; `timm/NAME`, from the Hugging Face hub and its cache.
     Raises ValueError of one line that begins with `key`: there is no such source, or its weights are not the network's.
     """
     try:
         file = find(source, folder)
-        dropped = load_weights(network, file, partial=partial)
+        found = read_weights(network, file, partial)
     except ValueError as error:
         raise ValueError(str(error).replace("model.weights", key, 1)) from error
-    loaded = Loaded(source, _sha256(file), dropped)
+    network.load_state_dict(found.state)
+    loaded = Loaded(source, _sha256(file), found.dropped, found.recognised)
     _say(loaded, key)
     return loaded
 
 
 @rank_zero_only
 def _say(loaded: Loaded, key: str) -> None:
-    log.info("%s=%s: loaded (sha256 %s)", key, loaded.source, loaded.sha256)
+    layout = "".join(f", {part}" for part in loaded.layout)
+    log.info("%s=%s: loaded (sha256 %s)%s", key, loaded.source, loaded.sha256, layout)
     if loaded.dropped and key == "model.weights":  # else: a detector has no use for a classifier's last layer
         text = f"model.weights_partial=head: {', '.join(loaded.dropped)} not taken from {loaded.source}, but drawn anew"
         log.warning(text)
@@ -66,9 +73,9 @@ def record(loaded: Loaded | None, run: RunDirectory) -> dict[str, Any] | None:
     """What result.json says of the weights; a resumed run, which loads none, says it from the note that it left."""
     note = run.path / "weights.json"
     if loaded is None:
-        return json.loads(note.read_text()) if note.is_file() else None
+        return json.loads(note.read_bytes()) if note.is_file() else None
     if rank_zero_only.rank == 0:
-        write_atomically(note, json.dumps(asdict(loaded), indent=2) + "\n")
+        write_json(note, asdict(loaded))
     return asdict(loaded)
 
 
@@ -92,7 +99,8 @@ def find(source: str, folder: Path) -> Path:
 def tested_checkpoint(run: RunDirectory, key: str) -> Path:
     """The checkpoint from which a run's own test figure comes; `key` names the directory in the error."""
     split = run.read_config(key)["datamodule"].get("split")
-    return run.best if split == "val" else run.last
+    recorded = (run.read_result() or {}).get("tested")  # the last one too where no validation had a score
+    return run.best if (recorded or {"val": "best"}.get(split)) == "best" else run.last
 
 
 def _download(source: str, folder: Path) -> Path:
@@ -104,7 +112,7 @@ def _download(source: str, folder: Path) -> Path:
     file = folder / f"{expected[:12].lower()}-{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:  # one of several processes downloads, the others find the file
+        with (folder / ".lock").open("wb") as lock:  # one of several processes downloads, the others find the file
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not file.exists():
                 show = sys.stderr.isatty()

@@ -1,7 +1,9 @@
 """Checkpoints: when they are written, how, and how they are read."""
 
+import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
 from ghostexp.models.weights import check_match
+
+log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -35,11 +39,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             partial.replace(path)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise OSError(
-                f"{path}: the checkpoint could not be written ({reason}); the one before it is kept"
-            ) from error
+            kept = "the one before it is kept" if path.exists() else "there is none before it"
+            raise OSError(f"{path}: the checkpoint could not be written ({reason}); {kept}") from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None) -> dict:
         """See `read`."""
@@ -91,6 +95,7 @@ class Checkpoints(Checkpoint):
             if value is not None and value <= 0:
                 raise ValueError(f"callbacks.save_{name}={value}: a number > 0, or null, is needed")
         self.folder = folder
+        self.last = folder / "last.ckpt"
         self.monitor = monitor
         self.every_epochs = every_epochs
         self.every_steps = every_steps
@@ -103,10 +108,21 @@ class Checkpoints(Checkpoint):
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt` now, what was logged before it."""
+        self._save(trainer, self.last)
+
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        trainer.save_checkpoint(path, weights_only=False)
         self.saved_at = time.monotonic()
+
+    def _save_best(self, trainer: pl.Trainer) -> None:
+        """Write `best.ckpt`, then make it `last.ckpt`: a run killed in between has the best that `last.ckpt` names."""
+        best = self.folder / "best.ckpt"
+        self._save(trainer, best)
+        if trainer.is_global_zero:
+            copy_atomically(best, self.last)
+        trainer.strategy.barrier("last.ckpt")  # before another rank reads it
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -140,19 +156,20 @@ class Checkpoints(Checkpoint):
         due = self.every_epochs is not None and (epoch + 1) % self.every_epochs == 0
         due |= self._steps_are_due(trainer)
         due |= self._minutes_are_due(trainer)
-        if due or improved or self.demanded or trainer.should_stop or epoch + 1 == trainer.max_epochs:
-            self.save_last(trainer)
         if improved:
-            if trainer.is_global_zero:
-                copy_atomically(self.folder / "last.ckpt", self.folder / "best.ckpt")
-            trainer.strategy.barrier("best.ckpt")  # before another rank reads it
+            self._save_best(trainer)
+        elif due or self.demanded or trainer.should_stop or epoch + 1 == trainer.max_epochs:
+            self.save_last(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""
         return {"best": self.best, "best_epoch": self.best_epoch, "best_metrics": self.best_metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best so far."""
+        """Take up the best so far, unless its file is gone."""
+        if state_dict["best"] is not None and not (self.folder / "best.ckpt").exists():
+            log.warning("%s: not there any more; the best epoch is chosen anew", self.folder / "best.ckpt")
+            return
         self.best = state_dict["best"]
         self.best_epoch = state_dict["best_epoch"]
         self.best_metrics = state_dict["best_metrics"]

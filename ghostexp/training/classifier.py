@@ -45,6 +45,7 @@ class Classifier(Module):
         self.accuracies = self._accuracies(num_classes)
         # Sums of loss and images under evaluation. No metric: in bf16-true its sums would be bf16 too.
         self.eval_sums = torch.zeros(2)
+        self.eval_bad = torch.zeros(())  # images under evaluation whose logits are not finite
         self.num_classes = num_classes
 
     def _accuracies(self, num_classes: int) -> MetricCollection:
@@ -108,6 +109,7 @@ class Classifier(Module):
     def start_evaluation(self) -> None:
         """Set sums and accuracies to nothing."""
         self.eval_sums = torch.zeros(2, device=self.device)
+        self.eval_bad = torch.zeros((), device=self.device)
         self.accuracies.reset()
 
     def evaluate(self, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -116,10 +118,19 @@ class Classifier(Module):
         logits = self.network(images).float()
         loss = F.cross_entropy(logits, targets, reduction="sum")
         self.eval_sums += torch.stack([loss, torch.full_like(loss, len(images))])
+        self.eval_bad += (~torch.isfinite(logits).all(1)).sum()
         self.accuracies.update(logits, targets)
         return logits
 
     def evaluation(self) -> dict[str, float]:
-        """Loss and accuracies of what was evaluated."""
-        loss, images = self.sum_over_devices(self.eval_sums)
+        """Loss and accuracies of what was evaluated.
+
+        Raises FloatingPointError: outputs are not finite, of which the first class would be the guess.
+        """
+        loss, images, bad = self.sum_over_devices(torch.cat([self.eval_sums, self.eval_bad[None]]))
+        if bad:
+            raise FloatingPointError(
+                f"the network's outputs for {bad:.0f} of {images:.0f} images are not finite numbers "
+                f"(evaluated in trainer.precision={self.trainer.precision})"
+            )
         return {"loss": loss / images} | {name: 100 * float(value) for name, value in self.accuracies.compute().items()}

@@ -35,7 +35,6 @@ class LoggedRun:
     task: str
     config: Mapping[str, Any]
     resumed_step: int | None = None  # of the checkpoint
-    logged_step: int | None = None  # of the last row that the stopped process logged
 
 
 class CSV(Logger):

@@ -1,7 +1,6 @@
 """What the LightningModules share: optimizer and schedule, chance that a resume repeats, and figures."""
 
 import hashlib
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ghostexp.models.finite import non_finite_weights
 from ghostexp.training.loggers import log_metrics
 from ghostexp.training.mistakes import Tested
 from ghostexp.training.schedules import Schedule
@@ -43,6 +43,7 @@ class Module(pl.LightningModule):
         self.seed = seed
         self.lr = 0.0  # of the last step taken
         self.figures: dict[str, float] = {}  # the latest of each
+        self.is_validated = False  # whether the epoch under way has been
         self.tested: Tested | None = None  # classes and images of the last test, where the task has such
         # What this rank's epoch has added up so far. No buffer: DDP would overwrite it with rank 0's.
         self.train_sums = torch.zeros(sums)
@@ -53,9 +54,26 @@ class Module(pl.LightningModule):
         assert epochs is not None
         optimizer = self.make_optimizer(self.network)
         _ = self.trainer.estimated_stepping_batches  # has the loader made, whose length is needed
-        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        schedule = LambdaLR(optimizer, self.make_schedule(epochs, steps_per_epoch))
+        schedule = LambdaLR(optimizer, self.make_schedule(epochs, self._steps_per_epoch()))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps_per_epoch(self) -> int:
+        """Count the optimizer steps of an epoch.
+
+        Raises ValueError: `trainer.limit_train_batches` or `overfit_batches` leaves one that is not whole.
+        """
+        batches, accumulate = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
+        overfit = self.trainer.overfit_batches  # pyright: ignore[reportAttributeAccessIssue]
+        key, limit = (
+            ("overfit_batches", overfit) if overfit else ("limit_train_batches", self.trainer.limit_train_batches)
+        )
+        if batches % accumulate:
+            near = max(1, batches // accumulate) * accumulate
+            raise ValueError(
+                f"trainer.{key}={limit}: leaves {batches} micro-batches an epoch, which must be a multiple of "
+                f"trainer.accumulate_grad_batches={accumulate}; set trainer.{key}={near}"
+            )
+        return batches // accumulate
 
     def on_train_start(self) -> None:
         """Bring the sums, of an epoch that was broken off perhaps, to the device."""
@@ -65,7 +83,11 @@ class Module(pl.LightningModule):
         """Make all that the network draws a function of (seed, batch, rank)."""
         batches = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         key = f"{self.seed} {self.global_rank} {batches}".encode()
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
+        # torch.manual_seed without a GPU formats a stack for its lazy call: up to a millisecond.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed(seed)
 
     def keep_step(self, loss: Tensor, batch_idx: int, sums: Tensor) -> None:
         """Add a batch's share to the epoch's sums, and log the loss of the step now taken, if it is its turn."""
@@ -78,7 +100,10 @@ class Module(pl.LightningModule):
             log_metrics(self.trainer, {"train/loss_step": float(loss.detach()), "lr": self.lr}, step=done)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means over all devices."""
+        """Log the epoch's means over all devices, and forget the validation of an earlier epoch."""
+        if not self.is_validated:
+            self._forget_validation()
+        self.is_validated = False
         self.log_figures(self.train_means(self.sum_over_devices(self.train_sums)) | {"lr": self.lr})
         self.train_sums.zero_()
 
@@ -88,11 +113,18 @@ class Module(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the validation figures."""
+        self._check_weights()
         self.start_evaluation()
 
     def on_test_epoch_start(self) -> None:
         """Start the test figures."""
+        self._check_weights()
         self.start_evaluation()
+
+    def _check_weights(self) -> None:
+        """Raise FloatingPointError where weights are not finite: a detector finds nothing then, without a word."""
+        if names := non_finite_weights(self.network):
+            raise FloatingPointError(f"the weights to evaluate are not finite numbers ({', '.join(names[:3])})")
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add a batch to the validation figures."""
@@ -104,7 +136,12 @@ class Module(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation figures, each image counted once over all devices."""
+        self._forget_validation()
+        self.is_validated = True
         self.log_figures({f"val/{name}": value for name, value in self.evaluation().items()})
+
+    def _forget_validation(self) -> None:
+        self.figures = {name: value for name, value in self.figures.items() if not name.startswith("val/")}
 
     def on_test_epoch_end(self) -> None:
         """Log the test figures, each image counted once over all devices."""

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ghostexp.runs.score import format_number
+
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +51,7 @@ class Progress(ProgressBar):
             return
         self.drawn_at = time.monotonic()
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
-        figures = f"loss {float(outputs['loss']):.3f}  {self._figures(trainer)}"
+        figures = f"loss {format_number(float(outputs['loss']))}  {self._figures(trainer)}"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self.bar.update(self.task, completed=done, epoch=epoch, figures=figures, refresh=True)
 
@@ -67,7 +69,7 @@ class Progress(ProgressBar):
         metrics = trainer.callback_metrics
         if "train/loss" not in metrics:
             return
-        loss = f"train/loss {float(metrics['train/loss']):.3f}"
+        loss = f"train/loss {format_number(float(metrics['train/loss']))}"
         line = f"epoch {epochs_done}/{trainer.max_epochs}  {loss}  {self._figures(trainer)}"
         log.info(line)
         due = is_last or time.monotonic() - self.printed_at >= self.seconds
@@ -86,9 +88,10 @@ class Progress(ProgressBar):
 
     def _figures(self, trainer: pl.Trainer) -> str:
         metrics = trainer.callback_metrics
+        latest: dict[str, float] = trainer.lightning_module.figures  # pyright: ignore[reportAssignmentType]
         parts = []
-        if self.monitor in metrics:
-            parts.append(f"{self.monitor} {float(metrics[self.monitor]):.2f} %")
+        if self.monitor in latest:  # callback_metrics keep those of an earlier epoch
+            parts.append(f"{self.monitor} {latest[self.monitor]:.2f} %")
         if "speed/img_s" in metrics:
             parts.append(f"{float(metrics['speed/img_s']):,.0f} img/s")
         return "  ".join(parts)

@@ -1,14 +1,14 @@
-"""Ends of a training that are not its end: signals, a loss that is no number, no progress."""
+"""Stop a training before its last epoch: on signals, and without progress."""
 
+import math
 import signal
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from torch import Tensor
 
+from ghostexp.runs.signals import stop_signals
 from ghostexp.training.checkpoints import Checkpoints, at_step_end
 
 
@@ -21,12 +21,10 @@ class Stopped(BaseException):
 
 
 class StopOnSignal(Callback):
-    """On SIGTERM or SIGINT, save at the end of the step and raise `Stopped`; at a second signal, stop at once.
+    """On a stop signal, save at the end of the step and raise `Stopped`; at a second signal, stop at once.
 
     All ranks stop after the same step, even if only one of them was signalled.
     """
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
@@ -38,7 +36,7 @@ class StopOnSignal(Callback):
 
         Lightning sets its handlers after `on_fit_start`; they wait for the other ranks inside the handler and hang.
         """
-        self.before = {signum: signal.signal(signum, self._receive) for signum in self.SIGNALS}
+        self.before = {signum: signal.signal(signum, self._receive) for signum in stop_signals()}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the signals back."""
@@ -84,47 +82,20 @@ class StopOnSignal(Callback):
         self.before = {}
 
 
-class StopOnNonFinite(Callback):
-    """Raise FloatingPointError that names the first step whose loss was NaN or infinite, before anything is saved.
+class StopWithoutProgress(EarlyStopping):
+    """Lightning's early stopping by epochs, which also ends a resumed run whose patience was exhausted at its save.
 
-    On a GPU the loss is looked at every `every` batches and at the end of each epoch, because looking waits for the
-    device.
+    Lightning's own counts validations, of which there may be one in several epochs.
     """
 
-    def __init__(self, every: int = 50) -> None:
-        self.every = every
-        self.first_bad: Tensor | None = None
+    def __init__(self, monitor: str, epochs: int) -> None:
+        super().__init__(monitor, mode="max", patience=epochs)
+        self.epochs = epochs
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Note a bad loss, and look whether there was one."""
-        loss = outputs["loss"]
-        if self.first_bad is None:
-            self.first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
-        is_first = ~torch.isfinite(loss) & (self.first_bad < 0)
-        self.first_bad = torch.where(is_first, trainer.global_step, self.first_bad)
-        if loss.device.type == "cpu" or batch_idx % self.every == 0:
-            self._raise_if_bad()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the epoch's losses."""
-        self._raise_if_bad()
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Look before a checkpoint replaces a good one."""
-        self._raise_if_bad()
-
-    def _raise_if_bad(self) -> None:
-        if self.first_bad is not None and (step := int(self.first_bad)) >= 0:
-            raise FloatingPointError(
-                f"the loss of step {step} is not a finite number; the checkpoint before it is kept "
-                "(try a lower optimizer.lr, scheduler.warmup=1 or trainer.gradient_clip_val=1)"
-            )
-
-
-class StopWithoutProgress(EarlyStopping):
-    """Lightning's early stopping, which also ends a resumed run whose patience was exhausted when it was saved."""
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Turn the epochs into validations."""
+        super().setup(trainer, pl_module, stage)
+        self.patience = math.ceil(self.epochs / (trainer.check_val_every_n_epoch or 1))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop before the next epoch if the last one should have been the last."""

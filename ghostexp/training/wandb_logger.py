@@ -1,19 +1,23 @@
 """Weights & Biases: one run, one id, in its study's group, offline where there is no key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, WandbLogger
 from numpy.typing import NDArray
 from PIL.Image import Image
 
 from ghostexp.runs.sweep import sweep_of
-from ghostexp.runs.wandb_key import has_key
+from ghostexp.runs.wandb_mode import announce
+from ghostexp.runs.wandb_names import check_tags, shorten_name, tags_of
 from ghostexp.training.loggers import LoggedRun, Metrics
+from ghostexp.training.wandb_run import STEP, logged_history, set_aside, start_run
 
 Rows = Sequence[Mapping[str, Any]]
 CHART_CLASSES = 100  # up to which W&B draws a confusion matrix
@@ -41,7 +45,7 @@ class LoggedBoxes:
 
 
 class WandB(WandbLogger):
-    """Lightning's W&B logger: deterministic id, offline where there is no key, no row twice after a resume.
+    """Lightning's W&B logger: deterministic id, offline where need be, one row a step, and after a resume all of them.
 
     Tags are the chosen network, data and study, and what is typed; the group is the sweep's name unless it is typed.
     """
@@ -57,35 +61,67 @@ class WandB(WandbLogger):
         offline: bool | None = None,
         log_model: bool = False,
     ) -> None:
-        import wandb
-
         if not isinstance(log_model, bool):
             raise ValueError(f"logger.wandb.log_model={log_model}: true or false; the tested checkpoint is logged")
+        check_tags(tags or [])
         self.folder = run.folder
+        self.resumed_step = run.resumed_step
         self.logs_model = log_model  # Lightning's own way knows nothing of which checkpoint is tested
-        self.offline = not has_key() if offline is None else offline
-        self.logged_step = -1 if run.logged_step is None else run.logged_step
+        self.offline = offline
+        self.logged_step = -1  # of the last row that the server has already
+        self.row: dict[str, float] = {}  # of `row_step`, which may grow yet
+        self.row_step = -1
+        group = group or sweep_of(run.folder)
         super().__init__(
-            name=run.title,
+            name=shorten_name(run.title),
             id=run.id,
             save_dir=run.folder,
-            offline=self.offline,
             project=project,
             entity=entity,
-            group=group or sweep_of(run.folder),
+            group=group and shorten_name(group),
             tags=tags_of(run.config, tags or []),
             notes=notes,
             job_type=run.task,
             config=dict(run.config),
-            settings=wandb.Settings(silent=True, console="off"),
         )
         self._wandb_init.pop("anonymous", None)  # Lightning passes it on, and W&B warns of it in every run
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run; the first use begins it, and logs what an earlier process of it logged and W&B does not have."""
+        if self._experiment is None:
+            run = self._experiment = start_run(self._wandb_init, self.offline)
+            if run.resumed:
+                self.logged_step = int(run.summary.get(STEP, -1))
+            for step, row in logged_history(self.folder, self.resumed_step):
+                if step > self.logged_step:
+                    run.log({**row, STEP: step})
+        return self._experiment
+
     @rank_zero_only
     def log_metrics(self, metrics: Metrics, step: int | None = None) -> None:
-        """Log a row, unless the process that was resumed had logged it."""
-        if step is None or step > self.logged_step:
-            super().log_metrics(metrics, step)
+        """Add values to the row of a step, unless the server has that row."""
+        if step is None:
+            self.experiment.log(dict(metrics))
+            return
+        _ = self.experiment  # which finds out what the server has
+        if step != self.row_step:
+            self.flush()
+        if step > self.logged_step:
+            self.row_step = step
+            self.row |= metrics
+
+    def flush(self) -> None:
+        """Log the row that was collected."""
+        if self.row:
+            row, self.row = self.row, {}
+            self.experiment.log({**row, STEP: self.row_step})
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Log the row that was collected, before a checkpoint of its step is written."""
+        self.flush()
 
     @rank_zero_only
     def log_test(self, test: LoggedTest) -> None:
@@ -104,6 +140,7 @@ class WandB(WandbLogger):
             chart = wandb.plot_table("wandb/confusion_matrix/v1", pairs, fields, {"title": "confusion"})
             bars = wandb.plot.bar(classes, "class", "accuracy", title="accuracy by class, %")
             logged |= {"test/confusion_chart": chart, "test/classes_chart": bars}
+        self.flush()
         self.experiment.log(logged)
 
     @rank_zero_only
@@ -123,6 +160,7 @@ class WandB(WandbLogger):
                 for kind, rows in kinds.items()
             }
             logged[f"test/boxes_{number}"] = wandb.Image(scene.picture, caption=scene.title, boxes=boxes)
+        self.flush()
         self.experiment.log(logged)
 
     @rank_zero_only
@@ -140,12 +178,25 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def finish(self, summary: Mapping[str, Any], exit_code: int) -> str:
-        """Write the summary and end the run, as failed if the code is not 0; returns where it is, or how to sync it."""
+        """Write the summary and end the run, as failed if the code is not 0; returns where it is, or how to sync it.
+
+        A run that failed before it began is not begun for its end.
+        """
+        import wandb
+
+        if exit_code and self._experiment is None:
+            return ""
         run = self.experiment
+        self.flush()
         run.summary.update(dict(summary))
-        said = f"wandb sync {self.folder}/wandb/offline-run-*" if self.offline else str(run.url)
         run.finish(exit_code=exit_code)
-        return said
+        if run.disabled:
+            return ""
+        set_aside(run)
+        is_whole = not run.offline and not getattr(run, "_finish_timed_out", False)
+        where = str(run.url) if is_whole else f"wandb sync {run.settings.sync_dir}"
+        wandb.teardown()  # so that W&B's own process ends with the run, and reads the environment anew for another
+        return where
 
 
 def _table(rows: Rows) -> Any:
@@ -165,41 +216,53 @@ def box_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"position": {"middle": middle, **sides}, "domain": "pixel", "class_id": row["label"]} | caption | scores
 
 
-def tags_of(config: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
-    """The chosen network, data and study, and what is typed, each once."""
-    choices = config.get("choices", {})
-    chosen = [choices.get(group) for group in ("model", "datamodule", "study")]
-    return list(dict.fromkeys(str(tag) for tag in (*chosen, *typed) if tag))
-
-
 def log_images(loggers: Sequence[Logger], paths: Sequence[Path]) -> None:
     """Hand figures to W&B, where that is among the loggers."""
     for logger in _wandb(loggers):
-        logger.log_image("figures", [str(path) for path in paths], caption=[path.stem for path in paths])
+        with _survived("the figures are not on W&B"):
+            logger.log_image("figures", [str(path) for path in paths], caption=[path.stem for path in paths])
 
 
 def log_test(loggers: Sequence[Logger], test: LoggedTest) -> None:
     """Hand what a test says of classes and images to W&B, where that is among the loggers."""
     for logger in _wandb(loggers):
-        logger.log_test(test)
+        with _survived("the tables of the test are not on W&B"):
+            logger.log_test(test)
 
 
 def log_boxes(loggers: Sequence[Logger], scenes: Sequence[LoggedBoxes], class_names: Sequence[str]) -> None:
     """Hand pictures with their boxes to W&B, where that is among the loggers."""
     for logger in _wandb(loggers):
-        logger.log_boxes(scenes, class_names)
+        with _survived("the boxes are not on W&B"):
+            logger.log_boxes(scenes, class_names)
 
 
 def log_tested_model(loggers: Sequence[Logger], checkpoint: Path, result: Mapping[str, Any]) -> None:
     """Hand the tested checkpoint to W&B, where `logger.wandb.log_model` asks for it, with the run's numbers."""
     for logger in _wandb(loggers):
-        logger.log_tested_model(checkpoint, {"tested": checkpoint.stem, **numbers_of(result)})
+        with _survived("the checkpoint is not on W&B"):
+            logger.log_tested_model(checkpoint, {"tested": checkpoint.stem, **numbers_of(result)})
 
 
 def finish(loggers: Sequence[Logger], result: Mapping[str, Any], exit_code: int) -> list[str]:
-    """End what has to be ended, with the numbers of a result as its summary; returns what a person should know."""
-    said = [logger.finish(numbers_of(result), exit_code) for logger in _wandb(loggers)]
+    """End what has to be ended, with the numbers of a result as its summary; returns what a person should know.
+
+    Whatever W&B answers, neither a result nor the error that ended a run is lost by it.
+    """
+    said = []
+    for logger in _wandb(loggers):
+        with _survived(f"the run did not end well there; what was recorded is in {logger.folder / 'wandb'}"):
+            said.append(logger.finish(numbers_of(result), exit_code))
     return [line for line in said if line]
+
+
+@contextmanager
+def _survived(loss: str) -> Iterator[None]:
+    """Go on without W&B where it fails, and say what is lost by it."""
+    try:
+        yield
+    except Exception as error:
+        announce(f"W&B: {loss} ({type(error).__name__}: {' '.join(str(error).split())})")
 
 
 def numbers_of(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ghostexp.data.folder import open_image
+from ghostexp.data.image_files import read_image
 from ghostexp.data.image_folder import ImageFolder
 from ghostexp.data.module import ImageDataModule
 from tests.data.class_trees import CIFAR10_CLASSES, MakeTree, cifar10
@@ -22,7 +22,7 @@ def expect_the_same(data: ImageDataModule, root: Path) -> None:
     """Compare the test loader's images with the transform's, to the bit."""
     paths = sorted((root / "test").glob("*/*.png"))
     transform = data.eval_transform()  # before anything is read
-    alone = torch.stack([transform(open_image(path, data.in_chans)) for path in paths])
+    alone = torch.stack([transform(read_image(path, data.in_chans)) for path in paths])
     data.setup("test")
     assert torch.equal(alone, torch.cat([images for images, _ in data.test_dataloader()]))
 

@@ -1,7 +1,9 @@
 """CIFAR and other small images: pickles, class folders, and the cache."""
 
 import logging
+import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from ghostexp.data import folder as folder_module
 from ghostexp.data.arrays import ArrayImages
 from ghostexp.data.cifar import Cifar100
+from ghostexp.data.folder import find_images
 from tests.data.class_trees import CIFAR10_CLASSES, MakeTree, cifar10, image_folder, write_pickles
 
 
@@ -68,6 +71,45 @@ def test_hidden_and_other_files_are_left_alone(make_tree: MakeTree) -> None:
         (root / "train" / "ant" / name).touch()
     (root / "train" / ".hidden").mkdir()
     assert len(images_of(image_folder(root))[0].labels) == 6
+
+
+def test_all_that_lies_below_a_class_folder_is_of_that_class(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree({"train": 3, "val": 1})
+    ant = root / "train" / "ant"
+    (ant / "session 2" / "bee").mkdir(parents=True)
+    (ant / "0001.png").rename(ant / "session 2" / "bee" / "0001.png")
+    with Image.open(ant / "0002.png") as image:
+        image.save(ant / "session 2" / "0002.GIF")
+    (ant / "0002.png").unlink()
+    expected = [ant / "0000.png", ant / "session 2" / "0002.GIF", ant / "session 2" / "bee" / "0001.png"]
+    (ant / "session 2" / "loop").symlink_to(ant)
+    found = find_images(root / "train")
+    assert found.paths[:3] == expected
+    assert found.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert len(images_of(image_folder(root))[0]) == 9
+    shutil.move(ant, tmp_path / "moved")
+    ant.symlink_to(tmp_path / "moved")
+    assert find_images(root / "train").paths[:3] == expected
+
+
+def test_what_is_left_out_is_counted_in_one_line(make_tree: MakeTree, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_tree({"train": 2, "val": 1})
+    image_folder(root, image_size=72).read()
+    assert capsys.readouterr().err == ""
+    for name in ("train/ant/a.txt", "train/ant/b.txt", "train/ant/readme", "val/bee/c.xml", "train/no_class.png"):
+        (root / name).touch()
+    image_folder(root, image_size=72).read()
+    said = f"datamodule.root={root}: 5 files are no images of a class, and left out "
+    assert capsys.readouterr().err.startswith(f"{said}(2 .txt, ")
+
+
+def test_class_names_that_are_not_utf8_are_escaped(make_tree: MakeTree) -> None:
+    root = make_tree({"train": 2, "val": 1})
+    for part in ("train", "val"):
+        os.rename(root / part / "bee", os.fsencode(root / part) + b"/caf\xe9")
+    module = image_folder(root)
+    assert len(images_of(module)[0]) == 6
+    assert module.class_names == ("ant", "caf\\xe9", "cow")
 
 
 def test_a_damaged_cache_is_made_again(make_tree: MakeTree) -> None:

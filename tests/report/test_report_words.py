@@ -10,6 +10,7 @@ import pytest
 
 from ghostexp.report.arms import Study, study_of
 from ghostexp.report.collect import find_study
+from ghostexp.report.drawing import means_of
 from ghostexp.report.page import write_report
 from ghostexp.report.published import published
 from ghostexp.report.tables import arm_rows, cells, latex, markdown, signed
@@ -60,7 +61,7 @@ def test_one_seed_has_no_interval_and_unequal_seeds_are_no_pairs_and_both_is_sai
     row, other = markdown(cells(found)).splitlines()[2:]
     assert row.startswith("| s = 1 | 1 | 95.00 |  |  | baseline |")
     assert "| -1.00 (1 pair: no interval) |" in other
-    assert "without an interval, for want of two equal seeds: s = 2 (-1.00)" in summary(found)
+    assert "without an interval, for want of three equal seeds: s = 2 (-1.00)" in summary(found)
     said = "\n".join(notes(found))
     assert "n = 1: a single seed has neither a standard deviation nor an interval" in said
     assert "s = 2: seeds 1, 2 are not in both it and s = 1" in said
@@ -126,7 +127,7 @@ def test_our_difference_to_what_is_published_is_in_the_table(tmp_path: Path) -> 
 
 
 def test_the_latex_table_is_whole_and_escaped(tmp_path: Path) -> None:
-    found = study_at(tmp_path, {1: [95.0, 94.0], 2: [94.0, 93.5]})
+    found = study_at(tmp_path, {1: [95.0, 94.0, 94.5], 2: [94.0, 93.5, 94.0]})
     text = latex(cells(found, in_millions=True), "50 % of_a & #1 {x}", "my_study")
     assert r"\caption{50 \% of\_a \& \#1 \{x\}}" in text
     assert r"\label{tab:my-study}" in text
@@ -136,7 +137,7 @@ def test_the_latex_table_is_whole_and_escaped(tmp_path: Path) -> None:
     rows = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
     assert len(rows) == 2
     assert all(row.endswith(r" \\") and row.count(" & ") == len(columns) - 1 for row in rows)
-    assert r"$-$0.75 [$-$3.93, $+$2.43] & 0.14 & 1.26 &" in rows[1]
+    assert r"$-$0.67 [$-$1.38, $+$0.05] & 0.14 & 1.26 &" in rows[1]
 
 
 def test_speeds_of_a_busy_machine_are_said_not_to_compare(tmp_path: Path) -> None:
@@ -166,3 +167,14 @@ def test_detectors_are_compared_by_map(tmp_path: Path) -> None:
     assert "![Test mAP against what is varied](accuracy.png)" in text
     assert {"accuracy.png", "curves.png"} <= {path.name for path in (tmp_path / "page").iterdir()}
     assert "mAP" in (tmp_path / "page" / "results.csv").read_text().splitlines()[0].split(",")
+
+
+def test_two_seeds_are_shown_as_they_are(tmp_path: Path) -> None:
+    found = study_at(tmp_path, {1: [95.0, 55.0], 2: [94.0, 93.0]})
+    text = markdown(cells(found))
+    assert "| s = 1 | 2 | 75.00 | 28.28 | {95.00, 55.00} | baseline |" in text
+    assert "| {94.00, 93.00} | +18.50 {-1.00, +38.00} |" in text
+    assert "for want of three equal seeds: s = 2 (+18.50 {-1.00, +38.00})." in summary(found)
+    assert any(line.startswith("n = 2: {braces} hold the two values") for line in notes(found))
+    assert [arm_rows(found)[0][key] for key in ("accuracy_low", "difference_low")] == ["", ""]
+    assert means_of(found.arms) == "means (n = 2), without intervals"

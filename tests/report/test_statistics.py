@@ -7,7 +7,7 @@ from scipy import stats
 from ghostexp.report.statistics import Estimate, estimate, paired
 
 ACCURACIES = {
-    2: [98.61, 98.89],
+    3: [98.61, 98.89, 98.2],
     5: [93.1, 94.4, 92.8, 93.6, 95.0],
     30: list(np.random.default_rng(0).normal(90, 2, 30)),
 }
@@ -50,3 +50,17 @@ def test_only_equal_seeds_are_paired() -> None:
 def test_an_interval_holds_its_ends() -> None:
     assert Estimate(2, 0.5, 0.1, (0.0, 1.0)).holds(0)
     assert not Estimate(2, 0.5, 0.1, (0.1, 1.0)).holds(0)
+
+
+def test_an_interval_ends_where_accuracies_do() -> None:
+    found = estimate([99.9, 99.0, 98.0], (0.0, 100.0))
+    assert found.interval == (pytest.approx(96.606, abs=1e-3), 100.0)
+    low = paired({0: -99.0, 1: -98.0, 2: -90.0}, {0: 0.0, 1: 1.0, 2: 2.0}, (-100.0, 100.0))
+    assert low is not None
+    assert low.estimate.interval == (-100.0, pytest.approx(-86.63, abs=1e-2))
+
+
+def test_two_values_stand_for_themselves() -> None:
+    found = estimate([90.0, 95.0])
+    assert (found.interval, found.values, found.mean) == (None, (90.0, 95.0), 92.5)
+    assert found.sd == pytest.approx(3.5355, abs=1e-4)

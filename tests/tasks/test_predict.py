@@ -53,7 +53,7 @@ def test_unreadable_files_are_named_and_skipped_and_the_exit_code_says_so(
     err = capsys.readouterr().err
     assert f"skipped {folder}/aaa.png: not a readable image" in err
     assert f"skipped {folder}/zzz.jpg: not a readable image" in err
-    assert f"error: task.images={folder}/*: 2 of {len(names) + 2} images cannot be read" in err
+    assert f"error: task.images={folder}/*: 2 of {len(names) + 2} images have no prediction" in err
     found = predictions_of(digits_run)
     assert [Path(prediction["path"]).name for prediction in found["predictions"]] == names
     assert [Path(path).name for path in found["unreadable"]] == ["aaa.png", "zzz.jpg"]
@@ -88,11 +88,39 @@ def test_a_folder_is_searched_to_the_bottom_and_only_for_images(digit_files: Pat
     for name in ("a.png", "b/c/d.JPG", "b/notes.txt", ".hidden.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert find_images(str(tmp_path)) == [tmp_path / "a.png", tmp_path / "b/c/d.JPG"]
-    assert find_images(f"{tmp_path}/**/*.txt") == [tmp_path / "b/notes.txt"]
-    assert find_images(str(tmp_path / "b/notes.txt")) == [tmp_path / "b/notes.txt"]
+    assert find_images(str(tmp_path)).paths == [tmp_path / "a.png", tmp_path / "b/c/d.JPG"]
+    assert find_images(f"{tmp_path}/**/*.txt").paths == [tmp_path / "b/notes.txt"]
+    assert find_images(str(tmp_path / "b/notes.txt")).paths == [tmp_path / "b/notes.txt"]
     with pytest.raises(ValueError, match="no images there"):
         find_images(str(tmp_path / "nothing*"))
+
+
+def test_links_are_followed_but_no_file_is_found_twice(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "a.jfif").touch()
+    (tmp_path / "photos" / "notes.txt").touch()
+    (tmp_path / "photos" / "cat" / "again").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "other").symlink_to(tmp_path / "photos" / "cat")
+    (tmp_path / "linked").symlink_to(tmp_path / "photos")
+    for where in ("photos", "linked", "photos/*", "**/*.jfif", "photos/**", "photos/c?t/a.*", "**/cat/**/a.jfif"):
+        found = find_images(str(tmp_path / where))
+        assert [path.name for path in found.paths if path.suffix == ".jfif"] == ["a.jfif"], where
+    assert [path.name for path in find_images(str(tmp_path / "photos")).left_out] == ["notes.txt"]
+
+
+def test_the_truth_is_the_class_folder_that_training_would_take(tmp_path: Path) -> None:
+    path = tmp_path / "set" / "cat" / "session" / "dog" / "a.png"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    classes = {"cat", "dog"}
+    for where in ("set", "set/cat", "set/*", "set/cat/**/*.png"):
+        files = find_images(str(tmp_path / where))
+        truth = files.truth(files.paths[0], classes)
+        assert truth == ("dog" if where.startswith("set/cat") else "cat"), where
+    files = find_images(str(path))
+    assert files.truth(path, classes) == "dog"
+    assert files.truth(path, {"set", "session"}) is None
+    assert find_images(str(tmp_path / "set/cat")).truth(path, {"cat"}) == "cat"
 
 
 def test_imagenets_folders_are_shown_in_words() -> None:

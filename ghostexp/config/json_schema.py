@@ -1,0 +1,175 @@
+"""Write the schema as JSON Schema, by which editors complete the YAML: python -m ghostexp.config.json_schema
+
+Each folder of conf/ has its schema.json, to which the head of each file points; recipes point to conf/schema.json.
+Completions, sentences, types and ranges come from the same tables as the check of what is composed.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ghostexp.config.key import Key
+from ghostexp.config.keys import (
+    DISTILL,
+    GROUPS,
+    LAUNCHER,
+    LOSS,
+    NAME,
+    ROOT,
+    SET_HERE,
+    SWEEPER,
+    TASKS,
+    TRAINER,
+    Keys,
+)
+from ghostexp.config.schema import OF_HYDRA, OWN
+from ghostexp.config.signatures import describe, signature
+
+Json = dict[str, Any]
+CONF = Path(__file__).parent.parent.parent / "conf"
+RECIPES = ("experiment", "study", "pretrained", "debug")  # folders of files that may set any key
+CHOSEN = ("model", "datamodule", "optimizer", "scheduler")  # groups in which a recipe may choose somebody's own file
+DRAFT = "http://json-schema.org/draft-07/schema#"
+REFERENCE = {"type": "string", "pattern": r"^\?\?\?$|\$\{"}  # to another key, or a value that is still needed
+DEFAULTS = {"type": "array", "description": "Files that this one builds on; see hydra.cc, The Defaults List."}
+OF_NODES: Json = {name: {} for name in OF_HYDRA} | {
+    "_target_": {"type": "string", "description": "The class or function that the other keys are arguments of."},
+    "defaults": DEFAULTS,
+}
+
+
+def main() -> None:
+    """Write every schema.json."""
+    for path, schema in schemas(CONF).items():
+        path.write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
+        print(path)
+
+
+def schemas(conf: Path) -> dict[Path, Json]:
+    """The schema of each folder of a conf/, by its file."""
+    options = {group: sorted(path.stem for path in (conf / group).glob("*.yaml")) for group in CHOSEN}
+    found = {
+        "": _recipe(options),
+        "task": _task(),
+        "logger": {"type": "object", "additionalProperties": _reference("logger")},
+        "hydra": {"type": "object"},
+        "hydra/sweeper": _strict(_properties(SWEEPER)),
+        "hydra/launcher": {"type": "object", "properties": _properties(LAUNCHER)},
+        **{group: _reference(group) for group in GROUPS if group != "logger"},
+    }
+    return {conf / folder / "schema.json": _document(folder, schema) for folder, schema in found.items()}
+
+
+def _document(folder: str, schema: Json) -> Json:
+    """A schema with the definitions that it refers to."""
+    definitions = {name: node for group in GROUPS for name, node in _definitions(group).items()}
+    used: Json = {}
+    text = json.dumps(schema)
+    while more := {
+        name: node for name, node in definitions.items() if name not in used and f'definitions/{name}"' in text
+    }:
+        used |= more
+        text = json.dumps(more)
+    title = f"ghostexp: conf/{folder}" if folder else "ghostexp: a whole configuration, or a recipe"
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": title,
+        "definitions": used,
+        "allOf": [schema],
+    }
+
+
+def _reference(name: str) -> Json:
+    return {"$ref": f"#/definitions/{name}"}
+
+
+def _strict(properties: Json) -> Json:
+    """An object with these keys, and no others."""
+    return {"type": "object", "properties": properties, "propertyNames": {"enum": list(properties)}}
+
+
+def _properties(keys: Keys) -> Json:
+    return {name: _property(key) for name, key in keys.items()}
+
+
+def _property(key: Key) -> Json:
+    """One key: its sentence, and what it may be."""
+    if not key.kinds:
+        return {"description": key.about}
+    plain: Json = {"type": [kind for kind in key.kinds if not (key.choices and kind == "string")]}
+    bounds = {"minimum": key.least, "exclusiveMinimum": key.above, "maximum": key.most, "exclusiveMaximum": key.below}
+    plain |= {name: bound for name, bound in bounds.items() if bound is not None}
+    plain |= {"not": {"multipleOf": 2}} if key.odd else {}
+    either = ([{"enum": list(key.choices)}] if key.choices else []) + ([plain] if plain["type"] else [])
+    return {"description": key.about, "anyOf": [*either, REFERENCE]}
+
+
+def _definitions(group: str) -> Json:
+    """Nodes with a target: `GROUP_keys` explains this project's keys; `GROUP` refuses others for its own targets."""
+    properties = OF_NODES | _properties(GROUPS[group])
+    if group == "model":
+        node = {"anyOf": [_reference("model"), REFERENCE]}
+        properties |= {key: properties[key] | node for key in ("network", "backbone")}
+    if group == "trainer":
+        properties |= _of_lightning()
+    own = {"properties": {"_target_": {"pattern": "^(" + "|".join(name.replace(".", r"\.") for name in OWN) + ")"}}}
+    names = {"propertyNames": {"enum": list(properties)}}
+    return {
+        f"{group}_keys": {"type": "object", "properties": properties},
+        group: {"allOf": [_reference(f"{group}_keys")], "if": own, "then": names},
+    }
+
+
+def _of_lightning() -> Json:
+    """Arguments of Lightning's Trainer that stand in no file of conf/, and that the program leaves alone."""
+    trainer = signature("lightning.pytorch.Trainer")
+    assert trainer is not None
+    others = {name: kinds for name, kinds in trainer.arguments.items() if name not in {*TRAINER, *SET_HERE["trainer"]}}
+    return {name: _property(Key(describe(trainer.doc, name), kinds)) for name, kinds in others.items()}
+
+
+def _task() -> Json:
+    """A task's keys are those of its name."""
+    names = sorted({name for keys in TASKS.values() for name in keys})
+    properties = _properties(NAME) | {
+        name: _any_of(keys[name] for keys in TASKS.values() if name in keys) for name in names
+    }
+    of_each = [
+        {
+            "if": {"required": ["name"], "properties": {"name": {"const": task}}},
+            "then": {"propertyNames": {"enum": ["defaults", "name", *keys]}},
+        }
+        for task, keys in TASKS.items()
+    ]
+    properties["name"] |= {"anyOf": [{"enum": list(TASKS)}]}
+    return _strict({"defaults": DEFAULTS} | properties) | {"allOf": of_each}
+
+
+def _any_of(keys: Iterable[Key]) -> Json:
+    different = list(dict.fromkeys(keys))
+    return _property(different[0]) if len(different) == 1 else {"anyOf": [_property(key) for key in different]}
+
+
+def _recipe(options: Mapping[str, list[str]]) -> Json:
+    """Any key; those of a group are this project's, unless the recipe chooses another file of the group."""
+    distill = _properties(DISTILL)
+    distill["teacher"] |= {"anyOf": [{"type": ["string", "null"]}, _reference("model")]}
+    loss = _properties(LOSS) | {"distill": _strict(distill)}
+    sweeper = {"type": "object", "properties": {"sweeper": _strict(_properties(SWEEPER))}}
+    properties = _properties(ROOT) | {group: _reference(group) for group in GROUPS if group not in CHOSEN}
+    properties |= {"logger": {"type": "object", "additionalProperties": _reference("logger")}}
+    properties |= {"loss": _strict(loss), "task": _task(), "hydra": sweeper, "defaults": DEFAULTS}
+    properties |= {group: _reference(f"{group}_keys") for group in CHOSEN}
+    return _strict(properties) | {"allOf": [_unless_own(group, names) for group, names in options.items()]}
+
+
+def _unless_own(group: str, options: list[str]) -> Json:
+    key = f"override /{group}"
+    other = {"type": "object", "required": [key], "properties": {key: {"not": {"enum": options}}}}
+    is_ours = {"properties": {"defaults": {"not": {"contains": other}}}}
+    return {"if": is_ours, "then": {"properties": {group: _reference(group)}}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Check a composed configuration against the schema: every key known, every value of its type and in its range."""
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ghostexp.config.key import Key
+from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, NAME, ROOT, SET_HERE, SWEEPER, TASKS, Keys
+from ghostexp.config.signatures import signature
+
+OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # keys of every node with a target
+OWN = ("ghostexp.", "lightning.pytorch.Trainer")  # targets whose arguments are in the tables
+WORDS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "null": "null",
+}
+MANY = 30  # names that are too many for a line of error
+Node = Mapping[str, Any]
+
+
+class Fault(NamedTuple):
+    """What is wrong with one key. is_value: its value, so that an error shows it."""
+
+    path: str
+    text: str
+    is_value: bool = False
+
+
+class SchemaError(ValueError):
+    """A key that is not there, or a value that it must not have."""
+
+    def __init__(self, fault: Fault, value: object = None) -> None:
+        self.fault, self.value = fault, value
+        said = f"{fault.path}={value}" if fault.is_value else fault.path
+        super().__init__(f"{said}: {fault.text}")
+
+
+def check(config: Node, variables: Collection[str] = ()) -> None:
+    """Raise SchemaError for the first fault of a resolved configuration.
+
+    variables: further keys at the top, which others refer to as `${KEY}`.
+    """
+    fault = next(faults(config, variables), None)
+    if fault is not None:
+        raise SchemaError(fault, _value(config, fault.path) if fault.is_value else None)
+
+
+def faults(config: Node, variables: Collection[str] = ()) -> Iterator[Fault]:
+    """Everything that is wrong with a resolved configuration."""
+    yield from _missing(config)
+    yield from _keys({key: value for key, value in config.items() if key in ROOT or key not in variables}, ROOT, "")
+    for group in ("model", "datamodule", "optimizer", "scheduler", "trainer", "callbacks"):
+        if isinstance(config.get(group), Mapping):
+            yield from _node(config[group], group, group, ("weights", "weights_partial") if group == "model" else ())
+    for name, node in _items(config, "logger"):
+        path = f"logger.{name}"
+        yield from _node(node, "logger", path) if isinstance(node, Mapping) else [_of_type(path, ROOT["logger"])]
+    yield from _task(config.get("task"))
+    yield from _loss(config.get("loss"))
+
+
+def check_sweeper(sweeper: Node) -> None:
+    """Raise SchemaError for what is wrong with `hydra.sweeper`, which holds the grid of a study."""
+    fault = next(_keys(sweeper, SWEEPER, "hydra.sweeper"), None)
+    if fault is not None:
+        raise SchemaError(fault, sweeper[fault.path.rpartition(".")[2]])
+
+
+def check_launcher(launcher: Node) -> None:
+    """Raise SchemaError for what is wrong with `hydra.launcher`; those of clusters take other keys too."""
+    is_local = launcher.get("engine") == "local"
+    known = {name: value for name, value in launcher.items() if is_local or name in LAUNCHER}
+    fault = next(_keys(known, {"engine": LAUNCHER["engine"]} if is_local else LAUNCHER, "hydra.launcher"), None)
+    if fault is not None:
+        raise SchemaError(fault, launcher[fault.path.rpartition(".")[2]])
+
+
+def key_of(path: str, task: str = "fit") -> Key | None:
+    """What a key may be, by its path alone, as on a command line; None where that does not say it."""
+    parts = path.split(".")
+    if len(parts) == 1:
+        return ROOT.get(path)
+    if parts[0] == "task":
+        return (NAME | TASKS.get(task, {})).get(parts[1]) if len(parts) == 2 else None
+    if parts[0] == "loss":
+        if parts[:3] == ["loss", "distill", "teacher"] and len(parts) > 3:
+            return GROUPS["model"].get(parts[-1])
+        return {**LOSS, **{f"distill.{key}": value for key, value in DISTILL.items()}}.get(".".join(parts[1:]))
+    if parts[:2] in (["hydra", "run"], ["hydra", "sweep"]) and parts[-1] == "dir":
+        return ROOT["output_dir"]
+    return GROUPS.get(parts[0], {}).get(parts[-1])
+
+
+def no_such_key(said: str, path: str, siblings: Collection[str]) -> str:
+    """What to say of a key, as it was typed, that is not there."""
+    parent, _, leaf = path.rpartition(".")
+    names = [str(name) for name in siblings if not str(name).startswith("_")]
+    near = difflib.get_close_matches(leaf, names, 1)
+    text = f"{said}: {parent or 'the configuration'} has no {leaf}"
+    if names and (len(names) <= MANY or not near):
+        text += f"; there is {', '.join(names)}"
+    return text + (f"; did you mean {'.'.join(filter(None, (parent, near[0])))}?" if near else "")
+
+
+def _missing(config: Node) -> Iterator[Fault]:
+    needed = [key for key in ROOT if key not in config]
+    if needed:
+        yield Fault(needed[0], "cannot be left out")
+
+
+def _items(config: Node, group: str) -> Iterator[tuple[str, Any]]:
+    node = config.get(group)
+    if isinstance(node, Mapping):
+        yield from node.items()
+
+
+def _keys(node: Node, keys: Keys, path: str) -> Iterator[Fault]:
+    """Faults of a node that has these keys, and no others."""
+    for name, value in node.items():
+        whole = f"{path}.{name}" if path else str(name)
+        if "." in str(name):
+            yield Fault(whole, "keys within keys are written as model: {ratio: 2}, without a dot")
+        elif name not in keys:
+            yield _unknown(whole, keys)
+        elif not keys[name].allows(value):
+            yield _of_type(whole, keys[name])
+
+
+def _unknown(path: str, names: Collection[str]) -> Fault:
+    return Fault(path, no_such_key("", path, names).removeprefix(": "))
+
+
+def _of_type(path: str, key: Key) -> Fault:
+    return Fault(path, key.needed, is_value=True)
+
+
+def _node(node: Node, group: str, path: str, more: Collection[str] = ()) -> Iterator[Fault]:
+    """Faults of a node with a `_target_`: its keys are the target's arguments, and `more`.
+
+    Of a target of somebody else's, types are those of its annotations, where these are simple.
+    """
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        yield Fault(f"{path}._target_", "a class or a function is needed, such as package.module.Name")
+        return
+    taken, instead = signature(target), SET_HERE.get(group, {})
+    own = GROUPS[group] if target.startswith(OWN) else {}
+    names = [*more, *(taken.arguments if taken else ())]
+    for name, value in node.items():
+        whole = f"{path}.{name}"
+        if name in OF_HYDRA:
+            continue
+        if name in instead:
+            yield Fault(whole, f"is set by the program; {instead[name]}")
+        elif taken is not None and not taken.is_open and name not in names:
+            yield _unknown(whole, [one for one in names if one not in instead])
+        else:
+            yield from _argument(whole, value, _key(name, own, taken.arguments if taken else {}, group, more))
+
+
+def _key(name: str, own: Keys, arguments: Mapping[str, tuple[str, ...]], group: str, more: Collection[str]) -> Key:
+    if name in own or name in more:
+        return GROUPS[group][name]
+    kinds = arguments.get(name, ())
+    return Key("", kinds, f"{' or '.join(WORDS[kind] for kind in kinds)} is needed")
+
+
+def _argument(path: str, value: object, key: Key) -> Iterator[Fault]:
+    if not key.allows(value):
+        yield _of_type(path, key)
+    elif isinstance(value, Mapping) and "_target_" in value and path.startswith(("model.", "loss.")):
+        yield from _node(value, "model", path, ("weights",) if path.endswith(".backbone") else ())
+
+
+def _task(task: object) -> Iterator[Fault]:
+    if not isinstance(task, Mapping):
+        return
+    if task.get("name") not in TASKS:
+        yield Fault("task.name", f"one of {', '.join(TASKS)} is needed", is_value=True)
+    else:
+        yield from _keys(task, NAME | TASKS[task["name"]], "task")
+
+
+def _loss(loss: object) -> Iterator[Fault]:
+    if not isinstance(loss, Mapping):
+        return
+    yield from _keys(loss, LOSS, "loss")
+    distill = loss.get("distill")
+    if isinstance(distill, Mapping):
+        yield from _keys(distill, DISTILL, "loss.distill")
+        if isinstance(distill.get("teacher"), Mapping):
+            yield from _node(distill["teacher"], "model", "loss.distill.teacher", ("weights", "weights_partial"))
+
+
+def _value(config: Node, path: str) -> object:
+    node: Any = config
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node

@@ -1,0 +1,137 @@
+"""Read image files: the one reader of training, prediction and detection.
+
+Every image comes out with 8 bits a channel, as its camera was held, and without transparency:
+- 16-bit images are scaled to 8 bits: 65535 becomes 255. So are 32-bit integers from 0 to 65535, and floats from 0 to 1.
+- What is transparent shows a white background.
+- The orientation that cameras write into a file (EXIF) is applied.
+- Of an animation, the first frame is read.
+"""
+
+import os
+import struct
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+READER_VERSION = 2  # raise it when the same file gives another array: caches of decoded images depend on it
+
+# Formats that Pillow knows, but that are no images, or that it needs another program for.
+NOT_IMAGES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PCD", "WMF"})
+BACKGROUND = (255, 255, 255, 255)  # behind what is transparent
+REMEDY = "; replace or delete it"
+OTHER_SIZE = "but annotated as"
+ORIENTATION = ExifTags.Base.Orientation
+TURNED = (5, 6, 7, 8)  # values of EXIF's orientation by which width and height change places
+
+
+@cache
+def image_extensions() -> frozenset[str]:
+    """List the extensions of the files that count as images, lower case with their dot: all that Pillow reads."""
+    formats = Image.registered_extensions()  # of this installation: .avif only where it was built in
+    return frozenset(extension for extension, name in formats.items() if name in Image.OPEN and name not in NOT_IMAGES)
+
+
+def is_image_name(name: str) -> bool:
+    """Tell by a file's name whether it counts as an image; hidden files do not."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in image_extensions()
+
+
+def display_name(name: str) -> str:
+    r"""Return a file's name as text that can be written anywhere: bytes that are not UTF-8 as `\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def read_image(path: Path, channels: int, is_turned: bool = True) -> Image.Image:
+    """Decode an image as the module says, to grey (channels 1) or RGB (3); its `size` is that after the orientation.
+
+    is_turned: apply the orientation.
+    Raises ValueError: the file cannot be read, or is not an image.
+    """
+    try:
+        # By its name, Pillow would map some files into memory, and so garble uncompressed TIFFs with an orientation.
+        with path.open("rb") as file, Image.open(file) as image:
+            image.load()
+            if is_turned:
+                _apply_orientation(image)
+            return _to_8_bits(image, channels)
+    except Exception as error:  # a decoder of a damaged file may raise anything
+        raise unreadable(path, error) from None
+
+
+def read_annotated_image(path: Path, width: int, height: int) -> Image.Image:
+    """Decode an image to RGB with the size that it is annotated with, be that before or after the orientation.
+
+    Raises ValueError: the file cannot be read, is not an image, or has another size.
+    """
+    image = read_image(path, channels=3)
+    if image.size != (width, height) and image.size == (height, width):
+        image = read_image(path, channels=3, is_turned=False)
+    if image.size != (width, height):
+        raise other_size(path, image.size, (width, height))
+    return image
+
+
+def other_size(path: Path, size: tuple[int, int], annotated: tuple[int, int]) -> ValueError:
+    """Return the error that names a file whose size, (width, height), is not the annotated one."""
+    return ValueError(f"{path}: {size[0]} x {size[1]}, {OTHER_SIZE} {annotated[0]} x {annotated[1]}")
+
+
+def read_image_size(path: Path, is_turned: bool = True) -> tuple[int, int]:
+    """Return width and height as `read_image` would give them, from the file's header alone.
+
+    Raises ValueError: the file cannot be read, or is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            has_orientation = image.format != "PNG" or "exif" in image.info  # else Pillow decodes the PNG to look
+            turned = is_turned and has_orientation and image.format != "TIFF" and _orientation(image) in TURNED
+            width, height = image.size
+            return (height, width) if turned else (width, height)  # Pillow turns a TIFF itself
+    except Exception as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> ValueError:
+    """Return the error that names a file and why it cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        what = "a link to a file that is gone" if path.is_symlink() else "no such file"
+        return ValueError(f"{path}: {what}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return ValueError(f"{path}: cannot be read ({error.strerror})")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        reason = "no format that Pillow knows" if path.stat().st_size else "the file is empty"
+    return ValueError(f"{path}: not a readable image ({reason}){REMEDY}")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except (SyntaxError, struct.error, ValueError, KeyError, TypeError, OSError):  # damaged EXIF of a sound image
+        return 1
+
+
+def _apply_orientation(image: Image.Image) -> None:
+    if _orientation(image) != 1:
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _to_8_bits(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _scale(image, white=1 if image.mode == "F" else 65535)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image).convert("RGB")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _scale(image: Image.Image, white: int) -> Image.Image:
+    """Scale the values of a grey image from 0 ... white to 0 ... 255."""
+    values = np.asarray(image).astype(np.float64)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= white):  # NaN too
+        raise ValueError(f"its values must be from 0 to {white}, got {low:g} to {high:g}")
+    values[values == image.info.get("transparency", -1)] = white
+    return Image.fromarray((values * (255 / white) + 0.5).astype(np.uint8))

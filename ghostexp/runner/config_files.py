@@ -1,0 +1,71 @@
+"""Which YAML file a key of the configuration comes from."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from ghostexp.config.schema import SchemaError
+
+GLOBAL = ("experiment", "study", "pretrained", "debug")  # groups whose files begin with `# @package _global_`
+
+
+@contextmanager
+def naming_files(overrides: Sequence[str]) -> Iterator[None]:
+    """Name the file in an error of the schema, or the override where the key was typed.
+
+    overrides: those of which the configuration was composed.
+    """
+    try:
+        yield
+    except SchemaError as error:
+        raise ValueError(_with_place(error, overrides)) from error
+
+
+def _with_place(error: SchemaError, overrides: Sequence[str]) -> str:
+    path, text = error.fault.path, str(error)
+    if path in GLOBAL:
+        return (
+            f"{_file_of(path, overrides)}: its first line has to be `# @package _global_`; without it nothing is used"
+        )
+    typed = [override for override in overrides if override.lstrip("+~").partition("=")[0] == path]
+    if typed:
+        return text if error.fault.is_value else f"{typed[-1]}: {error.fault.text}"
+    where = _file_of(path, overrides)
+    return text if where is None else f"{where}: {text}"
+
+
+def _file_of(path: str, overrides: Sequence[str]) -> str | None:
+    """The last file of the defaults list that sets a key, by its name below conf/; None of those that are typed."""
+    loader = GlobalHydra.instance().config_loader()
+    defaults = loader.compute_defaults_list("config", list(overrides), RunMode.RUN)
+    found = None
+    for default in defaults.defaults:
+        loaded = default.config_path and _load(default.config_path)
+        if loaded and _holds(loaded, default.package or "", path):
+            found = f"{default.config_path}.yaml"
+    return found
+
+
+def _load(config_path: str) -> Any:
+    for source in GlobalHydra.instance().config_loader().get_sources():
+        if source.is_config(config_path):
+            return OmegaConf.to_container(source.load_config(config_path).config)
+    return None
+
+
+def _holds(node: object, package: str, path: str) -> bool:
+    """Whether a file's content, which lands at a package, sets a key."""
+    if package and path != package and not path.startswith(f"{package}."):
+        return False
+    rest = path.removeprefix(package).lstrip(".")
+    if isinstance(node, dict) and rest in node:
+        return True
+    for part in rest.split(".") if rest else ():
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True

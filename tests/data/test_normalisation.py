@@ -1,0 +1,71 @@
+"""`datamodule.mean` and `datamodule.std`, for every datamodule."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from ghostexp.data.digits import Digits
+from ghostexp.data.fake import Fake
+from ghostexp.data.shapes import Shapes
+from ghostexp.runs.fingerprint import differences, fingerprint
+from tests.data.class_trees import CIFAR10_CLASSES, MakeTree, cifar10, image_folder
+
+FAKE: dict[str, Any] = {"batch_size": 8, "num_classes": 4, "in_chans": 3, "image_size": 8, "num_images": 32}
+MEAN, STD = [0.1, 0.2, 0.3], [0.5, 0.25, 1]
+
+
+def first_test_batch(module: Any) -> torch.Tensor:
+    """The images of the first test batch, those of detection as one tensor."""
+    module.setup("test")
+    images, _ = next(iter(module.test_dataloader()))
+    return torch.stack(images) if isinstance(images, list) else images
+
+
+def expect_set(make: Any, channels: int = 3) -> None:
+    """Compare the images of a datamodule with and without its own mean and std, in [0, 1]."""
+    mean, std = MEAN[:channels], STD[:channels]
+    own, other = make(), make(mean=mean, std=std)
+    assert other.normalisation() == (tuple(mean), tuple(std))
+    scaled = [torch.tensor(values).view(-1, 1, 1) for values in own.normalisation()]
+    expected = first_test_batch(own) * scaled[1] + scaled[0]
+    found = first_test_batch(other) * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
+    torch.testing.assert_close(found, expected)
+    assert torch.allclose(other.denormalised(first_test_batch(other)), expected.clamp(0, 1), atol=1e-6)
+
+
+def test_they_are_those_of_every_datamodule(make_tree: MakeTree) -> None:
+    root = make_tree({"train": 2, "test": 1}, classes=CIFAR10_CLASSES, size=40)
+    shapes: dict[str, Any] = {"batch_size": 1, "num_classes": 4, "in_chans": 3, "image_size": 64, "num_images": 4}
+    digits: dict[str, Any] = {"batch_size": 8, "num_classes": 10, "in_chans": 1, "image_size": 8}
+    expect_set(lambda **how: Fake(**FAKE, **how))
+    expect_set(lambda **how: cifar10(root, **how))
+    expect_set(lambda **how: image_folder(root, num_classes=10, **how))
+    expect_set(lambda **how: image_folder(root, num_classes=10, num_workers=0, image_size=65, **how))
+    expect_set(lambda **how: Shapes(**shapes, **how))
+    expect_set(lambda **how: Digits(**digits, **how), channels=1)
+
+
+def test_one_of_them_leaves_the_other_as_it_is() -> None:
+    assert Fake(**FAKE, std=STD).normalisation() == ((0.5, 0.5, 0.5), tuple(STD))
+
+
+@pytest.mark.parametrize("value", [0.5, [0.5], [0.1, 0.2, 116.7], [0.1, 0.2, "b"], [True, 0, 0], [0.1, 0.2, -0.1]])
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_what_is_no_number_for_each_channel_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"datamodule.{key}=.*: must be a list of 3 numbers in \[0, 1\]"):
+        Fake(**FAKE, **{key: value})
+
+
+def test_a_std_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"datamodule.std=\[0, 1, 1\]: must be numbers above 0"):
+        Fake(**FAKE, std=[0, 1, 1])
+
+
+def test_they_decide_the_result_and_null_is_what_was_before_them() -> None:
+    before: dict[str, Any] = {"datamodule": {"batch_size": 8}}
+    null = {"datamodule": {"batch_size": 8, "mean": None, "std": None}}
+    changed = {"datamodule": {"batch_size": 8, "mean": MEAN, "std": None}}
+    assert fingerprint(before) == fingerprint(null) != fingerprint(changed)
+    assert differences(before, null) == []
+    assert differences(null, changed) == ["datamodule.mean: None -> [0.1, 0.2, 0.3]"]
