@@ -50,7 +50,7 @@ def _report(composed: DictConfig) -> int:
     if unused:
         shows = f"task={composed.task.name} shows all of a study"
         raise ValueError(f"{unused[0]}: {shows}; {', '.join(OF_REPORTS)} alone go with it")
-    with naming_files(typed):
+    with naming_files(composed.hydra.overrides.hydra, typed):
         checked(composed)
     if composed.task.runs is not None:
         raise ValueError("task.runs: brings its own runs; leave out study= and -m")
