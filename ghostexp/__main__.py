@@ -17,6 +17,7 @@ from ghostexp.runner.command import Command, take_apart
 from ghostexp.runner.command_errors import explain
 from ghostexp.runner.config_files import naming_files
 from ghostexp.runner.configuration import CONF, plain
+from ghostexp.runner.deferred import defer
 from ghostexp.runner.errors import report
 from ghostexp.runner.exit import end_process
 from ghostexp.runner.job import execute
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code = 1
             raise SystemExit(code)
 
-        sys.argv = [before[0], *command.for_hydra]
+        sys.argv = [before[0], *defer(command.for_hydra)]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
     except Exception as error:
         report(explain(error, arguments, CONF), with_traceback)

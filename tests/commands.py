@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ghostexp.__main__ import main
@@ -64,3 +65,31 @@ def processes_in(folder: Path) -> list[int]:
             if str(link.readlink()).startswith(str(folder)):
                 found.add(int(link.parts[2]))
     return sorted(found - {os.getpid()})
+
+
+def processes_with(text: str) -> list[int]:
+    """List the processes that were started with a text in their environment, as all of `start`'s with its outputs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if text.encode() in path.read_bytes():
+                found.append(int(path.parts[2]))
+    return sorted(found)
+
+
+def processes_in_session(leader: int) -> list[int]:
+    """List a run's process and its workers, each run being a session of its own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(path.name)) == leader and "\nState:\tZ" not in (path / "status").read_text():
+                found.append(int(path.name))
+    return sorted(found)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()

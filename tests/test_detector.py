@@ -11,6 +11,8 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -21,6 +23,7 @@ from ghostexp.analysis.cost import backbone_macs
 from ghostexp.data.scenes import CLASSES, draw_scene
 from ghostexp.data.shapes import Shapes
 from ghostexp.models.ghostnet import ghostnet_small
+from ghostexp.runner.configuration import CONF
 from ghostexp.tasks.detections import coco_results
 from ghostexp.training import schedules
 from ghostexp.training.detector import FIGURES, Detector, coco_figures
@@ -120,6 +123,27 @@ def test_a_detector_trains_and_leaves_what_it_found(tmp_path: Path, capsys: pyte
     assert (again / "detections.json").read_bytes() == (run / "detections.json").read_bytes()
 
 
+def test_detector_default_optimizer_trains_in_small_batches(tmp_path: Path) -> None:
+    small = ("datamodule.num_images=24", "datamodule.batch_size=2", "trainer.limit_train_batches=1.0")
+    default = [item for item in TINY_DETECTOR if not item.startswith("optimizer.")]
+    assert command(*default, *small, "trainer.max_epochs=1", in_directory(tmp_path)) == 0
+    assert result_of(tmp_path)["metrics"]["last"]["train/loss"] < 4  # millions with the classifiers' default
+
+
+def test_detector_optimizer_is_its_default_unless_another_is_chosen() -> None:
+    assert optimizer_of("model=retinanet_ghostnet")["_target_"].endswith(".adamw")
+    assert optimizer_of("model=faster_rcnn_replication", "optimizer.lr=3")["lr"] == 3
+    assert optimizer_of("model=retinanet_ghostnet", "optimizer=sgd")["_target_"].endswith(".sgd")
+    assert optimizer_of("experiment=retinanet_ghostnet_coco")["lr"] == 0.01  # a recipe's own
+    assert optimizer_of("model=ghostnet") == optimizer_of("optimizer=nesterov")
+
+
+def optimizer_of(*overrides: str) -> dict[str, Any]:
+    """The optimizer in the configuration of a command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)).optimizer)  # pyright: ignore[reportReturnType]
+
+
 def test_frozen_batchnorms_leave_a_training_as_they_were_loaded(tmp_path: Path) -> None:
     classifier = with_quick_norms(ghostnet_small(num_classes=4, width=0.25))
     classifier(torch.randn(8, 3, 64, 64))
@@ -157,7 +181,9 @@ def test_what_is_predicted_has_the_ids_and_names_of_its_categories(tmp_path: Pat
 
 def test_a_part_of_the_test_set_is_tested_too(tmp_path: Path) -> None:
     short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1")
-    assert command(*TINY_DETECTOR, *short, in_directory(tmp_path / "run")) == 0
+    assert command(*TINY_DETECTOR, *short, "model.box_score_thresh=1", in_directory(tmp_path / "run")) == 0
+    assert json.loads((tmp_path / "run" / "detections.json").read_text()) == []
+    assert "pycocotools' loadRes raises an IndexError on an empty list" in (tmp_path / "run" / "run.log").read_text()
     assert (tmp_path / "run" / "boxes.png").is_file()  # of those images that were tested
 
 

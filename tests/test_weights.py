@@ -280,3 +280,28 @@ def test_a_released_network_takes_its_weights_and_the_images_they_were_trained_o
         released.std,
         released.crop_pct,
     ) == (image_folder.MEAN, image_folder.STD, 1 / files.EVAL_RESIZE)
+
+
+def test_released_weights_go_with_their_own_network(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, got in (((), "resnet20"), (("-m", "seed=0,1"), "resnet20"), ((), "retinanet_ghostnet")):
+        assert command(*arguments, "pretrained=ghostnet_100", f"model={got}", "datamodule=fake") == 1
+        expect_one_line(
+            capsys.readouterr().err,
+            f"pretrained=ghostnet_100: must go with model=ghostnet, whose weights these are, got model={got};",
+        )
+
+
+def test_an_argument_that_a_network_does_not_have_is_named_by_its_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("model=resnet20", "+model.pretrained=true", "datamodule=fake") == 1
+    expect_one_line(capsys.readouterr().err, "model.pretrained=True: resnet20 has no such argument")
+
+
+def test_averaged_weights_are_said_to_be_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, "callbacks.ema=0.9", "trainer.max_epochs=1", in_directory(run)) == 0
+    assert command("task=test", f"run={run}") == 0
+    assert f"{run} (last, EMA average)" in capsys.readouterr().out
+    assert result_of(run / "test")["ema"] == 0.9
+    assert command("task=export", f"run={run}", "task.formats=[safetensors]", "task.images=0") == 0
+    card = (run / "export" / "README.md").read_text()
+    assert f"Weights: {run}, last checkpoint, exponential moving average (decay 0.9)." in card

@@ -1,5 +1,6 @@
 """Boxes of objects: what a set's annotations are, and what scaling and flipping an image does to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
@@ -40,29 +41,48 @@ class Annotations:
     Boxes are as they were annotated, which may be a fraction of a pixel outside the image, and without size.
     """
 
-    image_ids: np.ndarray  # int64 (N,)
+    image_ids: np.ndarray  # int64 (N,); positions, where the annotation file has texts
     sizes: np.ndarray  # int64 (N, 2), height and width
     starts: np.ndarray  # int64 (N + 1,): the boxes of image i are starts[i] ... starts[i + 1] - 1
     truth: Truth  # of all images, one after the other
-    category_ids: tuple[int, ...]  # of each label, what the annotation file calls it
+    category_ids: tuple[int | str, ...]  # of each label, what the annotation file calls it
+    text_ids: np.ndarray | None = None  # str (N,): of each image, what the annotation file calls it, where it has texts
 
     @classmethod
     def of_images(
-        cls, image_ids: np.ndarray, sizes: np.ndarray, owners: np.ndarray, truth: Truth, category_ids: tuple[int, ...]
+        cls,
+        image_ids: Sequence[int | str],
+        sizes: np.ndarray,
+        owners: np.ndarray,
+        truth: Truth,
+        category_ids: tuple[int | str, ...],
     ) -> "Annotations":
-        """Annotations in any order, annotation i being of image number owners[i]."""
+        """Annotations in any order, annotation i being of image number owners[i]; ids are all numbers or all texts."""
         order = np.argsort(owners, kind="stable")
         starts = np.searchsorted(owners[order], np.arange(len(image_ids) + 1))
-        return cls(image_ids, sizes, starts, _rows(truth, order), category_ids)
+        ids, texts = np.array(image_ids), None
+        if ids.dtype.kind == "U":
+            ids, texts = np.arange(len(image_ids)), ids
+        return cls(ids.astype(np.int64), sizes, starts, _rows(truth, order), category_ids, texts)
 
     def of(self, index: int) -> Truth:
         """All annotations of an image, as a copy."""
         return _rows(self.truth, np.arange(self.starts[index], self.starts[index + 1]))
 
-    def with_objects(self) -> np.ndarray:
-        """Whether there is something to learn in each image, (N,)."""
-        counted = np.concatenate([[0], np.cumsum(learnable(self.truth))])
+    def with_objects(self, left_out: np.ndarray | None = None) -> np.ndarray:
+        """Whether there is something to learn in each image, (N,), without the annotations that are left out, (m,)."""
+        counts = learnable(self.truth) if left_out is None else learnable(self.truth) & ~left_out
+        counted = np.concatenate([[0], np.cumsum(counts)])
         return counted[self.starts[1:]] > counted[self.starts[:-1]]
+
+    def too_small(self, shorter: int, longest: int | None) -> np.ndarray:
+        """Whether each annotation, (m,), has a size that scaling its image by `ShortSide` makes too small to learn."""
+        owners = np.repeat(np.arange(len(self.sizes)), np.diff(self.starts))
+        scaled = np.array([scaled_size(size, shorter, longest) for size in self.sizes.tolist()]).reshape(-1, 2)
+        sides = self.sizes[owners, ::-1]  # width, height
+        corners = self.truth["boxes"].reshape(-1, 2, 2).clip(0, sides[:, None])
+        too_small = ((corners[:, 1] - corners[:, 0]) * (scaled[owners, ::-1] / sides) < SMALLEST).any(1)
+        return learnable(self.truth) & too_small
 
 
 def _rows(truth: Truth, rows: np.ndarray) -> Truth:
@@ -80,6 +100,14 @@ def learnable(truth: Truth) -> np.ndarray:
     return (truth["iscrowd"] == 0) & (sides > 0).all(1)
 
 
+def scaled_size(size: Sequence[int], shorter: int, longest: int | None) -> list[int]:
+    """Height and width of an image whose shorter side is scaled to `shorter`, the longer one at most to `longest`."""
+    scale = shorter / min(size)
+    if longest is not None:
+        scale = min(scale, longest / max(size))
+    return [max(1, round(side * scale)) for side in size]
+
+
 class ShortSide(v2.Transform):
     """Scale an image until its shorter side is `low`, or by chance up to `high`, but the longer one at most `longest`.
 
@@ -95,11 +123,7 @@ class ShortSide(v2.Transform):
     def make_params(self, flat_inputs: list[object]) -> dict[str, list[int]]:
         """Height and width to scale to."""
         shorter = self.low if self.low == self.high else int(torch.randint(self.low, self.high + 1, ()))
-        size = v2.query_size(flat_inputs)
-        scale = shorter / min(size)
-        if self.longest is not None:
-            scale = min(scale, self.longest / max(size))
-        return {"size": [max(1, round(side * scale)) for side in size]}
+        return {"size": scaled_size(v2.query_size(flat_inputs), shorter, self.longest)}
 
     def transform(self, inpt: object, params: dict[str, list[int]]) -> object:
         """Scale an image, or its boxes."""

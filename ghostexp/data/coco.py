@@ -1,5 +1,6 @@
 """COCO, or any set in its layout: folders of images, and a JSON file for each that says what is in them."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,16 @@ import numpy as np
 from PIL import Image
 
 from ghostexp.data.base import Images
+from ghostexp.data.boxes import SMALLEST
 from ghostexp.data.checks import require
 from ghostexp.data.coco_file import CocoFile, read_coco
 from ghostexp.data.detection import DetectionDataModule, DetectionImages
 from ghostexp.data.digest import digest_files
 from ghostexp.data.folder import CACHE_FOLDER
 from ghostexp.data.image_check import find_unreadable
-from ghostexp.data.image_files import read_image
+from ghostexp.data.image_files import read_annotated_image
+
+log = logging.getLogger(__name__)
 
 
 class FilePictures:
@@ -30,19 +34,15 @@ class FilePictures:
         return digest_files(self.paths.tolist(), self.folder, self.sizes.tolist())
 
     def find_unreadable(self, indices: np.ndarray) -> list[str]:
-        """Check the files at indices; what is wrong with those that cannot be read."""
+        """Check the files at indices; what is wrong with those that cannot be read or are not those annotated."""
         folder = Path(self.folder)
         cache = folder.parent / CACHE_FOLDER / f"{folder.name}-readable.npy"
-        return find_unreadable(self.paths[indices].tolist(), cache)
+        return find_unreadable(self.paths[indices].tolist(), cache, self.sizes[indices])
 
     def __getitem__(self, index: int) -> Image.Image:
         """Decode a file; ValueError that names it if it is not readable, or not the one that was annotated."""
-        path = Path(self.paths[index])
-        image = read_image(path, channels=3)
-        height, width = self.sizes[index]
-        if image.size != (width, height):
-            raise ValueError(f"{path}: {image.width} x {image.height}, but annotated as {width} x {height}")
-        return image
+        height, width = self.sizes[index].tolist()
+        return read_annotated_image(Path(self.paths[index]), width, height)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -71,21 +71,21 @@ class Coco(DetectionDataModule):
             is_there = path.is_dir() if key.endswith("folder") else path.is_file()
             require(is_there, key, getattr(self, key), f"there is no {path}")
         train = self._read("train_folder", "train_file")
-        test = self._read("test_folder", "test_file")
+        test = self._read("test_folder", "test_file", is_evaluated=True)
         found, ids = train.class_names, train.annotations.category_ids
         self.expect("num_classes", len(found), f"{self.train_file} has {len(found)} categories")
         if (found, ids) != (test.class_names, test.annotations.category_ids):
             theirs = zip(test.annotations.category_ids, test.class_names, strict=True)
-            odd = min(set(zip(ids, found, strict=True)) ^ set(theirs))
+            odd = min(set(zip(ids, found, strict=True)) ^ set(theirs), key=str)
             raise ValueError(
                 f"datamodule.root={self.root}: category {odd[0]}, {odd[1]}, is in only one of "
                 f"{self.train_file} and {self.test_file}"
             )
         return Images(self._images("train_folder", train), self._images("test_folder", test), found)
 
-    def _read(self, folder_key: str, file_key: str) -> CocoFile:
+    def _read(self, folder_key: str, file_key: str, is_evaluated: bool = False) -> CocoFile:
         file, folder = Path(self.root, getattr(self, file_key)), Path(self.root, getattr(self, folder_key))
-        found = read_coco(file)
+        found = read_coco(file, is_evaluated)
         missing = missing_files(folder, found.file_names)
         if missing:
             counted = f"{len(missing)} of {len(found.file_names)} are not there"
@@ -99,8 +99,20 @@ class Coco(DetectionDataModule):
         return self.image_set(FilePictures(folder, found.file_names, found.annotations.sizes), found.annotations)
 
     def trainable(self, train: DetectionImages, indices: np.ndarray) -> np.ndarray:
-        """Images with objects, or all."""
-        return indices if self.keep_empty else indices[train.annotations.with_objects()[indices]]
+        """Images with objects, or all; objects that scaling makes too small are none."""
+        annotations = train.annotations
+        too_small = annotations.too_small(self.image_size, self.long_side)
+        if too_small.any():
+            log.warning(
+                "%s: %d of %d boxes are not trained on: their sides are below %g pixel once images are scaled to "
+                "datamodule.image_size=%d",
+                Path(self.root, self.train_file),
+                too_small.sum(),
+                len(too_small),
+                SMALLEST,
+                self.image_size,
+            )
+        return indices if self.keep_empty else indices[annotations.with_objects(too_small)[indices]]
 
 
 def missing_files(folder: Path, names: list[str]) -> list[str]:

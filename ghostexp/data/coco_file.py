@@ -1,7 +1,6 @@
 """Reading COCO's annotation files (https://cocodataset.org/#format-data), and refusing what cannot be meant."""
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,8 @@ from typing import Any
 import numpy as np
 
 from ghostexp.data.boxes import Annotations, Truth
-
-log = logging.getLogger(__name__)
-
-Entries = list[dict[str, Any]]
-
-OVERHANG = 1.0  # pixels that a box may reach outside its image: COCO's own do so by fractions of one
+from ghostexp.data.coco_boxes import check_boxes
+from ghostexp.data.coco_ids import Entries, Id, check_unique, read_ids, warn_of_annotation_ids
 
 
 @dataclass(frozen=True)
@@ -27,23 +22,25 @@ class CocoFile:
     annotations: Annotations
 
 
-def read_coco(path: Path) -> CocoFile:
+def read_coco(path: Path, is_evaluated: bool = False) -> CocoFile:
     """Read an annotation file; ValueError in one line that names it and what is wrong in it.
 
-    Boxes without size, of which COCO 2017 has two, stay in the truth, as pycocotools keeps them, but are not trained
-    on; one line warns of them.
+    Boxes without size, of which COCO 2017 has two, and boxes a few pixels outside their image stay in the truth as they
+    are, as pycocotools keeps them; training leaves out the former and clips the latter, of which one line warns.
+    is_evaluated: pycocotools may be asked for its metrics on this file, so that what it does not bear is mentioned too.
     """
     images, annotations, categories = _parse(path)
-    image_ids = _ids(path, "images", images)
+    image_ids = _unique_ids(path, "images", images)
     sizes = _column(path, "images", images, ("height", "width"), np.int64)
     if (sizes < 1).any():
         raise ValueError(f"{path}: image {image_ids[(sizes < 1).any(1).argmax()]} is without height or width")
-    names = {int(number): str(entry.get("name", number)) for number, entry in _by_id(path, categories)}
-    category_ids = tuple(sorted(names))
-    owners = _places(path, "image_id", annotations, image_ids)
-    labels = _places(path, "category_id", annotations, np.array(category_ids))
+    category_ids, class_names = _categories(path, categories)
+    owners = _positions(path, "image_id", annotations, image_ids)
+    labels = _positions(path, "category_id", annotations, category_ids)
     xywh = _column(path, "annotations", annotations, ("bbox",), np.float64, (4,))
-    _check_boxes(path, annotations, xywh, sizes[owners])
+    check_boxes(path, lambda number: _named(annotations, number), xywh, sizes[owners])
+    if is_evaluated:
+        warn_of_annotation_ids(path, annotations)
     for entry, (_, _, width, height) in zip(annotations, xywh.tolist(), strict=True):
         entry.setdefault("area", width * height)
         entry.setdefault("iscrowd", 0)
@@ -54,8 +51,21 @@ def read_coco(path: Path) -> CocoFile:
         area=_column(path, "annotations", annotations, ("area",), np.float32),
     )
     file_names = [str(entry.get("file_name", "")) for entry in images]
-    found = Annotations.of_images(image_ids, sizes, owners, truth, category_ids)
-    return CocoFile(file_names, tuple(names[number] for number in category_ids), found)
+    return CocoFile(file_names, class_names, Annotations.of_images(image_ids, sizes, owners, truth, category_ids))
+
+
+def _unique_ids(path: Path, what: str, entries: Entries) -> list[Id]:
+    ids = read_ids(path, what, entries)
+    check_unique(path, what, ids)
+    return ids
+
+
+def _categories(path: Path, categories: Entries) -> tuple[tuple[Id, ...], tuple[str, ...]]:
+    """Ids and names of the categories in the order of the ids."""
+    ids = _unique_ids(path, "categories", categories)
+    names = {one: str(entry.get("name", one)) for one, entry in zip(ids, categories, strict=True)}
+    ordered = sorted(names)  # pyright: ignore[reportArgumentType]  # all are numbers, or all texts
+    return tuple(ordered), tuple(names[one] for one in ordered)
 
 
 def _parse(path: Path) -> tuple[Entries, Entries, Entries]:
@@ -97,49 +107,18 @@ def _column(
     return column
 
 
-def _ids(path: Path, what: str, entries: Entries) -> np.ndarray:
-    """The ids of entries, which have to differ."""
-    ids = _column(path, what, entries, ("id",), np.int64)
-    values, counts = np.unique(ids, return_counts=True)
-    if len(values) < len(ids):
-        raise ValueError(f"{path}: {what}: id {values[counts > 1][0]} is there {counts[counts > 1][0]} times")
-    return ids
-
-
-def _by_id(path: Path, entries: Entries) -> zip:
-    return zip(_ids(path, "categories", entries), entries, strict=True)
-
-
-def _places(path: Path, key: str, annotations: Entries, known: np.ndarray) -> np.ndarray:
+def _positions(path: Path, key: str, annotations: Entries, known: Sequence[Id]) -> np.ndarray:
     """Where among the known ids those of the annotations are."""
-    wanted = _column(path, "annotations", annotations, (key,), np.int64)
-    order = np.argsort(known, kind="stable")
-    places = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
-    unknown = known[places] != wanted
-    if unknown.any():
-        first = unknown.argmax()
-        of = {"image_id": "images", "category_id": "categories"}[key]
-        raise ValueError(f'{path}: {_named(annotations, first)} has {key} {wanted[first]}, which is not in "{of}"')
-    return places
+    position_of = {one: position for position, one in enumerate(known)}
+    wanted = read_ids(path, "annotations", annotations, key)
+    positions = np.array([position_of.get(one, -1) for one in wanted])
+    if (positions < 0).any():
+        first = int((positions < 0).argmax())
+        place = {"image_id": "images", "category_id": "categories"}[key]
+        found = json.dumps(wanted[first])  # a text in quotes
+        raise ValueError(f'{path}: {_named(annotations, first)} has {key} {found}, which is not in "{place}"')
+    return positions
 
 
-def _check_boxes(path: Path, annotations: Entries, xywh: np.ndarray, sizes: np.ndarray) -> None:
-    """Refuse boxes that are not in their images; sizes: height and width of each box's image."""
-    edges = np.concatenate([-xywh[:, :2], xywh[:, :2] + xywh[:, 2:] - sizes[:, ::-1]], 1)
-    right = (xywh[:, 2:] >= 0).all(1) & (edges <= OVERHANG).all(1)  # and no NaN
-    wrong = np.flatnonzero(~right)
-    if len(wrong):
-        first = wrong[0]
-        height, width = sizes[first]
-        raise ValueError(
-            f"{path}: {_named(annotations, first)} has the box {xywh[first].tolist()}; [x, y, width, height] inside "
-            f"its image of {width} x {height} is needed ({len(wrong)} of {len(xywh)} boxes are wrong)"
-        )
-    flat = (xywh[:, 2:] == 0).any(1)
-    if flat.any():
-        first = _named(annotations, flat.argmax())
-        log.warning("%s: %d boxes without width or height are not trained on (%s)", path, flat.sum(), first)
-
-
-def _named(annotations: Entries, number: np.intp) -> str:
+def _named(annotations: Entries, number: int) -> str:
     return f"annotation {annotations[number].get('id', f'number {number}')}"

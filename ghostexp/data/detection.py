@@ -161,9 +161,15 @@ class DetectionDataModule(DataModule[DetectionImages]):
         return MEAN, STD
 
     @property
-    def category_ids(self) -> tuple[int, ...]:
+    def category_ids(self) -> tuple[int | str, ...]:
         """Of each label, what the annotation file calls it."""
         return self._load().test.annotations.category_ids
+
+    @property
+    def text_ids(self) -> dict[int, str]:
+        """Of each image_id of the test set, what the annotation file calls it, where it calls images by texts."""
+        texts = self._load().test.annotations.text_ids
+        return {} if texts is None else dict(enumerate(texts.tolist()))
 
     def image_set(self, pictures: Pictures, annotations: Annotations) -> DetectionImages:
         """Images with their annotations, transformed as this configuration says."""

@@ -12,6 +12,7 @@ import numpy as np
 THREADS = 16  # they wait for disks and networks more than they compute
 CHUNK = 256  # files that a thread takes at a time
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -66,9 +67,9 @@ def _status(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def in_threads(function: Callable[[str], T], paths: Sequence[str]) -> Iterable[T]:
-    """Apply a function to paths in threads, in order."""
-    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+def in_threads(function: Callable[[S], T], files: Sequence[S]) -> Iterable[T]:
+    """Apply a function to files in threads, in order."""
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     with ThreadPoolExecutor(THREADS) as threads:
-        for results in threads.map(lambda chunk: [function(path) for path in chunk], chunks):
+        for results in threads.map(lambda chunk: [function(file) for file in chunk], chunks):
             yield from results

@@ -18,9 +18,11 @@ import numpy as np
 from PIL import Image
 
 from ghostexp.data.file_lists import file_status, in_threads
-from ghostexp.data.image_files import READER_VERSION, REMEDY, read_image
+from ghostexp.data.image_files import OTHER_SIZE, READER_VERSION, REMEDY, other_size, read_image, read_image_size
 
 log = logging.getLogger(__name__)
+
+File = tuple[str, tuple[int, int] | None]  # the path of an image, and the width and height that it is annotated with
 
 NAMED = 5  # of the unreadable images, in the error
 ANNOUNCED = 20_000  # images, from which on a person would wonder what is going on
@@ -29,7 +31,7 @@ END_OF_JPEG = b"\xff\xd9"  # which the data of an image cannot contain
 
 
 class UnreadableImages(ValueError):
-    """All images of a set that cannot be read; the message names the first ones, the log all."""
+    """All images of a set that cannot be used; the message names the first ones, the log all."""
 
     def __init__(self, problems: Sequence[str], count: int) -> None:
         self.problems = problems
@@ -37,8 +39,11 @@ class UnreadableImages(ValueError):
             log.warning("%s", problem)
         first = "; ".join(problem.removesuffix(REMEDY) for problem in problems[:NAMED])
         more = f"; and {len(problems) - NAMED} more, see run.log" if len(problems) > NAMED else ""
+        use, remedy = "read", REMEDY.replace(" it", " them")
+        if any(OTHER_SIZE in problem for problem in problems):
+            use, remedy = "used", ""
         super().__init__(
-            f"{len(problems)} of {count} images cannot be read: {first}{more}{REMEDY.replace(' it', ' them')}"
+            f"{len(problems)} of {count} images cannot be {use}: {first}{more}{remedy}"
             if len(problems) > 1
             else problems[0]
         )
@@ -57,36 +62,50 @@ def check_image(path: Path) -> None:
     read_image(path, channels=3)
 
 
-def find_unreadable(paths: Sequence[str], cache: Path) -> list[str]:
-    """Check image files; returns what is wrong with those that cannot be read.
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raise ValueError unless an image has the size that it is annotated with, before or after the orientation."""
+    if (width, height) not in (size := read_image_size(path), read_image_size(path, is_turned=False)):
+        raise other_size(path, size, (width, height))
+
+
+def find_unreadable(paths: Sequence[str], cache: Path, sizes: np.ndarray | None = None) -> list[str]:
+    """Check image files; returns what is wrong with those that cannot be read, or are not those that were annotated.
 
     cache: the file that keeps which ones were readable, in a folder in a folder above all paths.
+    sizes: the heights and widths, (N, 2), that they are annotated with.
     """
-    keys = _keys(paths, str(cache.parent.parent))
+    files: list[File] = [(path, None) for path in paths]
+    if sizes is not None:
+        files = [(path, (width, height)) for path, (height, width) in zip(paths, sizes.tolist(), strict=True)]
+    keys = _keys(files, str(cache.parent.parent))
     known = _read(cache)
     new = np.flatnonzero(~np.isin(keys, known))
     if len(new) >= ANNOUNCED:
         print(f"checking {len(new):,} image files, which is done once", file=sys.stderr, flush=True)
-    problems = list(in_threads(_problem, [paths[index] for index in new.tolist()]))
+    problems = list(in_threads(_problem, [files[index] for index in new.tolist()]))
     readable = keys[new[[problem is None for problem in problems]]]
     if len(readable):
         _write(cache, np.union1d(known, readable))
     return [problem for problem in problems if problem is not None]
 
 
-def _problem(path: str) -> str | None:
+def _problem(file: File) -> str | None:
+    path, size = file
     try:
         check_image(Path(path))
+        if size is not None:
+            check_size(Path(path), *size)
     except ValueError as error:
         return str(error)
     return None
 
 
-def _keys(paths: Sequence[str], root: str) -> np.ndarray:
-    """Return a number, uint64 (N,), of what changes when a file does."""
-    keys = np.empty(len(paths), np.uint64)
-    for index, (path, status) in enumerate(zip(paths, file_status(paths).tolist(), strict=True)):
-        text = f"{READER_VERSION}\0{path.removeprefix(root)}\0{status}"
+def _keys(files: Sequence[File], root: str) -> np.ndarray:
+    """Return a number, uint64 (N,), of what changes when a file, or its annotated size, does."""
+    keys = np.empty(len(files), np.uint64)
+    states = file_status([path for path, _ in files]).tolist()
+    for index, ((path, size), status) in enumerate(zip(files, states, strict=True)):
+        text = f"{READER_VERSION}\0{path.removeprefix(root)}\0{status}\0{size}"
         keys[index] = int.from_bytes(hashlib.blake2b(os.fsencode(text), digest_size=8).digest())
     return keys
 

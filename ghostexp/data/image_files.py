@@ -21,6 +21,7 @@ READER_VERSION = 2  # raise it when the same file gives another array: caches of
 NOT_IMAGES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PCD", "WMF"})
 BACKGROUND = (255, 255, 255, 255)  # behind what is transparent
 REMEDY = "; replace or delete it"
+OTHER_SIZE = "but annotated as"
 ORIENTATION = ExifTags.Base.Orientation
 TURNED = (5, 6, 7, 8)  # values of EXIF's orientation by which width and height change places
 
@@ -42,22 +43,42 @@ def display_name(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def read_image(path: Path, channels: int) -> Image.Image:
+def read_image(path: Path, channels: int, is_turned: bool = True) -> Image.Image:
     """Decode an image as the module says, to grey (channels 1) or RGB (3); its `size` is that after the orientation.
 
+    is_turned: apply the orientation.
     Raises ValueError: the file cannot be read, or is not an image.
     """
     try:
         # By its name, Pillow would map some files into memory, and so garble uncompressed TIFFs with an orientation.
         with path.open("rb") as file, Image.open(file) as image:
             image.load()
-            _apply_orientation(image)
+            if is_turned:
+                _apply_orientation(image)
             return _to_8_bits(image, channels)
     except Exception as error:  # a decoder of a damaged file may raise anything
         raise unreadable(path, error) from None
 
 
-def read_image_size(path: Path) -> tuple[int, int]:
+def read_annotated_image(path: Path, width: int, height: int) -> Image.Image:
+    """Decode an image to RGB with the size that it is annotated with, be that before or after the orientation.
+
+    Raises ValueError: the file cannot be read, is not an image, or has another size.
+    """
+    image = read_image(path, channels=3)
+    if image.size != (width, height) and image.size == (height, width):
+        image = read_image(path, channels=3, is_turned=False)
+    if image.size != (width, height):
+        raise other_size(path, image.size, (width, height))
+    return image
+
+
+def other_size(path: Path, size: tuple[int, int], annotated: tuple[int, int]) -> ValueError:
+    """Return the error that names a file whose size, (width, height), is not the annotated one."""
+    return ValueError(f"{path}: {size[0]} x {size[1]}, {OTHER_SIZE} {annotated[0]} x {annotated[1]}")
+
+
+def read_image_size(path: Path, is_turned: bool = True) -> tuple[int, int]:
     """Return width and height as `read_image` would give them, from the file's header alone.
 
     Raises ValueError: the file cannot be read, or is not an image.
@@ -65,7 +86,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             has_orientation = image.format != "PNG" or "exif" in image.info  # else Pillow decodes the PNG to look
-            turned = has_orientation and image.format != "TIFF" and _orientation(image) in TURNED
+            turned = is_turned and has_orientation and image.format != "TIFF" and _orientation(image) in TURNED
             width, height = image.size
             return (height, width) if turned else (width, height)  # Pillow turns a TIFF itself
     except Exception as error:

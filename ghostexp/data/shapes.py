@@ -69,4 +69,4 @@ def annotations_of(scenes: list[Scene]) -> Annotations:
     )
     owners = np.repeat(np.arange(count), [len(scene.boxes) for scene in scenes])
     category_ids = tuple(range(1, len(CLASSES) + 1))
-    return Annotations.of_images(np.arange(count), np.full((count, 2), SIDE), owners, truth, category_ids)
+    return Annotations.of_images(range(count), np.full((count, 2), SIDE), owners, truth, category_ids)

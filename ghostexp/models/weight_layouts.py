@@ -106,7 +106,8 @@ def _find_prefix(names: Collection[str], wanted: set[str], optional: set[str]) -
         places = ", ".join(sorted(fitting))
         raise ValueError(f"holds several such networks, under {places}; make a file of the one that is meant")
     own = {name.partition(".")[0] for name in wanted}
-    shared = [prefix for prefix in large if counts[prefix] == len(names) and prefix.partition(".")[0] not in own]
+    whole = [prefix for prefix, count in counts.items() if count == len(names)]
+    shared = [prefix for prefix in whole if prefix.partition(".")[0] not in own]
     return max(fitting or shared or [""], key=len)
 
 

@@ -11,10 +11,9 @@ from typing import Any
 from ghostexp.report.collect import Found, Run, State
 from ghostexp.report.statistics import Estimate, Paired, estimate, paired
 from ghostexp.runs.score import score_of, title_of
+from ghostexp.runs.sweep import follows, is_seed, swept_keys
 
 GROUPS = ("model", "datamodule", "optimizer", "scheduler")
-RECIPES = ("experiment", "study", "pretrained")  # groups that may set any key
-FROM_DATA = ("num_classes", "in_chans", "image_size")  # which a model takes from its data
 SYMBOLS = {"model.ratio": "s", "model.dw_size": "d"}
 ORDINARY = {"model.ratio": 1}
 PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)  # what an accuracy, and a difference of two, can be
@@ -120,7 +119,7 @@ def study_of(name: str, found: Found, asked: Values | None = None) -> Study:
     asked: what the baselines have. By default the ordinary network, or else the first arm.
     Raises ValueError: no arm has it.
     """
-    keys = _planned(found.points) if found.points else _differing(found.runs)
+    keys = swept_keys(found.points.values()) if found.points else _differing(found.runs)
     finished = [run for run in found.runs if run.state is State.FINISHED]
     _mark_foreign(finished, keys)
     arms = _in_order(_arms(finished, keys), keys)
@@ -131,12 +130,6 @@ def study_of(name: str, found: Found, asked: Values | None = None) -> Study:
     return Study(name, keys, arms, others, baseline)
 
 
-def _planned(points: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The keys that a sweep's points differ in, but for the seed."""
-    keys = (text.partition("=")[0].lstrip("+~") for texts in points.values() for text in texts)
-    return tuple(dict.fromkeys(key for key in keys if not _is_seed(key)))
-
-
 def _differing(runs: Sequence[Run]) -> tuple[str, ...]:
     """The keys in which runs of no one sweep differ, without seeds and what follows from a group's choice alone."""
     finished = [run for run in runs if run.state is State.FINISHED]
@@ -145,9 +138,9 @@ def _differing(runs: Sequence[Run]) -> tuple[str, ...]:
     keys = [
         path
         for path in paths
-        if not _is_seed(path)
+        if not is_seed(path)
         and _counts([path], finished) > 1
-        and not (_follows(path, groups) and _counts([*groups, path], finished) == _counts(groups, finished))
+        and not (follows(path, groups) and _counts([*groups, path], finished) == _counts(groups, finished))
     ]
     return (*groups, *keys)
 
@@ -157,21 +150,10 @@ def _counts(keys: Sequence[str], runs: Sequence[Run]) -> int:
     return len({_identity({key: run.values.get(key) for key in keys}) for run in runs})
 
 
-def _is_seed(key: str) -> bool:
-    return key == "seed" or key.endswith(".seed")
-
-
-def _follows(path: str, keys: Sequence[str]) -> bool:
-    """Whether a path may change because one of the keys does."""
-    if any(key in RECIPES or path == key or path.startswith(f"{key}.") for key in keys):
-        return True
-    return path.rpartition(".")[2] in FROM_DATA and any(key.partition(".")[0] == "datamodule" for key in keys)
-
-
 def _mark_foreign(runs: Sequence[Run], keys: Sequence[str]) -> None:
     """Mark the runs that differ from the most common configuration in more than keys and seeds."""
     families = [
-        {path: value for path, value in run.decides.items() if not _is_seed(path) and not _follows(path, keys)}
+        {path: value for path, value in run.decides.items() if not is_seed(path) and not follows(path, keys)}
         for run in runs
     ]
     texts = [_identity(family) for family in families]

@@ -6,19 +6,19 @@ import logging
 import os
 import sys
 import warnings
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from ghostexp.runner import ranks
 from ghostexp.runner.errors import one_line
-from ghostexp.runner.fork_server import CONTEXT
+from ghostexp.runner.fork_server import CONTEXT, _end_with_parent
 from ghostexp.runner.points import Point
 from ghostexp.runs.directory import RunDirectory
 
 NO_CONCERN = ("seed", "name", "choices", "resume", "logger", "output_dir", "threads")  # for what can be built
+Job = tuple[dict[str, Any], str]  # a configuration and its directory
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,7 @@ def check(points: list[Point], is_here: bool) -> tuple[list[tuple[str, str]], in
     is_here: the jobs will run on this machine, which has to have the devices for them.
     """
     jobs = [(point.config, str(point.run.path)) for point in points]
-    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
-        try:
-            answers, gpus = pool.submit(_check_all, jobs, is_here).result()
-        except BrokenProcessPool:
-            raise ValueError("the process that builds every point once was ended (out of memory?)") from None
+    answers, gpus = _in_another_process(jobs, is_here)
     errors = []
     for point, answer in zip(points, answers, strict=True):
         point.processes, point.params, point.macs = answer.processes, answer.params, answer.macs
@@ -50,23 +46,57 @@ def check(points: list[Point], is_here: bool) -> tuple[list[tuple[str, str]], in
     return errors, gpus
 
 
-def _check_all(jobs: list[tuple[dict[str, Any], str]], is_here: bool) -> tuple[list[Answer], int]:
-    """What happens in the other process; points that differ in seeds and places only are built once."""
+def _in_another_process(jobs: list[Job], is_here: bool) -> tuple[list[Answer], int]:
+    """What `_check_all` returns, from a process that neither an interrupt nor the end of this one leaves behind.
+
+    Raises ValueError: that process was ended.
+    """
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_answer, args=(sender, jobs, is_here))
+    process.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        raise ValueError("the process that builds every point once was ended (out of memory?)") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _answer(sender: Connection, jobs: list[Job], is_here: bool) -> None:
+    os.setsid()
+    _end_with_parent()
+    try:
+        sender.send(_check_all(jobs, is_here))
+    except Exception as error:
+        sender.send(error)
+
+
+def _check_all(jobs: list[Job], is_here: bool) -> tuple[list[Answer], int]:
+    """What happens in the other process; each distinct network is built once."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # warnings are for the runs' own logs
     logging.disable()
     warnings.simplefilter("ignore")
-    answers: dict[str, Answer] = {}
-    keys = []
-    for config, path in jobs:
-        decides = {key: value for key, value in config.items() if key not in NO_CONCERN}
-        decides["datamodule"] = {**config["datamodule"], "seed": 0}
-        keys.append(json.dumps(decides, sort_keys=True, default=str))
-        if keys[-1] not in answers:
-            answers[keys[-1]] = _check(config, RunDirectory(Path(path)), is_here)
-    return [answers[key] for key in keys], ranks.count_gpus("auto")
+    task = importlib.import_module("ghostexp.tasks.check")
+    checker = task.Checker()
+    distinct = {_key(config): (config, RunDirectory(Path(path))) for config, path in reversed(jobs)}
+    by_network = sorted(distinct, key=lambda key: task.network_key(distinct[key][0]))
+    answers = {key: _check(*distinct[key], checker, is_here) for key in by_network}
+    return [answers[_key(config)] for config, _ in jobs], ranks.count_gpus("auto")
 
 
-def _check(config: dict[str, Any], run: RunDirectory, is_here: bool) -> Answer:
+def _key(config: dict[str, Any]) -> str:
+    """A text that is equal for configurations that differ in seeds and places only."""
+    decides = {key: value for key, value in config.items() if key not in NO_CONCERN}
+    decides["datamodule"] = {**config["datamodule"], "seed": 0}
+    return json.dumps(decides, sort_keys=True, default=str)
+
+
+def _check(config: dict[str, Any], run: RunDirectory, checker: Any, is_here: bool) -> Answer:
     trainer = config["trainer"]
     try:
         if is_here and trainer["num_nodes"] > 1:
@@ -79,7 +109,7 @@ def _check(config: dict[str, Any], run: RunDirectory, is_here: bool) -> Answer:
         if not is_here:
             here = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
             config = {**config, "trainer": {**trainer, **here}}
-        cost = importlib.import_module("ghostexp.tasks.check").check(config, run)
+        cost = checker.check(config, run)
     except Exception as error:
         return Answer(one_line(error))
     return Answer(None, processes, cost.params, cost.macs)

@@ -19,6 +19,8 @@ from ghostexp.runner.points import Point, State, look_up, take
 from ghostexp.runner.progress import Progress
 from ghostexp.runner.ranks import started_by_slurm
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.lock import is_locked
+from ghostexp.runs.sweep import sweep_lock
 from ghostexp.runs.text_files import write_atomically
 
 LOOK = 2.0  # seconds between two looks at the queue
@@ -35,11 +37,12 @@ def run_on_cluster(points: list[Point], launcher: Mapping[str, Any], directory: 
     folder = directory / ".submitit"
     todo = {point.run.path: point for point in points if point.state is not State.FINISHED}
     is_slurm = launcher["engine"] == "slurm"
-    jobs = _queued_before(list(todo.values()), folder) if is_slurm else {}
-    new = [point for path, point in todo.items() if path not in jobs]
-    for shape in sorted({(point.processes, point.nodes) for point in new}):
-        alike = [point for point in new if (point.processes, point.nodes) == shape]
-        jobs |= _submit(alike, launcher, folder, *shape)
+    with sweep_lock(directory):  # the same command, started twice at once, queues each job once
+        jobs = _queued_before(list(todo.values()), folder) if is_slurm else {}
+        new = [point for path, point in todo.items() if path not in jobs]
+        for shape in sorted({(point.processes, point.nodes) for point in new}):
+            alike = [point for point in new if (point.processes, point.nodes) == shape]
+            jobs |= _submit(alike, launcher, folder, *shape)
     with Progress(points, len(points)) as progress:
         try:
             _watch(todo, jobs, progress, is_slurm)
@@ -98,7 +101,7 @@ def _watch(todo: dict[Path, Point], jobs: Jobs, progress: Progress, is_slurm: bo
             job_id = jobs[path].job_id
             if point.run.result.is_file():
                 progress.finished(point)
-            elif job_id in states:
+            elif job_id in states or is_locked(point.run.path):  # or another command's job runs in its place
                 continue
             elif point.run.failure.is_file():
                 progress.failed(point, point.run.read_failure())

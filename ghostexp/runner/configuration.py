@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ghostexp.config.schema import check, no_such_key
 from ghostexp.runner.command import Command
 from ghostexp.runner.command_errors import explain
+from ghostexp.runner.pretrained import check_pretrained
 from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
 from ghostexp.runner.trainer_arguments import check_trainer
 from ghostexp.runs.fingerprint import differences
@@ -32,6 +33,7 @@ def plain(composed: DictConfig, choices: Mapping[str, str | None], command: Comm
 
     choices: the option that was taken of each group.
     """
+    check_pretrained(choices, CONF)
     config = checked(composed)
     for key in OF_SWEEPS:
         del config[key]

@@ -1,26 +1,29 @@
 """From grids of overrides to the points of a sweep, which go to this project's runner instead of Hydra's launchers."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from ghostexp.config.schema import check_launcher, check_sweeper
 from ghostexp.runner.command_errors import explain
+from ghostexp.runner.compose import Composer
 from ghostexp.runner.config_files import naming_files
 from ghostexp.runner.configuration import CONF, plain, plain_node
+from ghostexp.runner.deferred import typed_overrides, without_typed
 from ghostexp.runner.errors import one_line
 from ghostexp.runner.fork_server import targets, warm_up
 from ghostexp.runner.points import Point
 from ghostexp.runner.ranks import started_by_slurm
 from ghostexp.runner.sweep import Sweep
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.naming import point_name
+from ghostexp.runs.naming import check_directory, point_name
 from ghostexp.runs.sweep import check_study
 
 Values = dict[str, list[str]]  # by key, as they are typed
@@ -44,8 +47,10 @@ class Grid:
 
     def __init__(self, composed: DictConfig) -> None:
         self.composed = composed
-        self.loader = GlobalHydra.instance().config_loader()
-        self.parser = OverridesParser.create(config_loader=self.loader)
+        loader = GlobalHydra.instance().config_loader()
+        self.composer = Composer(composed, loader)
+        self.parser = OverridesParser.create(config_loader=loader)
+        self.parsed: dict[str, Override] = {}
         self.directory = Path(composed.hydra.sweep.dir).absolute()
         self.study: str | None = composed.hydra.runtime.choices.get("study")
 
@@ -54,9 +59,12 @@ class Grid:
         if started_by_slurm():
             raise ValueError("-m under srun: start the sweep by itself, with hydra/launcher=submitit_slurm")
         composed, launcher = self.composed, self._launcher()
-        with naming_files(composed.hydra.overrides.hydra, composed.hydra.overrides.task):
-            check_sweeper(plain_node(composed.hydra.sweeper))
+        with naming_files(composed.hydra.overrides.hydra, typed_overrides(composed)):
+            check_sweeper(plain_node(without_typed(composed).hydra.sweeper))
             check_launcher(launcher)
+        check_directory(self.directory)
+        if launcher["engine"] != "local" and "%" in str(self.directory):
+            raise ValueError(f"{self.directory}: must have no %, which SLURM replaces; see name= and output_dir=")
         check_study(self.directory, self.study)
         warm_up(["ghostexp.tasks.check", *targets(OmegaConf.to_container(composed))])
         points, errors, planned = self.points()
@@ -65,21 +73,22 @@ class Grid:
 
     def points(self) -> tuple[list[Point], list[tuple[str, str]], dict[str, list[str]]]:
         """The points; name and error of those that cannot be composed; overrides by name of all that a study has."""
-        overrides = self.parser.parse_overrides(list(self.composed.hydra.overrides.task))
+        overrides = self.parser.parse_overrides(typed_overrides(self.composed))
         typed = {override.get_key_element(): _values(override) for override in overrides}
         params, baseline = self._values_of("params"), self._values_of("baseline")
         self._check(overrides, params)
         swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
         not_narrowed = {key: values for key, values in typed.items() if key not in params}
-        wanted = list(combinations(params, baseline, typed, swept))
-        planned = [*combinations(params, baseline, not_narrowed, swept), *wanted]
+        names: dict[str, list[str]] = {}
+        planned = _distinct(combinations(params, baseline, not_narrowed, swept), names)
+        wanted = _distinct(combinations(params, baseline, typed, swept), names)
         points, errors = [], []
         for combination in wanted:
             try:
                 points.append(self._point(combination))
             except Exception as error:
                 errors.append((combination.name, one_line(explain(error, combination.overrides, CONF))))
-        return points, errors, {combination.name: combination.telling for combination in planned}
+        return points, errors, {combination.name: combination.telling for combination in [*planned, *wanted]}
 
     def _values_of(self, grid: str) -> Values:
         lines = {key: f"{key}={value}" for key, value in (self.composed.hydra.sweeper.get(grid) or {}).items()}
@@ -107,16 +116,18 @@ class Grid:
     def _point(self, combination: Combination) -> Point:
         """Compose one point."""
         path = self.directory / combination.name
-        composed = self.loader.load_sweep_config(self.composed, combination.overrides)
-        with open_dict(composed), read_write(composed.hydra.runtime):
-            composed.hydra.runtime.output_dir = str(path)
-            hydra = composed.pop("hydra")
-        record = {"config": composed, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}
-        texts = {f"{name}.yaml": OmegaConf.to_yaml(node) for name, node in record.items()}
-        with naming_files(hydra.overrides.hydra, combination.overrides):
-            config = plain(composed, hydra.runtime.choices)
+        overrides = [self._parse(text) for text in combination.overrides]
+        composed, choices = self.composer.compose(overrides)
+        with naming_files(self.composed.hydra.overrides.hydra, combination.overrides):
+            config = plain(composed, choices)
         config["name"] = self.directory.name
-        return Point(RunDirectory(path), tuple(combination.telling), config, texts)
+        record = partial(self.composer.record, overrides, path)
+        return Point(RunDirectory(path), tuple(combination.telling), config, record)
+
+    def _parse(self, text: str) -> Override:
+        if text not in self.parsed:
+            self.parsed[text] = self.parser.parse_override(text)
+        return self.parsed[text]
 
 
 def combinations(params: Values, baseline: Values, typed: Values, swept: set[str]) -> Iterator[Combination]:
@@ -137,6 +148,18 @@ def _product(values: Values, telling: set[str]) -> Iterator[Combination]:
         pairs = list(zip(values, chosen, strict=True))
         apart = [pair for pair in pairs if pair[0] in telling]
         yield Combination(point_name(apart), *([f"{key}={value}" for key, value in some] for some in (pairs, apart)))
+
+
+def _distinct(combinations: Iterable[Combination], names: dict[str, list[str]]) -> list[Combination]:
+    """Give another name to each combination whose name one of other values has; `names` has what tells each apart."""
+    distinct = []
+    for combination in combinations:
+        if names.setdefault(combination.name, combination.telling) != combination.telling:
+            pairs = [(key, value) for key, _, value in (text.partition("=") for text in combination.telling)]
+            combination = combination._replace(name=point_name(pairs, is_taken=True))
+            names[combination.name] = combination.telling
+        distinct.append(combination)
+    return distinct
 
 
 def _values(override: Override) -> list[str]:

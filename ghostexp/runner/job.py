@@ -1,6 +1,5 @@
 """One task in one process: what it returns becomes result.json, what it raises failure.json."""
 
-import fcntl
 import importlib
 import logging
 import os
@@ -18,13 +17,15 @@ from ghostexp.runner.errors import one_line, report
 from ghostexp.runner.ranks import rank, started_by_slurm
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
+from ghostexp.runs.lock import locked
+from ghostexp.runs.naming import OF_STUDIES
 from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.runs.provenance import git_revision, versions
 from ghostexp.runs.signals import stop_signals
 from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
-LOCK_ATTEMPTS = 20  # ten in a second
+LOCK_SECONDS = 2.0  # a process that was killed this moment may hold the lock still
 
 
 class Interrupted(BaseException):
@@ -43,6 +44,8 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
     escape_streams()
     try:
         with _locked(run), _interruptible():
+            if rank() == 0 and run.result.is_file() and config["task"]["name"] not in OF_STUDIES:
+                return _finished_by_another(run)
             return _execute(config, run, threads)
     except BlockingIOError:  # which is no failure of the run that is here
         report(ValueError(f"{run.path}: another process is running here"), config["traceback"])
@@ -50,8 +53,14 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
 
 
 def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> int:
-    started, clock = datetime.now().astimezone(), time.perf_counter()
+    started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.perf_counter()
     source = {"versions": versions(), "git": git_revision()}  # now: a commit may come while this runs
+
+    def record(outcome: dict[str, Any]) -> dict[str, Any]:
+        about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
+        ran = {"started": started, "wall_s": round(time.perf_counter() - clock, 2)}
+        return about | {"seed": config["seed"]} | outcome | ran | source
+
     try:
         keep_log(run)
         _prepare(config, threads)
@@ -59,10 +68,12 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
         _silence_libraries()
         outcome = task.run(config, run)
         if rank() == 0:
-            about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
-            about |= {"seed": config["seed"]}
-            ran = {"started": started.isoformat(timespec="seconds"), "wall_s": round(time.perf_counter() - clock, 2)}
-            _finish(outcome, about, ran | source, run)
+            result = outcome.result if isinstance(outcome, Outcome) else outcome
+            run.write_result(record(result))
+            if isinstance(outcome, Outcome):
+                failed = _make_outputs(outcome, run, config["task"]["name"])
+                with suppress(OSError):  # a full disk perhaps, for which outputs failed too; the result is there
+                    run.write_result(record(result | failed))
     except Exception as error:
         return _fail(error, config, run)
     except BaseException as error:  # told to stop
@@ -70,22 +81,16 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
     return 0
 
 
-def _finish(
-    outcome: Outcome | dict[str, Any], before: dict[str, Any], after: dict[str, Any], run: RunDirectory
-) -> None:
-    """Write the result, and only then make the outputs, of which none can cost it; name those that failed."""
-    result = before | (outcome.result if isinstance(outcome, Outcome) else outcome) | after
-    run.write_result(result)
-    if not isinstance(outcome, Outcome):
-        return
+def _make_outputs(outcome: Outcome, run: RunDirectory, task: str) -> dict[str, list[str]]:
+    """Make what none of which can cost the result; print, and return for its record, what failed."""
     outputs = Outputs()
     outcome.make_outputs(outputs)
-    if outputs.failures:
-        lines = [f"warning: {failure}" for failure in outputs.failures]
-        again = "" if before["task"] == "test" else f"; task=test run={run.path} makes them again"
-        print(*lines, f"warning: the result is complete without these{again}", sep="\n", file=sys.stderr)
-        with suppress(OSError):  # a full disk perhaps, for which the outputs failed too
-            run.write_result(result | {"failed_outputs": outputs.failures})
+    if not outputs.failures:
+        return {}
+    lines = [f"warning: {failure}" for failure in outputs.failures]
+    again = "" if task == "test" else f"; task=test run={run.path} makes them again"
+    print(*lines, f"warning: the result is complete without these{again}", sep="\n", file=sys.stderr)
+    return {"failed_outputs": outputs.failures}
 
 
 @contextmanager
@@ -97,15 +102,7 @@ def _locked(run: RunDirectory) -> Iterator[None]:
     if rank() != 0:
         yield
         return
-    with (run.path / ".lock").open("wb") as file:
-        for attempt in range(LOCK_ATTEMPTS):  # a process that was killed this moment may hold it still
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == LOCK_ATTEMPTS - 1:
-                    raise
-                time.sleep(0.1)
+    with locked(run.path, LOCK_SECONDS):
         yield
 
 
@@ -122,6 +119,15 @@ def _interruptible() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _finished_by_another(run: RunDirectory) -> int:
+    """Leave a result that another process has written since this one was started; returns the exit code.
+
+    Ranks that wait for this one have to be ended, which a code other than 0 does.
+    """
+    print(f"{run.path}: finished already, by another process", file=sys.stderr)
+    return 0 if os.environ.get("WORLD_SIZE", "1") == "1" else 1
 
 
 def _stopped(error: BaseException, run: RunDirectory) -> int:

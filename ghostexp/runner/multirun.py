@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from ghostexp.runner.command_errors import explain
 from ghostexp.runner.config_files import naming_files
 from ghostexp.runner.configuration import CONF, checked
+from ghostexp.runner.deferred import typed_overrides
 from ghostexp.runner.errors import report
 from ghostexp.runner.grid import Grid
 from ghostexp.runner.job import execute
@@ -27,7 +28,7 @@ class Multirun(Callback):
         try:
             code = _report(config) if config.task.name in OF_STUDIES else _sweep(config)
         except Exception as error:  # Hydra would make a warning of it
-            report(explain(error, config.hydra.overrides.task, CONF), config.traceback)
+            report(explain(error, typed_overrides(config), CONF), config.traceback)
             code = 1
         raise SystemExit(code)
 
@@ -44,7 +45,7 @@ def _sweep(composed: DictConfig) -> int:
 
 def _report(composed: DictConfig) -> int:
     """Report on the runs of a sweep, which is one job; its configuration says nothing of how to train."""
-    typed = [str(text) for text in composed.hydra.overrides.task]
+    typed = typed_overrides(composed)
     unused = [text for text in typed if text.lstrip("+~").partition("=")[0].partition(".")[0] not in OF_REPORTS]
     if unused:
         shows = f"task={composed.task.name} shows all of a study"

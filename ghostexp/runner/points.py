@@ -1,7 +1,7 @@
 """The points of a sweep: one configuration and one directory each."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -24,7 +24,7 @@ class Point:
     run: RunDirectory
     telling: tuple[str, ...]  # what tells it apart from the other points: model.ratio=2, seed=0
     config: dict[str, Any]
-    record: Mapping[str, str] = field(default_factory=dict)  # files of .hydra/
+    record: Callable[[], Mapping[str, str]] = dict  # the files of .hydra/, made when the job starts
     processes: int = 1  # on each machine
     state: State = State.NEW
     params: int | None = None
@@ -67,5 +67,5 @@ def take(point: Point) -> None:
     folder = point.run.path / ".hydra"
     if not folder.is_dir():
         folder.mkdir()
-        for name, text in point.record.items():
+        for name, text in point.record().items():
             (folder / name).write_text(text, encoding="utf-8")

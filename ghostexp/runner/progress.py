@@ -21,6 +21,7 @@ class Progress:
         self.total, self.n_jobs = len(points), n_jobs
         self.before = sum(point.state is State.FINISHED for point in points)
         self.done = self.before
+        self.by_others = 0  # of the jobs that finished now
         self.failures: list[tuple[Point, str]] = []
         self.seconds: list[float] = []  # of the jobs that finished now
         self.width = max((len(point.name) for point in points), default=0)
@@ -41,9 +42,9 @@ class Progress:
     ) -> None:
         self.bar.stop()
         now = self.done - self.before
-        self.console.print(
-            f"{now} jobs finished in {_time(time.monotonic() - self.started)}, {len(self.failures)} failed"
-        )
+        others = f" ({self.by_others} by another command)" if self.by_others else ""
+        seconds = _time(time.monotonic() - self.started)
+        self.console.print(f"{now} jobs finished in {seconds}{others}, {len(self.failures)} failed")
 
     def show(self, running: int, waiting: int) -> None:
         """Move the bar."""
@@ -54,13 +55,19 @@ class Progress:
         state = f"{self.done}/{self.total} done, {running} running, {len(self.failures)} failed{left}"
         self.bar.update(self.task, completed=self.done + len(self.failures), state=state)
 
-    def finished(self, point: Point, seconds: float | None = None) -> None:
-        """Tell of a job that is done; without seconds, by another process than one of this sweep's."""
+    def note(self, point: Point, text: str) -> None:
+        """Tell of a job that goes on."""
+        self.console.print(f"{point.name}: {text}", markup=False)
+
+    def finished(self, point: Point, seconds: float | None = None, is_ours: bool = True) -> None:
+        """Tell of a job that is done; without seconds, those are of its own result."""
         result = point.run.read_result() or {}
         seconds = float(result.get("wall_s", 0)) if seconds is None else seconds
         self.done += 1
         self.seconds.append(seconds)
-        self._line(point, f"{_figure(result)}{_time(seconds):>8}")
+        self.by_others += not is_ours
+        whose = "" if is_ours else "  by another command"
+        self._line(point, f"{_figure(result)}{_time(seconds):>8}{whose}")
 
     def failed(self, point: Point, cause: str) -> None:
         """Tell of a job that failed."""

@@ -1,13 +1,9 @@
 """Run the points of a sweep, each once, side by side where there is room; nothing that was finished is lost."""
 
 import json
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +11,12 @@ from rich.console import Console
 
 from ghostexp.runner.check import check
 from ghostexp.runner.data_check import changed_data
-from ghostexp.runner.launch import Job, acting_on_signals
-from ghostexp.runner.points import Point, State, look_up, take
-from ghostexp.runner.progress import Progress, show_plan
+from ghostexp.runner.jobs import Jobs
+from ghostexp.runner.points import Point, State, look_up
+from ghostexp.runner.progress import show_plan
 from ghostexp.runner.slots import Slots, visible_gpus
-from ghostexp.runs.signals import STOP_SIGNALS
-from ghostexp.runs.sweep import record_sweep
+from ghostexp.runs.sweep import SweepRecord, check_fixed, fixed_values, record_sweep
 from ghostexp.runs.wandb_mode import resolve_for_sweep
-
-STOPPED = tuple(128 + signum for signum in (*STOP_SIGNALS, signal.SIGKILL))  # exit codes
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,9 @@ class Sweep:
             raise ValueError(f"n_jobs={self.n_jobs}: a number >= 1, or null, is needed")
         jobs = len(points) + len(errors)
         errors = [*errors, *_doubles(points), *_foreign(points), *changed_data(points)]
+        record = SweepRecord(self.study, planned, _fixed(points))
+        if not errors:
+            check_fixed(self.directory, record)
         todo = [point for point in points if point.state is not State.FINISHED]
         engine = self.launcher["engine"]
         with Console(stderr=True).status(f"building each of {len(todo)} points once"):
@@ -64,10 +60,15 @@ class Sweep:
             return 0
         if engine == "local":
             resolve_for_sweep(point.config for point in todo)
-        record_sweep(self.directory, self.study, planned)
+        record_sweep(self.directory, record)
         if engine != "local":
             return _cluster()(points, self.launcher, self.directory)
-        return _Jobs(points, todo, slots, self.fail_fast).run()
+        return Jobs(self.directory, points, slots, self.fail_fast).run()
+
+
+def _fixed(points: list[Point]) -> dict[str, Any]:
+    """What no point varies of what decides a training."""
+    return fixed_values((point.telling, point.config) for point in points if point.config["task"]["name"] == "fit")
 
 
 def _is_measured(points: list[Point]) -> bool:
@@ -81,91 +82,6 @@ def _cluster() -> Callable[[list[Point], Mapping[str, Any], Path], int]:
     except ImportError as error:
         raise ValueError('hydra/launcher: needs submitit: pip install "ghostexp[slurm]"') from error
     return run_on_cluster
-
-
-class _Jobs:
-    """The jobs of a sweep: waiting, running, done."""
-
-    def __init__(self, points: list[Point], todo: list[Point], slots: Slots, fail_fast: bool) -> None:
-        self.waiting, self.slots, self.fail_fast = todo, slots, fail_fast
-        self.running: dict[Job, tuple[Point, float]] = {}
-        self.progress = Progress(points, slots.n_jobs)
-        self.stop = 0  # the signal to stop with, once that is to be
-        self.told: set[Job] = set()
-
-    def run(self) -> int:
-        """Run them all; returns the exit code. The first stop signal has running jobs save, the second kills."""
-        with self.progress, self._none_left(), acting_on_signals(self._act) as received:
-            while self.running or (self.waiting and not self.stop):
-                if not self.stop:
-                    self._start()
-                self._tell_running()
-                connection.wait([sentinel for job in self.running for sentinel in job.sentinels], timeout=0.5)
-                self.progress.show(len(self.running), len(self.waiting))
-                for job in list(self.running):
-                    if (code := job.poll()) is not None:
-                        self._end(job, code)
-        code = self.progress.tell_failures(not_started=len(self.waiting))
-        if received:
-            print(f"stopped by {signal.Signals(received[0]).name}; the same command does the rest", file=sys.stderr)
-            return 128 + received[0]
-        return code
-
-    def _act(self, signum: int, is_first: bool) -> None:
-        self.stop = self.stop or signum
-        for job in () if is_first else self.running:
-            job.signal(signal.SIGKILL)
-
-    def _tell_running(self) -> None:
-        """Have every running job save and stop, once, when it is time to; one that was only just started too."""
-        for job in self.running if self.stop else ():
-            if job not in self.told:
-                job.signal(self.stop)
-                self.told.add(job)
-
-    def _start(self) -> None:
-        """Start what fits, in order."""
-        while self.waiting:
-            point = self.waiting[0]
-            if point.run.result.is_file():  # another command was faster
-                self.waiting.pop(0)
-                self.progress.finished(point)
-                continue
-            slot = self.slots.take(point.processes, isinstance(point.config["trainer"]["devices"], list))
-            if slot is None:
-                return
-            self.waiting.pop(0)
-            take(point)
-            self.running[Job(point.config, point.run, point.processes, slot, quiet=True)] = point, time.monotonic()
-
-    def _end(self, job: Job, code: int) -> None:
-        """Note how a job ended."""
-        point, started = self.running.pop(job)
-        self.slots.give_back(job.slot)
-        if code == 0:
-            self.progress.finished(point, time.monotonic() - started)
-        elif not (self.stop and code in STOPPED):
-            self.progress.failed(point, _cause(job, code))
-            if self.fail_fast:
-                self.stop = signal.SIGTERM
-
-    @contextmanager
-    def _none_left(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            for job in self.running:
-                job.kill()
-
-
-def _cause(job: Job, code: int) -> str:
-    """Why a job failed."""
-    cause = job.cause()
-    if cause is not None:
-        job.run.write_failure(RuntimeError(cause), cause)
-    if job.run.failure.is_file():
-        return job.run.read_failure()
-    return "was told to stop by somebody else" if code in STOPPED else f"ended with exit code {code}"
 
 
 def _doubles(points: list[Point]) -> Iterator[tuple[str, str]]:

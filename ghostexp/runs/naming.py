@@ -14,6 +14,9 @@ from typing import Any
 from ghostexp.runs.fingerprint import fingerprint
 
 OF_STUDIES = ("report", "dashboard")  # tasks about many runs, which live beside them
+FILE_LIMIT = 255  # bytes in the name of a file or directory
+JOB_LIMIT = 128  # characters in a job's name
+DIGEST = 8  # characters
 
 
 def run_dir(
@@ -47,7 +50,7 @@ def run_name(name: str | None, choices: Mapping[str, str | None]) -> str:
         if choices.get(group):
             return str(choices[group])
     typed = _typed()
-    parts = [str(choices[group]) for group in ("model", "datamodule") if not _is_sweep(typed.get(group, ""))]
+    parts = [str(choices[group]) for group in ("model", "datamodule") if not is_sweep_value(typed.get(group, ""))]
     return "_".join(parts) or "sweep"
 
 
@@ -76,11 +79,24 @@ def sweep_dir(output_dir: str, name: str, task: str) -> str:
     return f"{output_dir}/{name}" if task in ("fit", *OF_STUDIES) else f"{output_dir}/{name}_{task}"
 
 
-def point_name(pairs: Sequence[tuple[str, str]]) -> str:
+def digest(text: str) -> str:
+    """Return hexadecimal digits that tell a text from others."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:DIGEST]
+
+
+def check_directory(path: Path, key: str = "name") -> None:
+    """Raise ValueError for a path that no file system takes."""
+    for part in path.parts:
+        if (size := len(os.fsencode(part))) > FILE_LIMIT:
+            raise ValueError(f"{key}={part[:20]}...: must be at most {FILE_LIMIT} bytes long, got {size}")
+
+
+def point_name(pairs: Sequence[tuple[str, str]], is_taken: bool = False) -> str:
     """The directory of one job of a sweep, from what is swept: `model.ratio=2 seed=1` becomes `ratio-2_seed-1`.
 
     What is the same for all jobs is no part of it. Two keys that end alike keep their whole path.
     Letters, digits, `-`, `_` and `.` only, because Hydra does not parse `=` in a value without quotes.
+    A digest of the values follows where letters beyond ASCII or the end are left out, or another job has the name.
     """
     keys = [key.lstrip("+~") for key, _ in pairs]
     ends = [key.rpartition(".")[2] for key in keys]
@@ -88,7 +104,10 @@ def point_name(pairs: Sequence[tuple[str, str]]) -> str:
         f"{key if ends.count(end) > 1 else end}-{_plain(value)}"
         for key, end, (_, value) in zip(keys, ends, pairs, strict=True)
     ]
-    return "_".join(names) or "job"
+    name = "_".join(names) or "job"
+    if len(name) <= JOB_LIMIT and all(value.isascii() for _, value in pairs) and not is_taken:
+        return name
+    return f"{name[: JOB_LIMIT - DIGEST - 1]}-{digest(' '.join(f'{key}={value}' for key, value in pairs))}"
 
 
 def _typed() -> dict[str, str]:
@@ -96,7 +115,7 @@ def _typed() -> dict[str, str]:
     return {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
 
 
-def _is_sweep(value: str) -> bool:
+def is_sweep_value(value: str) -> bool:
     """Whether Hydra makes several jobs of a value as it was typed: `2,3`, not `[0,2]`, `{a:1,b:2}` or `"2,3"`."""
     if re.match(r"(range|choice|interval|glob|sort|shuffle)\(", value):
         return True

@@ -47,9 +47,18 @@ def build(node: Any, key: str, **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, USER_ERRORS):
             raise _with_whole_key(cause, key, error) from error
-        raise ValueError(f"{key}: cannot be built ({_one_line(cause or error)})") from error
+        raise ValueError(_cannot_be_built(node, key, cause or error)) from error
     except TypeError as error:
-        raise ValueError(f"{key}: cannot be built ({_one_line(error)})") from error
+        raise ValueError(_cannot_be_built(node, key, error)) from error
+
+
+def _cannot_be_built(node: Any, key: str, error: BaseException) -> str:
+    """What to say of a target that refuses its arguments: the argument's own key, if it is one it does not have."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None or not isinstance(node, dict) or unknown[1] not in node:
+        return f"{key}: cannot be built ({_one_line(error)})"
+    target = str(node["_target_"]).rpartition(".")[2]
+    return f"{key}.{unknown[1]}={node[unknown[1]]}: {target} has no such argument"
 
 
 def _with_whole_key(cause: Exception, key: str, error: InstantiationException) -> Exception:

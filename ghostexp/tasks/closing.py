@@ -65,7 +65,8 @@ def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> Non
 def show_test(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
     """Print the closing table of a test."""
     figures = [(name, _with_unit(name, value)) for name, value in _test(result).items()]
-    source = result["source"] + (f" ({result['tested']})" if result["tested"] else "")
+    average = ", EMA average" if "ema" in result else ""
+    source = result["source"] + (f" ({result['tested']}{average})" if result["tested"] else "")
     rows = [*figures, ("weights", source), ("everything is in", str(run.path))]
     _print(rows + [("W&B", hint) for hint in hints])
 

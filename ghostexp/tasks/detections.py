@@ -1,5 +1,6 @@
 """What a detector found: as COCO wants it, class by class, and in pictures."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from ghostexp.runs.table import write_rows
 from ghostexp.runs.text_files import write_json
 from ghostexp.training.detector import Detector, in_original
 from ghostexp.training.wandb_logger import LoggedBoxes, log_boxes
+
+log = logging.getLogger(__name__)
 
 SHOWN = 4  # images in the picture of a test
 SCORE = 0.5  # below, a box is in no picture
@@ -36,7 +39,12 @@ def keep_detections(
 ) -> None:
     """Write detections.json, per_class.csv and boxes.png of the last test, and show W&B what is in that picture."""
     found = {number: one for number, (one, _) in module.evaluated.items()}
-    rows = coco_results(found, datamodule.category_ids)
+    rows = coco_results(found, datamodule.category_ids, datamodule.text_ids)
+    if not rows:
+        log.warning(
+            "%s: nothing was found; pycocotools' loadRes raises an IndexError on an empty list: its metrics would be 0",
+            directory.path / "detections.json",
+        )
     outputs.make("detections.json", write_json, directory.path / "detections.json", rows, indent=None)
     names, precisions = datamodule.class_names, sorted(module.class_precision.items())
     of_classes = [{"class": names[label], "map": value} for label, value in precisions]
@@ -87,10 +95,21 @@ def _asdicts(boxes: Iterable[Box]) -> list[dict[str, Any]]:
     return [box._asdict() for box in boxes]
 
 
-def coco_results(found: Mapping[int, Found], category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Detections by image_id in COCO's format of results; boxes there are left, top, width, height."""
+def coco_results(
+    found: Mapping[int, Found], category_ids: Sequence[int | str], text_ids: Mapping[int, str] | None = None
+) -> list[dict[str, Any]]:
+    """Detections by image_id in COCO's format of results; boxes there are left, top, width, height.
+
+    text_ids: what the annotation file calls an image, where it calls images by texts.
+    """
+    id_of = text_ids or {}
     return [
-        {"image_id": image, "category_id": category_ids[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+        {
+            "image_id": id_of.get(image, image),
+            "category_id": category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
         for image, one in sorted(found.items())
         for (x1, y1, x2, y2), label, score in _rows(one, "boxes", "labels", "scores")
     ]
@@ -104,7 +123,8 @@ def scene_of(image: Tensor, target: Mapping[str, Any], found: Found, datamodule:
     inside = {"boxes": found["boxes"][kept] * scale, "labels": found["labels"][kept], "scores": found["scores"][kept]}
     truth = [Box(x1, y1, x2, y2, n, names[int(n)]) for (x1, y1, x2, y2), n in _rows(target, "boxes", "labels")]
     picture = to_pil_image(datamodule.denormalised(image))
-    return Scene(f"image {int(target['image_id'])}", picture, truth, boxes_of(inside, names))
+    image_id = int(target["image_id"])
+    return Scene(f"image {datamodule.text_ids.get(image_id, image_id)}", picture, truth, boxes_of(inside, names))
 
 
 def boxes_of(found: Found, names: Sequence[str]) -> list[Box]:

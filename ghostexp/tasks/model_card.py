@@ -29,7 +29,10 @@ state_dict = load_file("{file}")""",
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is made of; checks are those of `tasks.export`, by file and for the `fused` network."""
+    """What a card is made of; checks are those of `tasks.export`, by file and for the `fused` network.
+
+    rounding: by which float32 changes the network's logits, relative to the largest one.
+    """
 
     config: Config
     trained: Trained
@@ -37,6 +40,7 @@ class Card:
     normalisation: tuple[tuple[float, ...], tuple[float, ...]]
     files: dict[str, str]
     checks: dict[str, dict[str, float]]
+    rounding: float
     has_names: bool
 
     def text(self) -> str:
@@ -47,6 +51,7 @@ class Card:
     def _head(self) -> str:
         name = self.config["name"]
         source = self.trained.source + (f", {self.trained.checkpoint} checkpoint" if self.trained.checkpoint else "")
+        source += "" if self.trained.ema is None else f", exponential moving average (decay {self.trained.ema})"
         chosen = self.config["task"]["licence"]
         licence = chosen or "not chosen (`task.licence=...`); the terms of the training data count too"
         return f"# {name}\n\nAn image classifier by ghostexp. Weights: {source}. Licence of the weights: {licence}."
@@ -58,6 +63,7 @@ class Card:
             ("multiply-accumulates of an image, fused", f"{self.fused.macs:,}"),
             *((name, f"{value:.4f}" + ("" if "loss" in name else " %")) for name, value in self._metrics().items()),
             ("largest difference by fusing, of the largest logit", f"{self.checks['fused']['difference']:.1e}"),
+            ("largest difference by rounding to float32, of the largest logit", f"{self.rounding:.1e}"),
         ]
         return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 

@@ -69,7 +69,7 @@ def predict_boxes(
     return {"images": len(sights), "boxes": sum(len(sight.boxes) for sight in sights)}, unreadable
 
 
-def _classes(trained: Trained, datamodule: DetectionDataModule) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _classes(trained: Trained, datamodule: DetectionDataModule) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
     """Names and category ids of the labels; of a file without them, those of the data, which have to be read then."""
     if trained.class_names and trained.category_ids:
         return trained.class_names, trained.category_ids
@@ -78,7 +78,10 @@ def _classes(trained: Trained, datamodule: DetectionDataModule) -> tuple[tuple[s
 
 
 def _write(
-    sights: Sequence[Sight], categories: Sequence[tuple[int, str]], unreadable: dict[str, str], directory: RunDirectory
+    sights: Sequence[Sight],
+    categories: Sequence[tuple[int | str, str]],
+    unreadable: dict[str, str],
+    directory: RunDirectory,
 ) -> None:
     """Write both files; categories: id and name of each label."""
     images, annotations, rows = [], [], []

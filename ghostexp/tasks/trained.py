@@ -22,6 +22,7 @@ class Trained:
     """A network with its weights, what it costs on one image, and where the weights are from.
 
     class_names, category_ids: those of the data that it was trained on, empty where its file does not say.
+    ema: the decay with which a run averaged its weights, which these then are.
     """
 
     network: nn.Module
@@ -29,8 +30,9 @@ class Trained:
     source: str
     checkpoint: str | None = None  # best or last, of a run
     class_names: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
     backbone_macs: int | None = None  # of a detector
+    ema: float | None = None
 
     def record(self) -> dict[str, Any]:
         """What result.json says of it."""
@@ -39,6 +41,7 @@ class Trained:
             "tested": self.checkpoint,
             "params": self.cost.params,
             "macs": self.cost.macs,
+            **({} if self.ema is None else {"ema": self.ema}),
         }
 
 
@@ -69,7 +72,8 @@ def _of_run(config: build.Config) -> Trained:
     check_match(module.state_dict(), state, path)
     module.load_state_dict(state)
     names, numbers = (tuple(content.get(key, ())) for key in ("class_names", "category_ids"))
-    return Trained(built.network, built.cost, str(run.path), path.stem, names, numbers, built.backbone_macs)
+    ema = run.read_config("run")["callbacks"].get("ema")
+    return Trained(built.network, built.cost, str(run.path), path.stem, names, numbers, built.backbone_macs, ema)
 
 
 def _from_weights(config: build.Config) -> Trained:

@@ -1,6 +1,7 @@
 """Writing tiny sets in COCO's layout, and opening them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,24 @@ def tensors_of(batch: Any) -> list[torch.Tensor]:
         return [batch]
     parts = batch.values() if isinstance(batch, dict) else batch
     return [tensor for part in parts for tensor in tensors_of(part)]
+
+
+def map_ids(path: Path, convert: Callable[[int], Any], *keys: str) -> None:
+    """Convert the ids under keys (image_id, category_id) of an annotation file, and those of what they refer to."""
+    content = json.loads(path.read_text())
+    for key in keys:
+        referred = {"image_id": "images", "category_id": "categories"}[key]
+        for entry in content[referred]:
+            entry["id"] = convert(entry["id"])
+        for entry in content["annotations"]:
+            entry[key] = convert(entry[key])
+    path.write_text(json.dumps(content))
+
+
+def map_boxes(path: Path, convert: Callable[[list[float], int, int], list[float]]) -> None:
+    """Convert all boxes of an annotation file, given with the width and height of their images."""
+    content = json.loads(path.read_text())
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    for entry in content["annotations"]:
+        entry["bbox"] = convert(entry["bbox"], *sizes[entry["image_id"]])
+    path.write_text(json.dumps(content))

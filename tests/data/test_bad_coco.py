@@ -72,8 +72,8 @@ def test_a_file_that_is_no_annotation_file_is_named(root: Path, content: bytes, 
 @pytest.mark.parametrize(
     ("entries", "number", "values", "wanted"),
     [
-        ("annotations", 8, {"bbox": [30, 6, 31.5, 10]}, "annotation 2 has the box [30.0, 6.0, 31.5, 10.0]; [x, y, w"),
-        ("annotations", 8, {"bbox": [30, -2, 10, 10]}, "inside its image of 60 x 40 is needed (1 of 10 boxes"),
+        ("annotations", 8, {"bbox": [30, 6, 37.5, 10]}, "annotation 2 has the box [30.0, 6.0, 37.5, 10.0]; [x, y, w"),
+        ("annotations", 8, {"bbox": [30, -6, 10, 10]}, "inside its image of 60 x 40 is needed (1 of 10 boxes"),
         ("annotations", 8, {"bbox": [30, 6, -3, 10]}, "annotation 2 has the box [30.0, 6.0, -3.0, 10.0]"),
         ("annotations", 8, {"bbox": [30, 6, float("nan"), 10]}, "annotation 2 has the box [30.0, 6.0, nan, 10.0]"),
         ("annotations", 8, {"bbox": [30, 6, 3]}, 'annotations: not every one has "bbox" with 4 numbers'),

@@ -73,7 +73,7 @@ def test_what_is_not_to_be_learnt_is_left_out() -> None:
 def test_annotations_find_their_images_whatever_their_order() -> None:
     owners = np.array([3, 0, 3, 1])
     truth = truth_of([[0, 0, 5, 5], [1, 1, 5, 5], [2, 2, 5, 5], [3, 3, 3, 5]])
-    all_of = Annotations.of_images(np.arange(4) + 10, np.full((4, 2), 9), owners, truth, (1,))
+    all_of = Annotations.of_images(range(10, 14), np.full((4, 2), 9), owners, truth, (1,))
     assert [all_of.of(image)["boxes"][:, 0].tolist() for image in range(4)] == [[1], [3], [], [0, 2]]
     assert [all_of.of(image)["labels"].tolist() for image in range(4)] == [[1], [3], [], [0, 2]]
     assert all_of.with_objects().tolist() == [True, False, False, True]  # the box of image 1 has no width

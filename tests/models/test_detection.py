@@ -227,11 +227,12 @@ def test_a_network_without_maps_is_refused(kind: str) -> None:
 
 
 def instantiate_config(name: str, *overrides: str) -> DetectionNetwork:
-    data = "+datamodule={num_classes: 3, in_chans: 3, image_size: 64}"
+    data = ("datamodule=shapes", "datamodule.num_classes=3", "datamodule.image_size=64")
     with initialize_config_dir(str(CONF), version_base=None):
-        node = compose(f"model/{name}", [data, *overrides]).model
+        node = compose("config", [*data, f"model={name}", *overrides]).model
     OmegaConf.set_struct(node, False)
-    assert node.backbone.pop("weights") is None  # the task loads them
+    assert node.pop("weights") is node.pop("weights_partial") is None  # the task loads them
+    assert node.backbone.pop("weights") is None
     with torch.device("meta"):
         network = instantiate(node, _convert_="all")
     assert isinstance(network, DetectionNetwork)

@@ -31,6 +31,8 @@ def test_onnx_runtime_predicts_the_whole_test_set_as_torch_does(
     with torch.inference_mode():
         logits = network.eval()(images)
     session = onnxruntime.InferenceSession(folder / "model.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 1, 8, 8]
+    assert session.get_outputs()[0].shape == ["batch", 10]
     (theirs,) = session.run(None, {"images": images.numpy()})
     assert isinstance(theirs, np.ndarray)
     assert (theirs.argmax(1) == logits.numpy().argmax(1)).all()
@@ -76,11 +78,16 @@ def test_a_file_that_computes_something_else_is_an_error(
     def off(network: torch.nn.Module, path: Path) -> export.Logits:
         return lambda images: network(images) * 1.001
 
+    earlier = digits_run / "export" / "model.safetensors"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"of an earlier export")
     monkeypatch.setattr(export, "_write_safetensors", off)
     assert command("task=export", f"run={digits_run}", "task.formats=[safetensors]") != 0
     assert "model.safetensors: its logits differ by 1.0e-03 of the largest one; 1e-04 is allowed" in (
         capsys.readouterr().err
     )
+    assert earlier.read_bytes() == b"of an earlier export"
+    assert not list(earlier.parent.glob(".export-*"))
 
 
 def test_a_missing_package_is_named_with_the_extra_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,62 @@
+"""Read the ids in COCO's annotation files: whole numbers, as COCO has them, or texts, as other programs write them."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Id = int | str
+Entries = list[dict[str, Any]]
+
+LARGEST = 2**63  # of a whole number that fits an array
+
+
+def read_ids(path: Path, what: str, entries: Entries, key: str = "id") -> list[Id]:
+    """Read the ids that entries have under a key: all whole numbers (9.0 is 9), or all texts.
+
+    Raises ValueError: an id is missing or is something else, or there are numbers and texts.
+    """
+    ids: list[Any] = [entry.get(key) for entry in entries]
+    types = set(map(type, ids))
+    if types == {str}:
+        return ids
+    if not types <= {int, float} or not all(-LARGEST <= number < LARGEST for number in ids):
+        raise ValueError(
+            f'{path}: {what}: not every one has "{key}" with numbers, as COCO\'s have, nor every one a text'
+        )
+    if float in types:
+        broken = next((number for number in ids if number != int(number)), None)
+        if broken is not None:
+            raise ValueError(f"{path}: {what}: {key} must be a whole number or a text, got {broken}")
+        return [int(number) for number in ids]
+    return ids
+
+
+def check_unique(path: Path, what: str, ids: Sequence[Id]) -> None:
+    """Raise ValueError if an id is there twice."""
+    seen: set[Id] = set()
+    for one in ids:
+        if one in seen:
+            raise ValueError(f"{path}: {what}: id {one} is there {ids.count(one)} times")
+        seen.add(one)
+
+
+def warn_of_annotation_ids(path: Path, annotations: Entries) -> None:
+    """Warn of ids with which pycocotools' metrics are not ours: it takes what it matched with id 0 as not matched."""
+    ids = [entry.get("id") for entry in annotations]
+    if any(one is None for one in ids):
+        problem = "an annotation has no id"
+    elif 0 in ids:
+        problem = "an annotation has the id 0"
+    elif len(set(map(str, ids))) < len(ids):
+        problem = "two annotations have the same id"
+    else:
+        return
+    log.warning(
+        "%s: %s: pycocotools' own metrics on this file fail or are lower than those here, which do not depend on it; "
+        "number the annotations from 1 on",
+        path,
+        problem,
+    )

@@ -1,0 +1,24 @@
+"""`pretrained=NAME`: released weights, which are those of one network."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+OVERRIDE = "override /model"
+
+
+def check_pretrained(choices: Mapping[str, str | None], conf: Path) -> None:
+    """Raise ValueError where another network is chosen than the one whose weights `pretrained` names."""
+    name, model = choices.get("pretrained"), choices.get("model")
+    file = conf / "pretrained" / f"{name}.yaml"
+    if not name or not file.is_file():  # of nobody, or of somebody's own folder
+        return
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    theirs = next(entry[OVERRIDE] for entry in content["defaults"] if OVERRIDE in entry)
+    if model != theirs:
+        weights = content["model"]["weights"]
+        raise ValueError(
+            f"pretrained={name}: must go with model={theirs}, whose weights these are, got model={model}; "
+            f"to start a detector from them: model.backbone.weights={weights}"
+        )

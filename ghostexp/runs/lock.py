@@ -1,0 +1,41 @@
+"""Keep processes from working in one directory at the same time."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = ".lock"  # the file in a directory that the process that works there holds
+INTERVAL = 0.1  # seconds between two attempts
+
+
+@contextmanager
+def locked(directory: Path, seconds: float) -> Iterator[None]:
+    """Hold a directory's lock; the system releases it however this process ends.
+
+    Raises BlockingIOError: another process holds it for longer than `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    with (directory / LOCK).open("wb") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(INTERVAL)
+        yield
+
+
+def is_locked(directory: Path) -> bool:
+    """Return whether a process holds a directory's lock."""
+    try:
+        with (directory / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

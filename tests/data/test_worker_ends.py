@@ -1,0 +1,88 @@
+"""Workers that cannot send a batch, are killed or are stuck end their loader in one line, and never wait."""
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import pytest
+import torch
+
+from ghostexp.data.plan import Share
+from ghostexp.data.worker_process import failure_of
+from ghostexp.data.workers import EvalOrders, WorkerLoader
+
+
+def loader_of(make: Callable[[Any], Any], num_workers: int = 2) -> WorkerLoader[Any]:
+    """Make a loader of four batches."""
+    orders = EvalOrders(torch.arange(8), Share(2))
+    return WorkerLoader(make, orders, num_workers=num_workers, pin_memory=False)
+
+
+def unpicklable(order: object) -> object:
+    return lambda: order
+
+
+def stuck(begun: Event, order: object) -> None:
+    begun.set()
+    time.sleep(600)
+
+
+def good(order: object) -> torch.Tensor:
+    return torch.zeros(2)
+
+
+def test_batch_that_cannot_be_sent_is_one_line() -> None:
+    with pytest.raises(ValueError, match=r"datamodule.num_workers=2: the worker processes failed \(.*pickle.*"):
+        list(loader_of(unpicklable))
+
+
+def test_too_few_file_descriptors_are_one_line() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = len(os.listdir("/proc/self/fd")) + 8
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        with pytest.raises(ValueError, match=f"num_workers=4: too many open files, `ulimit -n` is {limit}"):
+            list(loader_of(good, num_workers=4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_full_shared_memory_and_a_killed_worker_name_what_to_change() -> None:
+    said = f"unable to allocate shared memory(shm) for file </torch_1>: {os.strerror(errno.ENOSPC)} (28)"
+    text = failure_of(RuntimeError("DataLoader worker exited unexpectedly"), 2, said, [0, None])
+    assert text is not None
+    assert text.startswith("datamodule.num_workers=2: the shared memory of the workers, /dev/shm, is full")
+    assert "datamodule.num_workers=0" in text
+    text = failure_of(RuntimeError("DataLoader worker exited unexpectedly"), 2, None, [None, -signal.SIGKILL])
+    assert text is not None
+    assert text.startswith("datamodule.num_workers=2: a worker process was ended by SIGKILL (out of memory?)")
+    assert failure_of(ValueError("a.png: not a readable image"), 2, None, [None, None]) is None
+
+
+def test_stuck_worker_is_killed_when_its_loader_is_closed() -> None:
+    begun = multiprocessing.Event()
+    loader = loader_of(partial(stuck, begun), num_workers=1)
+    loader._start()
+    assert loader.workers is not None
+    assert begun.wait(60)
+    workers = loader.workers._workers
+    started = time.monotonic()
+    loader.close()
+    assert time.monotonic() - started < 5
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL]
+
+
+def test_collected_loader_ends_its_workers() -> None:
+    loader = loader_of(good)
+    next(iter(loader))
+    assert loader.workers is not None
+    workers = loader.workers._workers
+    del loader
+    assert [worker.exitcode for worker in workers] == [0, 0]

@@ -1,0 +1,61 @@
+"""What is exported is judged by its logits, as strictly as float32 lets the network itself be judged."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ghostexp.models.contract import Network
+from ghostexp.models.fuse import fuse
+from ghostexp.models.resnet import resnet20
+from ghostexp.tasks import export_checks
+from ghostexp.tasks.export_checks import TOLERANCE, build_reference
+
+
+@pytest.fixture
+def images() -> list[Tensor]:
+    return [torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))]
+
+
+def build_ill_conditioned_network(images: list[Tensor]) -> Network:
+    """A network whose logits of about 1 are differences of numbers of about 500."""
+    torch.manual_seed(0)
+    network = resnet20(in_chans=1).eval()
+    with torch.no_grad():
+        next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d)).bias.fill_(1e3)
+        *_, linear = (module for module in network.modules() if isinstance(module, nn.Linear))
+        linear.bias -= network(images[0]).mean(0)
+    return network
+
+
+def test_rounding_is_no_error_of_an_ill_conditioned_network(images: list[Tensor]) -> None:
+    network = build_ill_conditioned_network(images)
+    fused = fuse(network)
+    reference = build_reference(network, fused, images)
+    check = reference.compare("the fused network", fused)
+    assert check["difference"] > TOLERANCE
+    assert reference.tolerance > check["difference"]
+    with pytest.raises(ValueError, match=r"^other.onnx: its logits differ by .* of the largest one; "):
+        reference.compare("other.onnx", lambda batch: network(batch) * 1.1)
+
+
+def test_wrong_fusing_is_an_error_even_where_rounding_would_hide_it(
+    images: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_ill_conditioned_network(images)
+
+    def fuse_wrongly(network: Network) -> Network:
+        fused = fuse(network)
+        with torch.no_grad():
+            next(fused.parameters()).mul_(1 + 1e-5)
+        return fused
+
+    monkeypatch.setattr(export_checks, "fuse", fuse_wrongly)
+    with pytest.raises(ValueError, match=r"^the fused network in float64: its logits differ by .*; 1e-06 is allowed$"):
+        build_reference(network, fuse(network), images)
+
+
+def test_logits_that_are_not_finite_are_named(images: list[Tensor]) -> None:
+    network = resnet20(in_chans=1).eval()
+    next(network.parameters()).data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"^the network: its logits must be finite, got NaN or infinity for 8 of 8"):
+        build_reference(network, fuse(network), images)
