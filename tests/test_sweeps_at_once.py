@@ -12,7 +12,7 @@ import pytest
 from ghostexp.runner.job import execute
 from ghostexp.runner.jobs import Jobs
 from ghostexp.runner.points import Point
-from ghostexp.runner.slots import Slots
+from ghostexp.runner.slots import Slot, Slots
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.lock import locked
 from tests.commands import TINY, command, start, wait_for
@@ -114,6 +114,7 @@ class Hanging:
     """A job that does not stop."""
 
     def __init__(self) -> None:
+        self.slot = Slot(1)
         self.signals: list[int] = []
         self.is_killed = False
 
@@ -122,6 +123,17 @@ class Hanging:
 
     def kill(self) -> None:
         self.is_killed = True
+
+
+def test_a_job_that_runs_elsewhere_is_not_started_and_has_not_failed(jobs: Jobs) -> None:
+    point = jobs.elsewhere.pop()
+    with locked(point.run.path, 0):
+        assert not jobs._claim(point)
+        assert jobs.elsewhere == [point]
+        started = Hanging()  # before the other command had the lock
+        jobs.running = {started: (jobs.elsewhere.pop(), 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
+        jobs._end(started, 1)  # pyright: ignore[reportArgumentType]
+    assert (jobs.elsewhere, jobs.progress.failures) == ([point], [])
 
 
 def test_a_job_that_does_not_stop_is_killed(jobs: Jobs, capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,12 @@ def defer(arguments: Sequence[str]) -> list[str]:
     """Return the arguments for Hydra's first composition, in which every swept group has its default option.
 
     `-m model=ghostnet,ghostnetv2 model.width=0.5` would be refused there, for the default network has no width.
-    All that was typed is passed on as one value, for the composition of the jobs.
+    All that was typed is passed on as one value, for the composition of the jobs. The task is that of the whole sweep.
     """
     typed = list(_overrides(arguments))
     if not any(_varies_options(override) for override in typed):
         return list(arguments)
-    later = [override for override in typed if re.match(r"[~+]*(?!hydra\.)\w+\.[^@=/]*(=|$)", override)]
+    later = [override for override in typed if re.match(r"[~+]*(?!task\.)\w+\.[^@=/]*(=|$)", override)]
     if not later:
         return list(arguments)
     quoted = ",".join(QuotedString(override, Quote.single).with_quotes() for override in typed)
