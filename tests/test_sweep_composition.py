@@ -155,7 +155,8 @@ def test_what_may_belong_to_an_option_is_left_to_the_jobs() -> None:
     arguments = ["-m", "model=a,b", "model.ratio=2", "seed=1", "task.to=x", "hydra.verbose=true", "~model.a"]
     typed = "'model=a,b','model.ratio=2','seed=1','task.to=x','~model.a'"
     rest = ["-m", "model=a,b", "seed=1", "task.to=x", "hydra.verbose=true"]
-    assert defer(arguments) == [*rest, f"+hydra.sweeper.typed=[{typed}]"]
+    assert defer(arguments) == [f"+hydra.sweeper.typed=[{typed}]", *rest]
+    assert defer([*arguments, "--cfg", "job"]) == [*arguments, "--cfg", "job"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from ghostexp.runner.configuration import CONF
 from ghostexp.runs.naming import is_sweep_value
 
 TYPED = "typed"  # key of hydra.sweeper: all that was typed
-WITH_VALUE = re.compile(r"-(cp|cn|cd|p|-config-\w+|-package|-experimental-rerun)")  # flags that the next argument is of
+WITH_VALUE = re.compile(
+    r"-(c|cp|cn|cd|p|-cfg|-config-\w+|-package|-experimental-rerun)"
+)  # flags that the next argument is of
 
 
 def defer(arguments: Sequence[str]) -> list[str]:
@@ -23,10 +25,11 @@ def defer(arguments: Sequence[str]) -> list[str]:
     if not any(_varies_options(override) for override in typed):
         return list(arguments)
     later = [override for override in typed if re.match(r"[~+]*(?!task\.)\w+\.[^@=/]*(=|$)", override)]
-    if not later:
+    if not later or any(re.match(r"(-c|--cfg)(=|$)", argument) for argument in arguments):  # it is all to be shown
         return list(arguments)
     quoted = ",".join(QuotedString(override, Quote.single).with_quotes() for override in typed)
-    return [*(argument for argument in arguments if argument not in later), f"+hydra.sweeper.{TYPED}=[{quoted}]"]
+    # In front: Hydra takes no override behind a flag.
+    return [f"+hydra.sweeper.{TYPED}=[{quoted}]", *(argument for argument in arguments if argument not in later)]
 
 
 def typed_overrides(composed: DictConfig) -> list[str]:

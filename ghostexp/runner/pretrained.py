@@ -14,7 +14,7 @@ def check_pretrained(choices: Mapping[str, str | None], conf: Path) -> None:
     file = conf / "pretrained" / f"{name}.yaml"
     if not name or not file.is_file():  # of nobody, or of somebody's own folder
         return
-    content = yaml.safe_load(file.read_text())
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
     theirs = next(entry[OVERRIDE] for entry in content["defaults"] if OVERRIDE in entry)
     if model != theirs:
         weights = content["model"]["weights"]
