@@ -293,7 +293,9 @@ def test_released_weights_go_with_their_own_network(capsys: pytest.CaptureFixtur
 
 def test_an_argument_that_a_network_does_not_have_is_named_by_its_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("model=resnet20", "+model.pretrained=true", "datamodule=fake") == 1
-    expect_one_line(capsys.readouterr().err, "model.pretrained=True: resnet20 has no such argument")
+    expect_one_line(capsys.readouterr().err, "+model.pretrained=true: model has no pretrained; there is weights")
+    assert command("model=resnet20", "model._target_=torch.nn.Linear", "datamodule=fake") == 1  # unknown to the schema
+    expect_one_line(capsys.readouterr().err, "model.num_classes=10: Linear has no such argument")
 
 
 def test_averaged_weights_are_said_to_be_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
