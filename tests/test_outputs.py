@@ -103,7 +103,7 @@ def test_json_is_written_in_one_place() -> None:
     text = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
     assert [path.name for path in text if "json.dump(" in text[path]] == []
     assert [path.name for path in text if "json.dumps(" in text[path] and "write_atomically(" in text[path]] == [
-        "directory.py"
+        "text_files.py"
     ]
 
 

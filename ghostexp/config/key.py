@@ -92,9 +92,9 @@ def _range(bounds: dict[str, float]) -> str:
     return f" {(LOWER | UPPER)[one]} {bounds[one]:g}" if one else ""
 
 
-def string(about: str) -> Key:
-    """Text, taken as it is typed."""
-    return Key(about, ("string",), "text (in YAML: in quotes) is needed")
+def string(about: str, also: Sequence[str] = ()) -> Key:
+    """Text, taken as it is typed; also: other types that are allowed beside it."""
+    return Key(about, ("string", *also), "text (in YAML: in quotes) is needed")
 
 
 def choice(about: str, *choices: str, needed: str = "", also: Sequence[str] = ()) -> Key:

@@ -169,7 +169,7 @@ TRAINER: Keys = {
     "accelerator": string("auto: the GPU when there is one."),
     "devices": Key("Processes, one for each device: a number, auto, or a list of GPUs such as [0,2]."),
     "num_nodes": integer("Machines.", least=1),
-    "strategy": string("How processes share a training."),
+    "strategy": string("How processes share a training.", also=["object"]),
     "precision": choice("Of computations and weights.", *PRECISIONS, also=["integer"]),
     "max_epochs": integer("Epochs; schedules are made for them.", least=1),
     "gradient_clip_val": number("Norm to which the whole gradient is clipped; null: not.", least=0).or_null(),
