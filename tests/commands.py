@@ -87,9 +87,17 @@ def processes_in_session(leader: int) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.getsid(int(path.name)) == leader and "\nState:\tZ" not in (path / "status").read_text():
+            if os.getsid(int(path.name)) == leader and is_running(int(path.name)):
                 found.append(int(path.name))
     return sorted(found)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only its exit code."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:

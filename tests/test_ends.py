@@ -120,9 +120,11 @@ def test_killed_job_of_a_sweep_takes_its_workers_along(tmp_path: Path, tree: Pat
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: not processes_in_session(killed), SECONDS)
     os.killpg(process.pid, signal.SIGUSR1)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGUSR1, err
     assert "stopped by SIGUSR1; the same command does the rest" in err
+    assert "exit code 255" not in out + err  # which a job has whose fork server died of the signal
+    assert sum("stopped by SIGUSR1 after step" in path.read_text() for path in folder.glob("*/run.log")) == 1
     wait_until(lambda: none_left(tmp_path), SECONDS)
 
 
@@ -163,6 +165,15 @@ def test_end_process_does_not_wait_for_exit_functions_and_threads() -> None:
     text += "atexit.register(time.sleep, 600); threading.Thread(target=time.sleep, args=(600,)).start(); end_process(3)"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (3, "said")
+
+
+def test_print_to_a_closed_pipe_raises_nothing() -> None:
+    text = "from ghostexp.runner.streams import outlive_terminal; outlive_terminal(); input(); print('x', flush=True)"
+    process = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.communicate(b"\n", timeout=60)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("strategy", ["single_device", "ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "nonsense"])

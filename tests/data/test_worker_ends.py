@@ -17,6 +17,7 @@ import torch
 from ghostexp.data.plan import Share
 from ghostexp.data.worker_process import failure_of
 from ghostexp.data.workers import EvalOrders, WorkerLoader
+from tests.commands import is_running, wait_until
 
 
 def loader_of(make: Callable[[Any], Any], num_workers: int = 2) -> WorkerLoader[Any]:
@@ -77,6 +78,26 @@ def test_stuck_worker_is_killed_when_its_loader_is_closed() -> None:
     loader.close()
     assert time.monotonic() - started < 5
     assert [worker.exitcode for worker in workers] == [-signal.SIGKILL]
+
+
+def test_stuck_worker_ends_when_its_trainer_is_killed() -> None:
+    context = multiprocessing.get_context("fork")
+    begun, pids = context.Event(), context.SimpleQueue()
+
+    def train() -> None:
+        loader = loader_of(partial(stuck, begun), num_workers=1)
+        loader._start()
+        assert loader.workers is not None
+        pids.put(loader.workers._workers[0].pid)
+        time.sleep(600)
+
+    trainer = context.Process(target=train)
+    trainer.start()
+    worker = pids.get()
+    assert begun.wait(60)
+    trainer.kill()
+    trainer.join()
+    wait_until(lambda: not is_running(worker), seconds=5)
 
 
 def test_collected_loader_ends_its_workers() -> None:
