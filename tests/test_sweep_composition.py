@@ -153,9 +153,8 @@ def test_an_option_without_a_key_is_named(arguments: list[str], wanted: str, cap
 def test_what_may_belong_to_an_option_is_left_to_the_jobs() -> None:
     assert defer(["-m", "seed=0,1", "model.ratio=2"]) == ["-m", "seed=0,1", "model.ratio=2"]
     arguments = ["-m", "model=a,b", "model.ratio=2", "seed=1", "task.to=x", "hydra.verbose=true", "~model.a"]
-    typed = "'model=a,b','model.ratio=2','seed=1','task.to=x','~model.a'"
-    rest = ["-m", "model=a,b", "seed=1", "task.to=x", "hydra.verbose=true"]
-    assert defer(arguments) == [*rest, f"+hydra.sweeper.typed=[{typed}]"]
+    typed = "+hydra.sweeper.typed=['model=a,b','model.ratio=2','seed=1','task.to=x','~model.a']"
+    assert defer(arguments) == ["-m", "model=a,b", typed, "seed=1", "task.to=x", "hydra.verbose=true"]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,11 @@ import importlib
 import logging
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ghostexp.runner.errors import one_line
-from ghostexp.runner.fork_server import CONTEXT
+from ghostexp.runner.fork_server import call_in_process
 from ghostexp.runner.points import Point, State
 from ghostexp.runs.directory import RunDirectory
 
@@ -22,9 +21,7 @@ def changed_data(points: list[Point]) -> list[tuple[str, str]]:
     finished = [point for point in points if point.state is State.FINISHED and "root" in point.config["datamodule"]]
     if not finished:
         return []
-    with ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_silence) as pool:
-        jobs = [(point.config, str(point.run.path)) for point in finished]
-        errors = pool.submit(_check_all, jobs).result()
+    errors = call_in_process(_check_all, [(point.config, str(point.run.path)) for point in finished])
     return [(point.name, error) for point, error in zip(finished, errors, strict=True) if error is not None]
 
 
@@ -36,6 +33,7 @@ def _silence() -> None:
 
 def _check_all(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
     """What happens in the other process."""
+    _silence()
     check_data = importlib.import_module("ghostexp.tasks.check").check_data
     errors: list[str | None] = []
     digests: dict[str, Any] = {}

@@ -22,11 +22,12 @@ def defer(arguments: Sequence[str]) -> list[str]:
     typed = list(_overrides(arguments))
     if not any(_varies_options(override) for override in typed):
         return list(arguments)
-    later = [override for override in typed if re.match(r"[~+]*(?!task\.)\w+\.[^@=/]*(=|$)", override)]
+    later = list(dict.fromkeys(one for one in typed if re.match(r"[~+]*(?!task\.)\w+\.[^@=/]*(=|$)", one)))
     if not later:
         return list(arguments)
     quoted = ",".join(QuotedString(override, Quote.single).with_quotes() for override in typed)
-    return [*(argument for argument in arguments if argument not in later), f"+hydra.sweeper.{TYPED}=[{quoted}]"]
+    passed_on = f"+hydra.sweeper.{TYPED}=[{quoted}]"  # beside the others: Hydra takes no flag between overrides
+    return [passed_on if argument == later[0] else argument for argument in arguments if argument not in later[1:]]
 
 
 def typed_overrides(composed: DictConfig) -> list[str]:
