@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,7 @@ def test_what_was_finished_with_other_images_is_found(
     for point in points:
         look_up(point)
     # Its own way is a process of a fork server, and takes seconds.
-    monkeypatch.setattr(data_check, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(data_check, "call_in_process", lambda _, jobs: data_check._check_all(jobs))
     assert changed_data(points) == []
     Image.fromarray(np.zeros((66, 66, 3), np.uint8)).save(tree / "test/bee/0001.png")
     said = f"datamodule.root={tree}: not what this run was trained on (test: 4 images -> 4 images, others); "

@@ -7,13 +7,12 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from ghostexp.runner import ranks
 from ghostexp.runner.errors import one_line
-from ghostexp.runner.fork_server import CONTEXT, _end_with_parent
+from ghostexp.runner.fork_server import call_in_process
 from ghostexp.runner.points import Point
 from ghostexp.runs.directory import RunDirectory
 
@@ -37,43 +36,13 @@ def check(points: list[Point], is_here: bool) -> tuple[list[tuple[str, str]], in
     is_here: the jobs will run on this machine, which has to have the devices for them.
     """
     jobs = [(point.config, str(point.run.path)) for point in points]
-    answers, gpus = _in_another_process(jobs, is_here)
+    answers, gpus = call_in_process(_check_all, jobs, is_here)
     errors = []
     for point, answer in zip(points, answers, strict=True):
         point.processes, point.params, point.macs = answer.processes, answer.params, answer.macs
         if answer.error is not None:
             errors.append((point.name, answer.error))
     return errors, gpus
-
-
-def _in_another_process(jobs: list[Job], is_here: bool) -> tuple[list[Answer], int]:
-    """What `_check_all` returns, from a process that neither an interrupt nor the end of this one leaves behind.
-
-    Raises ValueError: that process was ended.
-    """
-    receiver, sender = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=_answer, args=(sender, jobs, is_here))
-    process.start()
-    sender.close()
-    try:
-        answer = receiver.recv()
-    except EOFError:
-        raise ValueError("the process that builds every point once was ended (out of memory?)") from None
-    finally:
-        process.kill()
-        process.join()
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-def _answer(sender: Connection, jobs: list[Job], is_here: bool) -> None:
-    os.setsid()
-    _end_with_parent()
-    try:
-        sender.send(_check_all(jobs, is_here))
-    except Exception as error:
-        sender.send(error)
 
 
 def _check_all(jobs: list[Job], is_here: bool) -> tuple[list[Answer], int]:

@@ -4,12 +4,11 @@ import importlib
 import logging
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ghostexp.runner.errors import one_line
-from ghostexp.runner.fork_server import CONTEXT
+from ghostexp.runner.fork_server import call_in_process
 from ghostexp.runner.points import Point, State
 from ghostexp.runs.directory import RunDirectory
 
@@ -22,20 +21,18 @@ def changed_data(points: list[Point]) -> list[tuple[str, str]]:
     finished = [point for point in points if point.state is State.FINISHED and "root" in point.config["datamodule"]]
     if not finished:
         return []
-    with ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_silence) as pool:
-        jobs = [(point.config, str(point.run.path)) for point in finished]
-        errors = pool.submit(_check_all, jobs).result()
+    errors = call_in_process(_check_quietly, [(point.config, str(point.run.path)) for point in finished])
     return [(point.name, error) for point, error in zip(finished, errors, strict=True) if error is not None]
 
 
-def _silence() -> None:
-    """Leave it to the runs to say what is noticed in their data."""
+def _check_quietly(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
+    """What happens in the other process; it is left to the runs to say what is noticed in their data."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     logging.disable()
+    return _check_all(jobs)
 
 
 def _check_all(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
-    """What happens in the other process."""
     check_data = importlib.import_module("ghostexp.tasks.check").check_data
     errors: list[str | None] = []
     digests: dict[str, Any] = {}
