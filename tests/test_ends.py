@@ -191,11 +191,12 @@ def test_unusable_strategy_is_refused_before_a_sweep(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "outputs" / "sweep").exists()
 
 
-def test_trainer_that_leaves_out_processes_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_trainer_that_leaves_out_processes_is_refused(tmp_path: Path) -> None:
     single = "+trainer.strategy._target_=lightning.pytorch.strategies.SingleDeviceStrategy"
     rest = ("~trainer.strategy", single, "trainer.devices=2", in_directory(tmp_path / "run"))
-    assert command(*TINY, *rest) == 1
-    assert "trainer.strategy: SingleDeviceStrategy uses 1 of the run's 2 processes" in capfd.readouterr().err
+    code, _, err = finish(*TINY, *rest)
+    assert code == 1
+    assert "trainer.strategy: SingleDeviceStrategy uses 1 of the run's 2 processes" in err
 
 
 def test_ranks_of_one_machine_get_a_port_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
