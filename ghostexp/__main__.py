@@ -11,22 +11,27 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ghostexp.runner.arguments import for_hydra
-from ghostexp.runner.claim import claim, removed_unless_used
-from ghostexp.runner.command import Command, take_apart
-from ghostexp.runner.command_errors import explain
-from ghostexp.runner.config_files import naming_files
-from ghostexp.runner.configuration import CONF, plain
-from ghostexp.runner.deferred import defer
-from ghostexp.runner.errors import report
+from ghostexp.config.arguments import hydra_args
+from ghostexp.config.compose import CONF, resolve_config
+from ghostexp.config.config_files import naming_files
+from ghostexp.config.hydra_errors import to_user_error
+from ghostexp.config.run_overlay import ParsedCommand, claim_run_dir, cleanup_unused_run_dir, parse_command_line
+from ghostexp.errors import print_error
+from ghostexp.runner.execute import execute
 from ghostexp.runner.exit import end_process
-from ghostexp.runner.job import execute
-from ghostexp.runner.launch import launch
-from ghostexp.runner.ranks import check_place, check_strategy, check_task, processes, started_by_slurm
+from ghostexp.runner.processes import launch
+from ghostexp.runner.ranks import (
+    check_launch_environment,
+    check_strategy,
+    check_task,
+    is_started_by_slurm,
+    num_processes,
+)
 from ghostexp.runner.streams import outlive_terminal
 from ghostexp.runs import naming
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import escape_streams
+from ghostexp.sweeps.deferred import defer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,21 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     before = sys.argv
     try:
-        arguments = for_hydra(arguments)
-        command = take_apart(arguments)
+        arguments = hydra_args(arguments)
+        command = parse_command_line(arguments)
 
         def entry(composed: DictConfig) -> None:
             try:
                 code = run(composed, command)
             except Exception as error:
-                report(error, with_traceback)
+                print_error(error, with_traceback)
                 code = 1
             raise SystemExit(code)
 
-        sys.argv = [before[0], *defer(command.for_hydra)]
+        sys.argv = [before[0], *defer(command.hydra_args)]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
     except Exception as error:
-        report(explain(error, arguments, CONF), with_traceback)
+        print_error(to_user_error(error, arguments, CONF), with_traceback)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -73,22 +78,22 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(name, getattr(naming, name), replace=True)
 
 
-def run(composed: DictConfig, command: Command) -> int:
+def run(composed: DictConfig, command: ParsedCommand) -> int:
     """Run one composed configuration, here or in processes of its own; returns its exit code."""
     context = HydraConfig.get()
     directory = RunDirectory(Path(context.runtime.output_dir))
-    with removed_unless_used(directory):
+    with cleanup_unused_run_dir(directory):
         _check_single(composed, context.runtime.choices)
         with naming_files(context.overrides.hydra, context.overrides.task):
-            config = plain(composed, context.runtime.choices, command)
+            config = resolve_config(composed, context.runtime.choices, command)
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
         check_strategy(config["trainer"].get("strategy", "auto"))
-        count, nodes = processes(config["trainer"]), config["trainer"]["num_nodes"]
+        count, nodes = num_processes(config["trainer"]), config["trainer"]["num_nodes"]
         check_task(config["task"]["name"], count, nodes)
-        check_place(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
-        if not claim(directory, config):
+        check_launch_environment(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
+        if not claim_run_dir(directory, config):
             return 0
-    if started_by_slurm() or count == nodes == 1:
+    if is_started_by_slurm() or count == nodes == 1:
         return execute(config, directory)
     return launch(config, directory, count)
 
@@ -97,8 +102,8 @@ def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> No
     """Raise ValueError for what is said of a sweep, where there is none."""
     if choices.get("study"):
         raise ValueError(f"hydra.mode=RUN: study={choices['study']} is a sweep; leave hydra.mode to it")
-    if composed.plan:
-        raise ValueError("plan=true: shows the jobs of a sweep, -m or study=NAME; --cfg job shows a single run")
+    if composed.dry_run:
+        raise ValueError("dry_run=true: shows the jobs of a sweep, -m or study=NAME; --cfg job shows a single run")
 
 
 def cli() -> NoReturn:

@@ -39,7 +39,7 @@ def figures(run: Path) -> dict[str, float]:
     return {**losses, "test/map": result["metrics"]["test"]["test/map"]}
 
 
-def arms(sweep: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+def variants(sweep: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
     """The figures of the runs from drawn weights and of those from trained ones, seed by seed."""
     runs = sorted(path for path in sweep.iterdir() if "seed-" in path.name)
     drawn = [figures(run) for run in runs if "weights-null" in run.name]
@@ -55,9 +55,9 @@ def main() -> None:
     rows = []
     print("| one epoch, 3 seeds | drawn | trained | difference (95 % interval) |\n| --- | --- | --- | --- |")
     for detector in DETECTORS:
-        drawn, trained = arms(Path(sys.argv[1]) / f"backbones_{detector}")
+        drawn, trained = variants(Path(sys.argv[1]) / f"backbones_{detector}")
         for name in drawn[0]:
-            before, after = ([one[name] for one in arm] for arm in (drawn, trained))
+            before, after = ([one[name] for one in variant] for variant in (drawn, trained))
             interval = ttest_rel(after, before).confidence_interval(0.95)
             means = statistics.mean(before), statistics.mean(after)
             shown = f"{means[1] - means[0]:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

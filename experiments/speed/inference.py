@@ -1,10 +1,10 @@
-"""Inference of GhostNet 1.0x at 224 x 224 in float32: this project's forms beside timm's network in eager mode.
+"""Inference of GhostNet 1.0x at 224 x 224 in float32: this project's modes beside timm's network in eager mode.
 
     python experiments/speed/inference.py                 # five minutes on two cores, most of them compiling
     python experiments/speed/inference.py --threads 1 --rounds 61
 
 All networks have the same weights, with BatchNorm statistics and scales drawn so that folding has something to fold.
-Each round times every form once, so a busy spell of the machine meets all; "times timm" is the median of the rounds'
+Each round times every mode once, so a busy spell of the machine meets all; "times timm" is the median of the rounds'
 ratios. The difference is the largest of a logit from timm's, in standard deviations of those.
 """
 
@@ -14,11 +14,11 @@ import timm
 import torch
 from torch import nn
 
-from ghostexp.analysis.latency import Form, form_of, measure
+from ghostexp.analysis.latency import InferenceMode, benchmark_modes, build_mode
 from ghostexp.models.ghostnet import ghostnet
 from ghostexp.runs.provenance import cpu
 
-FORMS = ("eager", "channels_last", "fused", "fused+channels_last", "fused+channels_last+compiled")
+MODES = ("eager", "channels_last", "fused", "fused+channels_last", "fused+channels_last+compiled")
 
 
 def main() -> None:
@@ -34,15 +34,15 @@ def main() -> None:
     draw_norms(theirs)
     ours.load_state_dict(theirs.state_dict())
     device = torch.device("cpu")
-    forms = {"timm, eager": Form(theirs, torch.float32, torch.contiguous_format)}
-    forms |= {name: form_of(ours, name, device) for name in FORMS}
+    modes = {"timm, eager": InferenceMode(theirs, torch.float32, torch.contiguous_format)}
+    modes |= {name: build_mode(ours, name, device) for name in MODES}
     print(f"{cpu()}, {arguments.threads} threads, torch {torch.__version__}, medians of {arguments.rounds} rounds\n")
     for batch in arguments.batches:
-        latencies = measure(forms, torch.randn(batch, 3, 224, 224), arguments.rounds)
+        latencies = benchmark_modes(modes, torch.randn(batch, 3, 224, 224), arguments.rounds)
         print(f"| batch {batch} | ms (quartiles) | img/s | times timm | difference |\n| --- | --- | --- | --- | --- |")
         for row in latencies:
             spread = f"{row.median_ms:.1f} ({row.low_ms:.1f} to {row.high_ms:.1f})"
-            print(f"| {row.form} | {spread} | {row.img_s:.1f} | {row.speedup:.2f} | {row.difference:.0e} |")
+            print(f"| {row.mode} | {spread} | {row.images_per_second:.1f} | {row.speedup:.2f} | {row.difference:.0e} |")
         print(flush=True)
 
 

@@ -28,15 +28,15 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ghostexp.__main__ import CONF, register_resolvers
-from ghostexp.data.loader import Loader
+from ghostexp.data.base import ResumableLoader
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.provenance import cpu
-from ghostexp.tasks import build
+from ghostexp.tasks.common import instantiate
 
 PAIRS = 7
 DIGITS = ("model=ghost_resnet20", "datamodule=digits", "trainer.max_epochs=3")
 CIFAR = ("model=ghost_resnet56", "datamodule=fake", "datamodule.num_images=1280", "datamodule.batch_size=128")
-CIFAR += ("datamodule.crop=4", "datamodule.flip=true", "trainer.max_epochs=1")
+CIFAR += ("datamodule.crop_padding=4", "datamodule.hflip=true", "trainer.max_epochs=1")
 
 
 class Clock(Callback):
@@ -53,7 +53,7 @@ class Clock(Callback):
         self.seconds += time.perf_counter()
 
 
-def configuration(*overrides: str) -> build.Config:
+def configuration(*overrides: str) -> instantiate.Config:
     """The configuration of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", [*overrides, "trainer.limit_val_batches=0", "callbacks.progress=false"])
@@ -62,23 +62,23 @@ def configuration(*overrides: str) -> build.Config:
     return config  # pyright: ignore[reportReturnType]
 
 
-def lightning_seconds(config: build.Config) -> float:
+def lightning_seconds(config: instantiate.Config) -> float:
     """One training by this project."""
     with tempfile.TemporaryDirectory() as folder:
         run, clock = RunDirectory(Path(folder)), Clock()
-        network, *_ = build.network_of(config)
-        module = build.module_of(config, network)
-        callbacks = [*build.callbacks_of(config, run, module.score), clock]
-        trainer = build.trainer_of(config, callbacks, build.loggers_of(config, run), run)
-        trainer.fit(module, datamodule=build.datamodule_of(config))
+        network, *_ = instantiate.build_network(config)
+        module = instantiate.build_lightning_module(config, network)
+        callbacks = [*instantiate.build_callbacks(config, run, module.score), clock]
+        trainer = instantiate.build_trainer(config, callbacks, instantiate.build_loggers(config, run), run)
+        trainer.fit(module, datamodule=instantiate.build_datamodule(config))
     return clock.seconds
 
 
-def bare_loop(config: build.Config, network: nn.Module, loader: Loader) -> Callable[[], float]:
+def bare_loop(config: instantiate.Config, network: nn.Module, loader: ResumableLoader) -> Callable[[], float]:
     """The same training by hand; each call gives its seconds."""
     epochs = config["trainer"]["max_epochs"]
-    optimizer = build.build(config["optimizer"], "optimizer")(network)
-    factor = build.build(config["scheduler"], "scheduler")(epochs, len(loader))
+    optimizer = instantiate.instantiate_node(config["optimizer"], "optimizer")(network)
+    factor = instantiate.instantiate_node(config["scheduler"], "scheduler")(epochs, len(loader))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     def run() -> float:
@@ -98,9 +98,9 @@ def bare_loop(config: build.Config, network: nn.Module, loader: Loader) -> Calla
 def prepared_loop(overrides: tuple[str, ...], *more: str) -> Callable[[], float]:
     """A bare loop ready to run, warm."""
     config = configuration(*overrides, *more)
-    datamodule: Any = build.datamodule_of(config)
+    datamodule: Any = instantiate.build_datamodule(config)
     datamodule.setup("fit")
-    network, *_ = build.network_of(config)
+    network, *_ = instantiate.build_network(config)
     loop = bare_loop(config, network, datamodule.train_dataloader())
     loop()
     return loop

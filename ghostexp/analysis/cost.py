@@ -1,14 +1,18 @@
-"""Parameters and multiply-accumulates of a network."""
+"""Parameters, MACs, activations and peak memory of a network and of its layers."""
 
 import copy
+import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ghostexp.models.contract import Network
+from ghostexp.models.base import Network
+from ghostexp.models.ghost_module import GhostModule
 
 Shape = tuple[int, int, int]  # of an image: (C, H, W)
 
@@ -24,7 +28,7 @@ class Cost:
     macs: int
 
 
-def count(network: nn.Module, image_shape: Shape) -> Cost:
+def count_cost(network: nn.Module, image_shape: Shape) -> Cost:
     """Count a network's cost on one image; nothing is computed.
 
     Of a detector: pyramid and heads too, and those for as many proposals as it may look at.
@@ -46,3 +50,128 @@ def _macs(function: Callable[[Tensor], object], image_shape: Shape) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         function(torch.empty(1, *image_shape, device="meta"))
     return counter.get_total_flops() // 2
+
+
+THOP_PER_ELEMENT = 4  # what thop adds for each element that a BatchNorm writes
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer of a network and what it costs on one image; params are trainable.
+
+    part: `primary` or `cheap` inside a ghost module, else empty. output: (C, H, W), or less.
+    """
+
+    name: str
+    kind: str
+    part: str
+    output: str
+    params: int
+    macs: int
+    activations: int
+    thop: int
+
+
+def layer_costs(network: nn.Module, image_shape: Shape) -> list[LayerCost]:
+    """A row for each convolution, linear layer and BatchNorm that runs, in the order of their first run.
+
+    What belongs to no such layer, as the products inside an attention do, is one row at the end, if there is any.
+
+    activations: elements that convolutions and linear layers write, as arXiv 2003.13678 counts them.
+    thop: what the package thop would count: MACs, and 4 for each element that a BatchNorm writes.
+    """
+    shadow = copy.deepcopy(network).to("meta").eval()
+    written: dict[str, list[Tensor]] = {}
+    for name, module in shadow.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            module.register_forward_hook(_remember(written, name))
+    with torch.no_grad():
+        shadow(torch.empty(1, *image_shape, device="meta"))
+    rows = [_layer(shadow, name, outputs) for name, outputs in written.items()]
+    whole = count_cost(network, image_shape)
+    params, macs = whole.params - sum(row.params for row in rows), whole.macs - sum(row.macs for row in rows)
+    return rows + [LayerCost("(elsewhere)", "", "", "", params, macs, 0, macs)] * bool(params or macs)
+
+
+def _remember(written: dict[str, list[Tensor]], name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
+    return lambda module, inputs, output: written.setdefault(name, []).append(output)
+
+
+def _layer(network: nn.Module, name: str, outputs: list[Tensor]) -> LayerCost:
+    module = network.get_submodule(name)
+    elements = sum(output.numel() for output in outputs)
+    multiplies = not isinstance(module, nn.BatchNorm2d)
+    per_element = _macs_per_element(module) if multiplies else THOP_PER_ELEMENT
+    return LayerCost(
+        name=name,
+        kind=_kind(module),
+        part=_part(network, name),
+        output=" x ".join(str(side) for side in outputs[0].shape[1:]),
+        params=sum(parameter.numel() for parameter in module.parameters()),
+        macs=elements * per_element if multiplies else 0,
+        activations=elements if multiplies else 0,
+        thop=elements * per_element,
+    )
+
+
+def _macs_per_element(module: nn.Module) -> int:
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    assert isinstance(module, nn.Conv2d)
+    return module.in_channels // module.groups * math.prod(module.kernel_size)
+
+
+def _kind(module: nn.Module) -> str:
+    if not isinstance(module, nn.Conv2d):
+        return "linear" if isinstance(module, nn.Linear) else "batchnorm"
+    kernel = "x".join(str(side) for side in module.kernel_size)
+    return f"conv {kernel}" + (f", {module.groups} groups" if module.groups > 1 else "")
+
+
+def _part(network: nn.Module, name: str) -> str:
+    """Whether a layer belongs to the primary or the cheap operation of a ghost module, by that module's names."""
+    path = name.split(".")
+    for depth in range(len(path)):
+        if isinstance(network.get_submodule(".".join(path[:depth])), GhostModule):
+            parts = [part for part in ("primary", "cheap") if path[depth].startswith(part)]
+            return parts[0] if parts else ""
+    return ""
+
+
+class PeakMemory(TorchDispatchMode):
+    """Bytes of the tensors that live at once, at most, while this is active; `at_start` bytes are there already."""
+
+    def __init__(self, at_start: int = 0) -> None:
+        super().__init__()
+        self.now = self.peak = at_start
+        self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self.known:
+            self.known.add(storage)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._free, storage.nbytes())
+
+    def _free(self, size: int) -> None:
+        self.now -= size
+
+
+def peak_memory(network: nn.Module, image_shape: tuple[int, int, int], batch: int = 1) -> int:
+    """Bytes of weights, images and maps that inference in float32 holds at once, at most; nothing is computed.
+
+    What a library needs within an operation is not in it.
+    """
+    shadow = copy.deepcopy(network).to("meta").eval()
+    weights = sum(tensor.untyped_storage().nbytes() for tensor in shadow.state_dict().values())
+    images = torch.empty(batch, *image_shape, device="meta")
+    with torch.no_grad(), PeakMemory(weights + images.untyped_storage().nbytes()) as memory:
+        shadow(images)
+    return memory.peak

@@ -1,1 +1,1 @@
-"""The configuration of a run: what each key may be. Imports nothing of the package, and no torch."""
+"""The command line and its configuration: compose, check, overlay on an earlier run."""

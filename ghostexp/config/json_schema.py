@@ -10,19 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostexp.config.key import Key
-from ghostexp.config.keys import (
-    DISTILL,
-    GROUPS,
-    LAUNCHER,
-    LOSS,
-    NAME,
-    ROOT,
-    SET_HERE,
-    SWEEPER,
-    TASKS,
-    TRAINER,
-    Keys,
-)
+from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, NAME, ROOT, SET_HERE, SWEEPER, TASKS, TRAINER, Keys
 from ghostexp.config.schema import OF_HYDRA, OWN
 from ghostexp.config.signatures import describe, signature
 

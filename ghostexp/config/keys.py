@@ -31,7 +31,7 @@ ROOT: Keys = {
         needed="a number >= 1 is needed",
     ).or_null(),
     "fail_fast": boolean("The first job of a sweep that fails stops the others."),
-    "plan": boolean("Show the jobs of a sweep, their directories, costs and states, and run nothing."),
+    "dry_run": boolean("Show the jobs of a sweep, their directories, costs and states, and run nothing."),
     "output_dir": string("Where runs go."),
     "data_dir": string("Where data sets are, or are downloaded to."),
     "run": string("An earlier run, whose configuration and weights are taken.").or_null(),
@@ -57,9 +57,7 @@ MODEL: Keys = {
     "weights": string(
         "Start from weights: a file, a run's directory, https://...#sha256=HEX or timm/NAME from the Hugging Face hub."
     ).or_null(),
-    "weights_partial": choice(
-        "head: all weights but the last linear layer's, for other classes.", "head", also=["null"]
-    ),
+    "reset_head": choice("head: all weights but the last linear layer's, for other classes.", "head", also=["null"]),
     "name": string("The network's name in its library."),
     "num_classes": integer("Classes; the datamodule's.", least=1),
     "in_chans": integer("Channels of an image; the datamodule's.", least=1),
@@ -75,16 +73,18 @@ MODEL: Keys = {
     "dw_size": integer("d: side of the cheap filters, odd.", least=1, odd=True),
     "width": number("alpha: scales the channels of every layer but the head.", above=0),
     "se_ratio": number("Squeeze-and-excitation; 0: nowhere.", least=0),
-    "branches": integer("Convolutions that are summed up in training for each one in inference.", least=1),
-    "keep": array("Convolutions that stay ordinary: first, 1x1, or patterns such as layer1.*.", also=["string"]),
-    "form": choice("Inside a ghost module: plain (nothing), bn, bn_relu.", "plain", "bn", "bn_relu"),
+    "num_branches": integer("Convolutions that are summed up in training for each one in inference.", least=1),
+    "exclude": array("Convolutions that stay ordinary: first, 1x1, or patterns such as layer1.*.", also=["string"]),
+    "norm_act": choice(
+        "What follows each convolution of a ghost module: none, bn, or bn_relu.", "none", "bn", "bn_relu"
+    ),
     "shortcut": choice("A: slice and pad, no parameters; B: 1x1 convolution with BatchNorm.", "A", "B"),
-    "head": choice("paper: dropout, 512, ReLU, dropout, linear; linear: dropout, linear.", "paper", "linear"),
+    "head": choice("mlp: dropout, 512, ReLU, dropout, linear; linear: dropout, linear.", "mlp", "linear"),
     "bias": boolean("Biases of the convolutions; idle before BatchNorm, but in the published count."),
-    "dropout": number("Probability of dropout before the last layer.", least=0, below=1),
-    "arguments": mapping("What else the library's builder takes, by name.").or_null(),
+    "drop_rate": number("Probability of dropout before the last layer.", least=0, below=1),
+    "kwargs": mapping("What else the library's builder takes, by name.").or_null(),
     "strides": array("Strides of the backbone's maps that a detector uses."),
-    "channels": integer("Channels of every level of the pyramid.", least=1),
+    "fpn_channels": integer("Channels of every level of the pyramid.", least=1),
     "p6": boolean("Proposals at twice the last stride, too."),
     "anchor_scale": number("Side of a level's smallest anchors, in strides.", above=0),
     "anchor_ratios": array("Height / width of the anchors.", needed="numbers > 0, in brackets, are needed"),
@@ -94,10 +94,10 @@ MODEL: Keys = {
     "head_channels": integer("Of the two layers that look at a proposal.", least=1),
     "rpn_pre_nms_top_n": integer("Of a level's anchors, those that may become proposals.", least=1),
     "rpn_post_nms_top_n": integer("Proposals of an image.", least=1),
-    "rois_per_image": integer("Proposals of an image that training samples.", least=1),
+    "box_batch_size_per_image": integer("Proposals of an image that training samples.", least=1),
     "box_score_thresh": number("Detections below are left out.", least=0, most=1),
     "box_nms_thresh": number("Of two detections of a class that overlap more, the better one stays.", least=0, most=1),
-    "detections": integer("Detections of an image, at most.", least=1),
+    "box_detections_per_img": integer("Detections of an image, at most.", least=1),
 }
 
 DATAMODULE: Keys = {
@@ -109,31 +109,34 @@ DATAMODULE: Keys = {
     "image_size": integer("Side of an image; of a detector, the shorter side.", least=1),
     "mean": array("Of each channel, in [0, 1]; null: the data's own.").or_null(),
     "std": array("Of each channel, in [0, 1]; null: the data's own.").or_null(),
-    "long_side": integer("What the longer side is kept to; null: no limit.", least=1).or_null(),
+    "max_size": integer("What the longer side is kept to; null: no limit.", least=1).or_null(),
     "num_workers": integer("Processes that read images.", least=0),
     "batch_size": integer("Over all devices, nodes and accumulation steps.", least=1),
     "seed": integer("Of order and augmentation.", least=0),
-    "split": choice(
-        "What validation is: the test set, or val, a part of the training set.", "test", "val", needed="test or val"
+    "validate_on": choice(
+        "What is validated on: the test set, or a holdout part of the training set.",
+        "test",
+        "holdout",
+        needed="test or holdout",
     ),
     "split_seed": integer("Where the splits lie, whatever seed is.", least=0),
-    "val_fraction": number("Of the training set, with split=val.", above=0, below=1),
+    "holdout_fraction": number("Of the training set, with validate_on=holdout.", above=0, below=1),
     "train_fraction": number("Of the training set that is trained on.", above=0, most=1),
     "keep_empty": boolean("Train on images without boxes too."),
-    "group_by_aspect": boolean("Batches of images that are all wide or all tall, which takes less padding."),
+    "aspect_ratio_grouping": boolean("Batches of images that are all wide or all tall, which takes less padding."),
     "train_folder": string("Images to train on, below root."),
     "train_file": string("Annotations to train on, below root."),
     "test_folder": string("Images of the test, below root."),
     "test_file": string("Annotations of the test, below root."),
-    "crop": integer("Pixels of zero-padding for random crops.", least=0),
+    "crop_padding": integer("Pixels of zero-padding for random crops.", least=0),
     "shift": integer("Pixels, up to which an image is moved.", least=0),
-    "flip": boolean("Left and right, at random."),
-    "erasing": number("Probability of erasing a box.", least=0, most=1),
-    "randaugment": integer("RandAugment's operations for each image.", least=0),
-    "magnitude": integer("RandAugment's magnitude.", least=0),
-    "mixup": number("Mixup's alpha.", least=0),
-    "cutmix": number("CutMix's alpha; with Mixup too, either at even odds.", least=0),
-    "jitter": number("0.25: the scale of an image is varied from 1/1.25 to 1.25.", least=0, most=4),
+    "hflip": boolean("Left and right, at random."),
+    "random_erasing": number("Probability of erasing a box.", least=0, most=1),
+    "randaugment_num_ops": integer("RandAugment's operations for each image.", least=0),
+    "randaugment_magnitude": integer("RandAugment's magnitude.", least=0),
+    "mixup_alpha": number("Mixup's alpha.", least=0),
+    "cutmix_alpha": number("CutMix's alpha; with Mixup too, either at even odds.", least=0),
+    "scale_jitter": number("0.25: the scale of an image is varied from 1/1.25 to 1.25.", least=0, most=4),
 }
 
 OPTIMIZER: Keys = {
@@ -141,7 +144,7 @@ OPTIMIZER: Keys = {
     "momentum": number("Momentum.", least=0, below=1),
     "weight_decay": number("Weight decay.", least=0),
     "nesterov": boolean("Nesterov's momentum."),
-    "no_decay": boolean("No weight decay for biases and norms."),
+    "exclude_norm_bias": boolean("No weight decay for biases and norms."),
     "alpha": number("Decay of the mean of squares.", least=0, below=1),
     "beta1": number("Decay of the mean of gradients.", least=0, below=1),
     "beta2": number("Decay of the mean of squares.", least=0, below=1),
@@ -149,17 +152,19 @@ OPTIMIZER: Keys = {
 }
 
 SCHEDULER: Keys = {
-    "warmup": number("Epochs of linear warm-up, may be a fraction.", least=0),
-    "warmup_start": number("Fraction of the peak rate at which the warm-up begins.", least=0, most=1),
+    "warmup_epochs": number("Epochs of linear warm-up, may be a fraction.", least=0),
+    "warmup_start_factor": number("Fraction of the peak rate at which the warm-up begins.", least=0, most=1),
     "interval": choice("The rate moves with every step, or once an epoch.", "step", "epoch", needed="step or epoch"),
-    "final": number("Fraction of the peak rate at the end.", least=0, most=1),
-    "start": number("Fraction of the peak rate at the first step.", least=0, most=1),
-    "rise": number("Fraction of the training in which the rate rises.", least=0, most=1),
+    "end_factor": number("Fraction of the peak rate at the end.", least=0, most=1),
+    "start_factor": number("Fraction of the peak rate at the first step.", least=0, most=1),
+    "pct_start": number("Fraction of the training in which the rate rises.", least=0, most=1),
     "milestones": array(
         "Where the rate falls: epochs, or shares of the training.", needed="rising epochs > 0 are needed"
     ),
     "gamma": number("What the rate is multiplied by when it falls.", least=0, most=1),
-    "every": number("Epochs between two falls, may be a fraction.", above=0, needed="a number of epochs > 0 is needed"),
+    "step_size": number(
+        "Epochs between two falls, may be a fraction.", above=0, needed="a number of epochs > 0 is needed"
+    ),
 }
 
 LIMIT = "a number of batches, or a fraction in [0, 1], is needed"
@@ -206,9 +211,11 @@ CALLBACKS: Keys = {
         needed="a decay in (0, 1) is needed",
     ).or_null(),
     "patience": integer("Stop after so many epochs without a better score on the validation set.", least=1).or_null(),
-    "save_epochs": integer("Epochs between two checkpoints.", least=1, needed="a number > 0 is needed").or_null(),
-    "save_steps": integer("Steps between two checkpoints.", least=1, needed="a number > 0 is needed").or_null(),
-    "save_minutes": number("Minutes between two checkpoints.", above=0).or_null(),
+    "save_every_n_epochs": integer(
+        "Epochs between two checkpoints.", least=1, needed="a number > 0 is needed"
+    ).or_null(),
+    "save_every_n_steps": integer("Steps between two checkpoints.", least=1, needed="a number > 0 is needed").or_null(),
+    "save_every_n_minutes": number("Minutes between two checkpoints.", above=0).or_null(),
     "progress": boolean("Show the progress of a training."),
 }
 
@@ -244,34 +251,36 @@ TASKS: dict[str, Keys] = {
     "fit": {},
     "test": {"checkpoint": CHECKPOINT},
     "predict": {
-        "images": string("A file, a folder with all that is in it, or a glob."),
-        "top": integer("Of a classifier: classes to name for each image.", least=1),
+        "input": string("A file, a folder with all that is in it, or a glob."),
+        "top_k": integer("Of a classifier: classes to name for each image.", least=1),
         "checkpoint": CHECKPOINT,
-        "score": number("Of a detector: below, boxes are in the files but in no picture.", least=0, most=1),
+        "score_threshold": number("Of a detector: below, boxes are in the files but in no picture.", least=0, most=1),
     },
     "profile": {
-        "forms": array("Words joined by +: eager, fused, bf16, channels_last, compiled.", also=["string"]),
-        "batches": array("Images at once.", needed=WHOLES, also=["integer"]),
-        "rounds": integer("Each times all forms in turn.", least=1, needed=WHOLES),
-        "top": integer("Layers on the terminal, the most expensive.", least=1, needed=WHOLES),
-        "conventions": boolean("Show what other ways to count would give."),
+        "modes": array("Flags joined by +: eager, fused, bf16, channels_last, compiled.", also=["string"]),
+        "batch_sizes": array("Images at once.", needed=WHOLES, also=["integer"]),
+        "repeats": integer("Each times all modes in turn.", least=1, needed=WHOLES),
+        "top_layers": integer("Layers on the terminal, the most expensive.", least=1, needed=WHOLES),
+        "show_flops": boolean("Show what other ways to count would give."),
         "checkpoint": CHECKPOINT,
     },
     "visualize": {
         "layers": array("Names, or patterns of names; null: three, spread over depth.", also=["string"]).or_null(),
-        "images": integer("Of the test set, from all over it, for the statistics.", least=1),
-        "shown": integer("Of them, in figures.", least=1),
+        "num_images": integer("Of the test set, from all over it, for the statistics.", least=1),
+        "num_shown": integer("Of them, in figures.", least=1),
         "checkpoint": CHECKPOINT,
     },
     "export": {
         "formats": array("Of onnx, torch and safetensors.", also=["string"]),
-        "images": integer("Test images on which each file has to agree with the network; 0: no data needed.", least=0),
-        "licence": string("Of the weights.").or_null(),
+        "num_check_images": integer(
+            "Test images on which each file has to agree with the network; 0: no data needed.", least=0
+        ),
+        "license": string("Of the weights.").or_null(),
         "checkpoint": CHECKPOINT,
     },
     "report": {
         "runs": RUNS,
-        "to": string("Where to write; null: report/ beside the runs.").or_null(),
+        "output_dir": string("Where to write; null: report/ beside the runs.").or_null(),
         "title": TITLE,
         "baseline": BASELINE,
     },
@@ -280,12 +289,12 @@ TASKS: dict[str, Keys] = {
 
 SWEEPER: Keys = {
     "params": mapping("A study's grid: values by key, as they are typed after -m."),
-    "baseline": mapping("The grid of the ordinary network beside it."),
-    "compare": mapping("With what a report on the study compares each variant.").or_null(),
+    "baseline_grid": mapping("The grid of the ordinary network beside it."),
+    "report_baseline": mapping("With what a report on the study compares each variant.").or_null(),
 }
 
 LAUNCHER: Keys = {
-    "engine": choice("Processes of this machine, submitit on this machine, or SLURM.", "local", "submitit", "slurm"),
+    "backend": choice("Processes of this machine, submitit on this machine, or SLURM.", "local", "submitit", "slurm"),
     "gpus": boolean("One GPU for each task; false: run on CPUs."),
     "timeout_min": integer("Minutes that a job may take.", least=1),
     "cpus_per_task": integer("Cores of each task.", least=1),
@@ -311,13 +320,13 @@ GROUPS: dict[str, Keys] = {
 # Arguments of a group's targets that the program sets itself, and what to use instead.
 SET_HERE: dict[str, dict[str, str]] = {
     "trainer": {
-        "callbacks": "use callbacks.ema, callbacks.patience, callbacks.save_epochs and the others of conf/callbacks",
+        "callbacks": "use callbacks.ema, callbacks.patience, callbacks.save_every_n_epochs and the others of conf/callbacks",
         "logger": "use logger=csv, wandb, tensorboard or none",
         "plugins": "use trainer.precision and trainer.strategy",
         "default_root_dir": "use output_dir= and name=, or hydra.run.dir=",
         "num_sanity_val_steps": "no validation runs before the training; use debug=default for a quick look",
         "use_distributed_sampler": "the datamodules divide their batches among the devices themselves",
-        "enable_checkpointing": "use callbacks.save_epochs, callbacks.save_steps and callbacks.save_minutes",
+        "enable_checkpointing": "use callbacks.save_every_n_epochs, callbacks.save_every_n_steps and callbacks.save_every_n_minutes",
         "enable_progress_bar": "use callbacks.progress",
         "enable_model_summary": "use task=profile",
     },

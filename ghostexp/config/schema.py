@@ -54,7 +54,7 @@ def faults(config: Node, variables: Collection[str] = ()) -> Iterator[Fault]:
     yield from _keys({key: value for key, value in config.items() if key in ROOT or key not in variables}, ROOT, "")
     for group in ("model", "datamodule", "optimizer", "scheduler", "trainer", "callbacks"):
         if isinstance(config.get(group), Mapping):
-            yield from _node(config[group], group, group, ("weights", "weights_partial") if group == "model" else ())
+            yield from _node(config[group], group, group, ("weights", "reset_head") if group == "model" else ())
     for name, node in _items(config, "logger"):
         path = f"logger.{name}"
         yield from _node(node, "logger", path) if isinstance(node, Mapping) else [_of_type(path, ROOT["logger"])]
@@ -71,9 +71,9 @@ def check_sweeper(sweeper: Node) -> None:
 
 def check_launcher(launcher: Node) -> None:
     """Raise SchemaError for what is wrong with `hydra.launcher`; those of clusters take other keys too."""
-    is_local = launcher.get("engine") == "local"
+    is_local = launcher.get("backend") == "local"
     known = {name: value for name, value in launcher.items() if is_local or name in LAUNCHER}
-    fault = next(_keys(known, {"engine": LAUNCHER["engine"]} if is_local else LAUNCHER, "hydra.launcher"), None)
+    fault = next(_keys(known, {"backend": LAUNCHER["backend"]} if is_local else LAUNCHER, "hydra.launcher"), None)
     if fault is not None:
         raise SchemaError(fault, launcher[fault.path.rpartition(".")[2]])
 
@@ -94,7 +94,7 @@ def key_of(path: str, task: str = "fit") -> Key | None:
     return GROUPS.get(parts[0], {}).get(parts[-1])
 
 
-def no_such_key(said: str, path: str, siblings: Collection[str]) -> str:
+def unknown_key_message(said: str, path: str, siblings: Collection[str]) -> str:
     """What to say of a key, as it was typed, that is not there."""
     parent, _, leaf = path.rpartition(".")
     names = [str(name) for name in siblings if not str(name).startswith("_")]
@@ -130,7 +130,7 @@ def _keys(node: Node, keys: Keys, path: str) -> Iterator[Fault]:
 
 
 def _unknown(path: str, names: Collection[str]) -> Fault:
-    return Fault(path, no_such_key("", path, names).removeprefix(": "))
+    return Fault(path, unknown_key_message("", path, names).removeprefix(": "))
 
 
 def _of_type(path: str, key: Key) -> Fault:
@@ -192,7 +192,7 @@ def _loss(loss: object) -> Iterator[Fault]:
     if isinstance(distill, Mapping):
         yield from _keys(distill, DISTILL, "loss.distill")
         if isinstance(distill.get("teacher"), Mapping):
-            yield from _node(distill["teacher"], "model", "loss.distill.teacher", ("weights", "weights_partial"))
+            yield from _node(distill["teacher"], "model", "loss.distill.teacher", ("weights", "reset_head"))
 
 
 def _value(config: Node, path: str) -> object:

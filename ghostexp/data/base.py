@@ -1,6 +1,6 @@
-"""What all datamodules share: arguments and their checks, splits, and loaders that know where training stands."""
+"""Base of all datamodules: splits, loaders that resume inside an epoch, arguments and their checks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -9,17 +9,66 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from ghostexp.data.checks import require, require_channels, require_fraction, require_whole
 from ghostexp.data.digest import DataDigest, describe_difference
 from ghostexp.data.image_check import UnreadableImages
-from ghostexp.data.loader import Loader
-from ghostexp.data.plan import Share
-from ghostexp.data.split import fraction_of, stratified
+from ghostexp.data.sampling import DistributedBatches
+from ghostexp.validation import require, require_channels, require_fraction, require_int
+
+
+def stratified_split(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose count of the labels (N,), each class in proportion; returns the indices chosen and the rest, sorted.
+
+    Each class gives the whole part of its due; what is missing comes from those with the largest fractions.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    due = sizes * count / len(labels)
+    quotas = np.floor(due).astype(int)
+    largest_first = np.argsort(quotas - due, kind="stable")
+    quotas[largest_first[: count - quotas.sum()]] += 1
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label, quota in zip(classes, quotas, strict=True):
+        chosen[generator.permutation(np.flatnonzero(labels == label))[:quota]] = True
+    return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+def fraction_of(total: int, fraction: float) -> int:
+    """The nearest whole number of images, at least one."""
+    return max(1, round(total * fraction))
+
+
+Batch = tuple[Tensor, Tensor]  # float32 images (N, C, H, W); classes (N,), or probabilities (N, num_classes) if mixed
+B = TypeVar("B", covariant=True)  # of batches
+
+
+class ResumableLoader(Generic[B]):
+    """An iterable of batches that begins, each time, where its plan says training stands.
+
+    `__iter__` is a generator: it asks at its first `next`, because on a resume Lightning calls `iter()` before its
+    loops have settled where they stand. The length is always that of a whole epoch.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[B]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End what works for this loader; it can be iterated again."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Empty. That the method is there tells Lightning that this loader can resume inside an epoch."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Nothing to load."""
+
 
 Channels = tuple[float, ...]  # a number for each channel
 
 
-class Examples(Protocol):
+class SplitDataset(Protocol):
     """Images with what is known about them, that make loaders of themselves."""
 
     def __len__(self) -> int: ...
@@ -30,14 +79,14 @@ class Examples(Protocol):
 
     def find_unreadable(self, indices: np.ndarray) -> list[str]: ...
 
-    def eval_loader(self, indices: Tensor, share: Share) -> Loader: ...
+    def eval_loader(self, indices: Tensor, distributed_batches: DistributedBatches) -> ResumableLoader: ...
 
 
-E = TypeVar("E", bound=Examples)
+E = TypeVar("E", bound=SplitDataset)
 
 
 @dataclass(frozen=True)
-class Images(Generic[E]):
+class DatasetSplits(Generic[E]):
     """What a datamodule reads."""
 
     train: E
@@ -58,9 +107,9 @@ class DataModule(LightningDataModule, Generic[E]):
     in_chans: int
     image_size: int
     seed: int = 0  # of orders and augmentation
-    split: str = "test"  # what validation is: the test set, or val: a part cut from the training set
+    validate_on: str = "test"  # what validation is: the test set, or val: a part cut from the training set
     split_seed: int = 0
-    val_fraction: float = 0.1
+    holdout_fraction: float = 0.1
     train_fraction: float = 1.0  # of what is left for training
     mean: Sequence[float] | None = None  # of each channel, in [0, 1]; None: the datamodule's own
     std: Sequence[float] | None = None
@@ -68,26 +117,26 @@ class DataModule(LightningDataModule, Generic[E]):
     def __post_init__(self) -> None:
         super().__init__()
         for key in ("batch_size", "num_classes", "in_chans", "image_size"):
-            require_whole(key, getattr(self, key), 1)
-        require_whole("seed", self.seed, 0)
-        require_whole("split_seed", self.split_seed, 0)
-        require(self.split in ("test", "val"), "split", self.split, "test or val")
-        require_fraction("val_fraction", self.val_fraction)
-        require(self.val_fraction < 1, "val_fraction", self.val_fraction, "nothing is left to train on")
+            require_int(key, getattr(self, key), 1)
+        require_int("seed", self.seed, 0)
+        require_int("split_seed", self.split_seed, 0)
+        require(self.validate_on in ("test", "holdout"), "validate_on", self.validate_on, "test or holdout")
+        require_fraction("holdout_fraction", self.holdout_fraction)
+        require(self.holdout_fraction < 1, "holdout_fraction", self.holdout_fraction, "nothing is left to train on")
         require_fraction("train_fraction", self.train_fraction)
         for key in ("mean", "std"):
             require_channels(key, getattr(self, key), self.in_chans)
         require(self.std is None or 0 not in self.std, "std", self.std, "must be numbers above 0")
         self.class_names: tuple[str, ...] = ()
-        self.images: Images[E] | None = None
-        self.loaders: list[Loader] = []
+        self.images: DatasetSplits[E] | None = None
+        self.loaders: list[ResumableLoader] = []
         self._digest: DataDigest | None = None
 
-    def read(self) -> Images[E]:
+    def read(self) -> DatasetSplits[E]:
         """The images of train and test set; ValueError in one line for what is wrong with them."""
         raise NotImplementedError
 
-    def normalisation(self) -> tuple[Channels, Channels]:
+    def mean_std(self) -> tuple[Channels, Channels]:
         """Mean and std of the channels in [0, 1], known before anything is read."""
         mean, std = self.default_normalisation()
         return mean if self.mean is None else tuple(self.mean), std if self.std is None else tuple(self.std)
@@ -96,42 +145,48 @@ class DataModule(LightningDataModule, Generic[E]):
         """Mean and std where the configuration sets none."""
         raise NotImplementedError
 
-    def strata(self, train: E) -> np.ndarray:
+    def stratify_labels(self, train: E) -> np.ndarray:
         """A number for every image of the training set, (N,), that splits keep in proportion."""
         raise NotImplementedError
 
-    def trainable(self, train: E, indices: np.ndarray) -> np.ndarray:
+    def filter_train_indices(self, train: E, indices: np.ndarray) -> np.ndarray:
         """Those of the training set's indices that training can use."""
         return indices
 
-    def new_train_loader(self, train: E) -> Loader:
+    def build_train_loader(self, train: E) -> ResumableLoader:
         """Augmented batches of `train_indices`."""
         raise NotImplementedError
 
-    def denormalised(self, images: Tensor) -> Tensor:
+    def denormalize(self, images: Tensor) -> Tensor:
         """Normalised images ([N,] C, H, W) as they are seen, in [0, 1]."""
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in self.normalisation())
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in self.mean_std())
         return (images * std + mean).clamp(0, 1)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and check the data, and settle what is trained and validated on."""
         if stage == "fit":
-            _ = self.share.micro_batch  # before a long reading
+            _ = self.distributed_batches.per_device_batch_size  # before a long reading
         images = self._load()
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         images.train.to(device)
         images.test.to(device)
-        strata = self.strata(images.train)
-        train, self.val_indices = np.arange(len(strata)), None
-        if self.split == "val":
-            val, train = stratified(strata, fraction_of(len(strata), self.val_fraction), self.split_seed)
+        stratify_labels = self.stratify_labels(images.train)
+        train, self.val_indices = np.arange(len(stratify_labels)), None
+        if self.validate_on == "holdout":
+            val, train = stratified_split(
+                stratify_labels, fraction_of(len(stratify_labels), self.holdout_fraction), self.split_seed
+            )
             self.val_indices = torch.from_numpy(val)
-        train = self.trainable(images.train, train)
+        train = self.filter_train_indices(images.train, train)
         if self.train_fraction < 1:
-            train = train[stratified(strata[train], fraction_of(len(train), self.train_fraction), self.split_seed)[0]]
+            train = train[
+                stratified_split(stratify_labels[train], fraction_of(len(train), self.train_fraction), self.split_seed)[
+                    0
+                ]
+            ]
         self.train_indices = torch.from_numpy(train)
         if stage == "fit":
-            self.share.train_steps(len(train))
+            self.distributed_batches.num_micro_batches(len(train))
         self._check_files(stage)
 
     def _check_files(self, stage: str | None) -> None:
@@ -174,37 +229,39 @@ class DataModule(LightningDataModule, Generic[E]):
             place = f"datamodule.root={root}: " if (root := getattr(self, "root", None)) else "datamodule: "
             raise ValueError(f"{place}not what this run was trained on ({difference}); start a new run for it")
 
-    def _load(self) -> Images[E]:
+    def _load(self) -> DatasetSplits[E]:
         if self.images is None:
             self.images = self.read()
             self.class_names = self.images.class_names
         return self.images
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> ResumableLoader:
         """Augmented batches of the training set, the last incomplete global batch of an epoch dropped."""
-        return self._opened(self.new_train_loader(self._load().train))
+        return self._register_loader(self.build_train_loader(self._load().train))
 
-    def val_dataloader(self) -> Loader:
-        """Batches of the validation set, which with split=test is the test set."""
+    def val_dataloader(self) -> ResumableLoader:
+        """Batches of the validation set, which with validate_on=test is the test set."""
         if self.val_indices is None:
             return self.test_dataloader()
-        return self._opened(self._load().train.eval_loader(self.val_indices, self.share))
+        return self._register_loader(self._load().train.eval_loader(self.val_indices, self.distributed_batches))
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> ResumableLoader:
         """Batches of the test set."""
-        return self._opened(self._load().test.eval_loader(torch.arange(self.test_images), self.share))
+        return self._register_loader(
+            self._load().test.eval_loader(torch.arange(self.test_images), self.distributed_batches)
+        )
 
     @property
     def test_images(self) -> int:
         """How many there are."""
         return len(self._load().test)
 
-    def test_sample(self, count: int) -> Loader:
+    def test_sample(self, count: int) -> ResumableLoader:
         """Batches of `count` test images, or of all if there are fewer, from all over the test set; on every device."""
         indices = torch.linspace(0, self.test_images - 1, min(count, self.test_images)).round().long()
-        return self._opened(self._load().test.eval_loader(indices, Share(self.batch_size)))
+        return self._register_loader(self._load().test.eval_loader(indices, DistributedBatches(self.batch_size)))
 
-    def _opened(self, loader: Loader) -> Loader:
+    def _register_loader(self, loader: ResumableLoader) -> ResumableLoader:
         self.loaders.append(loader)
         return loader
 
@@ -214,14 +271,16 @@ class DataModule(LightningDataModule, Generic[E]):
             loader.close()
 
     @property
-    def share(self) -> Share:
+    def distributed_batches(self) -> DistributedBatches:
         """This process's part of the global batch."""
         trainer = self.trainer
         if trainer is None:
-            return Share(self.batch_size)
-        return Share(self.batch_size, trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
+            return DistributedBatches(self.batch_size)
+        return DistributedBatches(
+            self.batch_size, trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches
+        )
 
-    def _position(self) -> tuple[int, int]:
+    def _progress(self) -> tuple[int, int]:
         """The epoch, and how many of its batches are done, by Lightning's own count.
 
         With overfit_batches the epoch stays the first, so that training sees the same few images again and again.
@@ -234,6 +293,6 @@ class DataModule(LightningDataModule, Generic[E]):
         epoch = loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
         return epoch, loop.epoch_loop.batch_progress.current.ready
 
-    def expect(self, key: str, found: int, where: str) -> None:
+    def check_matches_config(self, key: str, found: int, where: str) -> None:
         """Raise ValueError unless the data has what the config says, which models are built from."""
         require(getattr(self, key) == found, key, getattr(self, key), f"{where}; set datamodule.{key}={found}")

@@ -76,8 +76,8 @@ def end_workers(iterator: _MultiProcessingDataLoaderIter) -> None:
     if iterator._shutdown:
         return
     iterator._workers_done_event.set()
-    for orders in iterator._index_queues:
-        orders.put(None)
+    for batch_sampler in iterator._index_queues:
+        batch_sampler.put(None)
     deadline = time.monotonic() + CLOSING
     for worker in iterator._workers:
         worker.join(max(0.0, deadline - time.monotonic()))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .contract import Network
+from .base import Network
 
 N = TypeVar("N", bound=Network)
 
@@ -24,16 +24,16 @@ def fuse(network: N) -> N:
     """
     fused = copy.deepcopy(network).eval()
     fused.reparameterize()
-    for conv_name, norm_name in foldable(fused).items():
+    for conv_name, norm_name in find_foldable(fused).items():
         conv, norm = fused.get_submodule(conv_name), fused.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        set_kernel(conv, *folded(conv.weight, conv.bias, norm))
+        set_kernel(conv, *fold_batchnorm(conv.weight, conv.bias, norm))
         fused.set_submodule(norm_name, _what_follows(norm))
     return fused
 
 
-def folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fold_batchnorm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Kernel and bias, in float64, of a convolution followed by `norm` in inference."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -49,7 +49,7 @@ def set_kernel(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     conv.bias = nn.Parameter(bias.detach().to(dtype))
 
 
-def foldable(network: Network) -> dict[str, str]:
+def find_foldable(network: Network) -> dict[str, str]:
     """The names {convolution: BatchNorm} of which the second reads what the first wrote, and nothing else does.
 
     Found by running the network once on the meta device: what reads what is a fact of `forward`, not of names.

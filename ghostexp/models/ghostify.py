@@ -8,14 +8,14 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from .ghost import Form, GhostModule
-from .init import he_init
+from .base import he_init
+from .ghost_module import GhostModule, NormAct
 
 N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Replaced:
+class GhostifiedConv:
     """A convolution that became a ghost module, and its number of parameters before and after."""
 
     name: str
@@ -24,7 +24,7 @@ class Replaced:
 
 
 def ghostify(
-    network: N, ratio: int = 2, dw_size: int = 3, *, keep: str | Sequence[str] = (), form: Form = "plain"
+    network: N, ratio: int = 2, dw_size: int = 3, *, exclude: str | Sequence[str] = (), norm_act: NormAct = "none"
 ) -> N:
     """Replace the convolutions of `network` by ghost modules, in place, and return it.
 
@@ -33,23 +33,23 @@ def ghostify(
     and dtype stay those of the convolution, and so does a bias on every output channel. The new weights are
     drawn by `he_init`: load trained ones afterwards.
 
-    keep: which convolutions stay as they are, as any of `first` (the first one that the network registers), `1x1`,
+    exclude: which convolutions stay as they are, as any of `first` (the first one that the network registers), `1x1`,
     and patterns of module names such as `layer1.*`.
-    form: `plain` (the network's own BatchNorm and ReLU follow), `bn` or `bn_relu`, see `GhostModule`.
-    `network.ghostified` becomes the tuple of what was `Replaced`.
-    Raises ValueError when a word or a pattern of `keep` matches nothing, and when nothing is left to replace.
+    norm_act: `none` (the network's own BatchNorm and ReLU follow), `bn` or `bn_relu`, see `GhostModule`.
+    `network.ghostified` becomes the tuple of what was `GhostifiedConv`.
+    Raises ValueError when a word or a pattern of `exclude` matches nothing, and when nothing is left to replace.
     Source: arXiv 1911.11907, section 4.1.
     """
     convs = _replaceable(network)
-    kept = _kept([keep] if isinstance(keep, str) else keep, convs)
+    kept = _excluded([exclude] if isinstance(exclude, str) else exclude, convs)
     ghosts: dict[nn.Conv2d, GhostModule] = {}  # a convolution that the network uses twice becomes one ghost module
-    report: list[Replaced] = []
+    report: list[GhostifiedConv] = []
     for name, conv in convs.items():
         if conv in kept:
             continue
         if conv not in ghosts:
-            ghosts[conv] = _ghost_of(conv, ratio, dw_size, form)
-            report.append(Replaced(name, _params(conv), _params(ghosts[conv])))
+            ghosts[conv] = _build_ghost_module(conv, ratio, dw_size, norm_act)
+            report.append(GhostifiedConv(name, _params(conv), _params(ghosts[conv])))
         network.set_submodule(name, ghosts[conv])
     if not report:
         raise ValueError(f"model.network: {type(network).__name__} has no convolution left that ghostify can replace")
@@ -68,9 +68,9 @@ def _replaceable(network: nn.Module) -> dict[str, nn.Conv2d]:
     }
 
 
-def _kept(keep: Sequence[str], convs: dict[str, nn.Conv2d]) -> set[nn.Conv2d]:
+def _excluded(exclude: Sequence[str], convs: dict[str, nn.Conv2d]) -> set[nn.Conv2d]:
     kept: set[nn.Conv2d] = set()
-    for pattern in keep:
+    for pattern in exclude:
         if pattern == "first":
             matched = list(convs.values())[:1]
         elif pattern == "1x1":
@@ -79,12 +79,12 @@ def _kept(keep: Sequence[str], convs: dict[str, nn.Conv2d]) -> set[nn.Conv2d]:
             matched = [conv for name, conv in convs.items() if fnmatch.fnmatchcase(name, pattern)]
         if not matched:
             some = ", ".join(list(convs)[:3])
-            raise ValueError(f"model.keep={pattern}: none of the {len(convs)} convolutions ({some}, ...) matches")
+            raise ValueError(f"model.exclude={pattern}: none of the {len(convs)} convolutions ({some}, ...) matches")
         kept.update(matched)
     return kept
 
 
-def _ghost_of(conv: nn.Conv2d, ratio: int, dw_size: int, form: Form) -> GhostModule:
+def _build_ghost_module(conv: nn.Conv2d, ratio: int, dw_size: int, norm_act: NormAct) -> GhostModule:
     geometry = {key: getattr(conv, key) for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
     with torch.device(conv.weight.device):
         ghost = GhostModule(
@@ -93,7 +93,7 @@ def _ghost_of(conv: nn.Conv2d, ratio: int, dw_size: int, form: Form) -> GhostMod
             ratio=ratio,
             dw_size=dw_size,
             bias=conv.bias is not None,
-            form=form,
+            norm_act=norm_act,
             **geometry,
         )
     he_init(ghost)

@@ -1,4 +1,4 @@
-"""GhostNet (arXiv 1911.11907, table 1) and its small sibling, as tables of rows."""
+"""GhostNet (arXiv 1911.11907), its small version, and the backbone of a public replication."""
 
 import itertools
 import math
@@ -8,68 +8,67 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .contract import Network
-from .ghost import GhostBottleneck, make_divisible
-from .init import he_init
-from .knobs import check_knobs
+from .base import Network, he_init
+from .ghost_module import GhostBottleneck, make_divisible
+from .validation import check_args
 
 
-class Row(NamedTuple):
+class BlockConfig(NamedTuple):
     """One ghost bottleneck, at width 1."""
 
     kernel: int
-    expanded: int
+    mid_channels: int
     channels: int
     se: bool
     stride: int
     block: Callable[..., nn.Module] = GhostBottleneck  # called as that one is
 
 
-Stages = Sequence[Sequence[Row]]
+Stages = Sequence[Sequence[BlockConfig]]
 
 # Each line of a stage is a bottleneck. Stages are cut as in the released weights: `blocks.STAGE.ROW`.
-LARGE: Stages = (
-    (Row(3, 16, 16, False, 1),),
-    (Row(3, 48, 24, False, 2),),
-    (Row(3, 72, 24, False, 1),),
-    (Row(5, 72, 40, True, 2),),
-    (Row(5, 120, 40, True, 1),),
-    (Row(3, 240, 80, False, 2),),
+GHOSTNET_STAGES: Stages = (
+    (BlockConfig(3, 16, 16, False, 1),),
+    (BlockConfig(3, 48, 24, False, 2),),
+    (BlockConfig(3, 72, 24, False, 1),),
+    (BlockConfig(5, 72, 40, True, 2),),
+    (BlockConfig(5, 120, 40, True, 1),),
+    (BlockConfig(3, 240, 80, False, 2),),
     (
-        Row(3, 200, 80, False, 1),
-        Row(3, 184, 80, False, 1),
-        Row(3, 184, 80, False, 1),
-        Row(3, 480, 112, True, 1),
-        Row(3, 672, 112, True, 1),
+        BlockConfig(3, 200, 80, False, 1),
+        BlockConfig(3, 184, 80, False, 1),
+        BlockConfig(3, 184, 80, False, 1),
+        BlockConfig(3, 480, 112, True, 1),
+        BlockConfig(3, 672, 112, True, 1),
     ),
-    (Row(5, 672, 160, True, 2),),
+    (BlockConfig(5, 672, 160, True, 2),),
     (
-        Row(5, 960, 160, False, 1),
-        Row(5, 960, 160, True, 1),
-        Row(5, 960, 160, False, 1),
-        Row(5, 960, 160, True, 1),
-    ),
-)
-
-SMALL: Stages = (
-    (Row(3, 16, 16, True, 2),),
-    (Row(3, 72, 24, False, 2),),
-    (Row(3, 88, 24, False, 1),),
-    (Row(5, 96, 40, True, 2),),
-    (
-        Row(5, 240, 40, True, 1),
-        Row(5, 120, 48, True, 1),
-        Row(5, 144, 48, True, 1),
-    ),
-    (Row(5, 288, 96, True, 2),),
-    (
-        Row(5, 576, 96, True, 1),
-        Row(5, 576, 96, True, 1),
+        BlockConfig(5, 960, 160, False, 1),
+        BlockConfig(5, 960, 160, True, 1),
+        BlockConfig(5, 960, 160, False, 1),
+        BlockConfig(5, 960, 160, True, 1),
     ),
 )
 
+GHOSTNET_SMALL_STAGES: Stages = (
+    (BlockConfig(3, 16, 16, True, 2),),
+    (BlockConfig(3, 72, 24, False, 2),),
+    (BlockConfig(3, 88, 24, False, 1),),
+    (BlockConfig(5, 96, 40, True, 2),),
+    (
+        BlockConfig(5, 240, 40, True, 1),
+        BlockConfig(5, 120, 48, True, 1),
+        BlockConfig(5, 144, 48, True, 1),
+    ),
+    (BlockConfig(5, 288, 96, True, 2),),
+    (
+        BlockConfig(5, 576, 96, True, 1),
+        BlockConfig(5, 576, 96, True, 1),
+    ),
+)
 
-def with_blocks(stages: Stages, block: Callable[[int], Callable[..., nn.Module]]) -> Stages:
+
+def replace_blocks(stages: Stages, block: Callable[[int], Callable[..., nn.Module]]) -> Stages:
     """The same rows with other bottlenecks; `block` says which, of a row's index counted through all stages."""
     index = itertools.count()
     return tuple(tuple(row._replace(block=block(next(index))) for row in rows) for rows in stages)
@@ -86,7 +85,7 @@ class GhostNet(Network):
     Raises ValueError for a knob out of its range.
     """
 
-    least_side = 1  # of the last map, for its layers to work
+    min_feature_size = 1  # of the last map, for its layers to work
 
     def __init__(
         self,
@@ -98,13 +97,13 @@ class GhostNet(Network):
         dw_size: int = 3,
         width: float = 1.0,
         se_ratio: float = 0.25,
-        dropout: float = 0.2,
+        drop_rate: float = 0.2,
         image_size: int | None = None,
     ) -> None:
-        check_knobs(num_classes=num_classes, in_chans=in_chans, ratio=ratio, dw_size=dw_size)
-        check_knobs(width=width, se_ratio=se_ratio, dropout=dropout, image_size=image_size)
+        check_args(num_classes=num_classes, in_chans=in_chans, ratio=ratio, dw_size=dw_size)
+        check_args(width=width, se_ratio=se_ratio, drop_rate=drop_rate, image_size=image_size)
         super().__init__()
-        surplus = _surplus_strides(stages, image_size, self.least_side)
+        surplus = _num_skipped_strides(stages, image_size, self.min_feature_size)
         channels = make_divisible(16 * width)
         stride = 1 if surplus else 2
         surplus = max(0, surplus - 1)
@@ -115,30 +114,35 @@ class GhostNet(Network):
         self.blocks = nn.Sequential()
         self.strides: list[int] = []  # of each stage's output
         self.feature_channels = {}
-        self.taps: dict[int, int] = {}  # stride -> the stage whose output is the map: the last one at that stride
-        expanded = channels
+        self.out_indices: dict[
+            int, int
+        ] = {}  # stride -> the stage whose output is the map: the last one at that stride
+        mid_channels = channels
         for index, rows in enumerate(stages):
             stage = nn.Sequential()
             for row in rows:
-                expanded, out_channels = make_divisible(row.expanded * width), make_divisible(row.channels * width)
+                mid_channels, out_channels = (
+                    make_divisible(row.mid_channels * width),
+                    make_divisible(row.channels * width),
+                )
                 weigh = se_ratio if row.se else 0.0
-                keep_size = row.stride > 1 and surplus > 0
-                knobs = (row.kernel, row.stride, weigh, ratio, dw_size, keep_size)
-                stage.append(row.block(channels, expanded, out_channels, *knobs))
-                channels, stride = out_channels, stride * (1 if keep_size else row.stride)
-                surplus -= keep_size
+                keep_resolution = row.stride > 1 and surplus > 0
+                knobs = (row.kernel, row.stride, weigh, ratio, dw_size, keep_resolution)
+                stage.append(row.block(channels, mid_channels, out_channels, *knobs))
+                channels, stride = out_channels, stride * (1 if keep_resolution else row.stride)
+                surplus -= keep_resolution
             self.blocks.append(stage)
             self.strides.append(stride)
             if stride >= 4:  # the maps that detectors read
                 self.feature_channels[stride] = channels
-                self.taps[stride] = index
-        self.blocks.append(nn.Sequential(_conv_bn_relu(channels, expanded)))
-        self.min_size = (self.least_side - 1) * stride + 1
+                self.out_indices[stride] = index
+        self.blocks.append(nn.Sequential(_conv_bn_relu(channels, mid_channels)))
+        self.min_size = (self.min_feature_size - 1) * stride + 1
 
         self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.conv_head = nn.Conv2d(expanded, head, 1)
+        self.conv_head = nn.Conv2d(mid_channels, head, 1)
         self.act2 = nn.ReLU(inplace=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(drop_rate)
         self.classifier = nn.Linear(head, num_classes)
         he_init(self)
 
@@ -152,22 +156,24 @@ class GhostNet(Network):
     def feature_maps(self, x: Tensor) -> dict[int, Tensor]:
         x = self._stem(x)
         outputs: list[Tensor] = []
-        for stage in itertools.islice(self.blocks, max(self.taps.values(), default=-1) + 1):
+        for stage in itertools.islice(self.blocks, max(self.out_indices.values(), default=-1) + 1):
             x = stage(x)
             outputs.append(x)
-        return {stride: outputs[index] for stride, index in self.taps.items()}
+        return {stride: outputs[index] for stride, index in self.out_indices.items()}
 
     def _stem(self, x: Tensor) -> Tensor:
         self.check_image(x)
         return self.act1(self.bn1(self.conv_stem(x)))
 
 
-def _surplus_strides(stages: Stages, image_size: int | None, least_side: int) -> int:
+def _num_skipped_strides(stages: Stages, image_size: int | None, min_feature_size: int) -> int:
     """How many of the network's strides of 2, the stem's included, an image is too small for."""
     if image_size is None:
         return 0
     strides = 1 + sum(row.stride > 1 for rows in stages for row in rows)
-    largest = max(1, image_size - least_side + 1)  # total stride; each rounds up, so below image_size two pixels stay
+    largest = max(
+        1, image_size - min_feature_size + 1
+    )  # total stride; each rounds up, so below image_size two pixels stay
     return max(0, strides - int(math.log2(largest)))
 
 
@@ -183,11 +189,13 @@ def ghostnet(
     dw_size: int = 3,
     width: float = 1.0,
     se_ratio: float = 0.25,
-    dropout: float = 0.2,
+    drop_rate: float = 0.2,
     image_size: int | None = None,
 ) -> GhostNet:
     """GhostNet of table 1: 5.18M parameters and 141M MACs at 224 x 224. Source: arXiv 1911.11907."""
-    return GhostNet(LARGE, 1280, num_classes, in_chans, ratio, dw_size, width, se_ratio, dropout, image_size)
+    return GhostNet(
+        GHOSTNET_STAGES, 1280, num_classes, in_chans, ratio, dw_size, width, se_ratio, drop_rate, image_size
+    )
 
 
 def ghostnet_small(
@@ -197,8 +205,54 @@ def ghostnet_small(
     dw_size: int = 3,
     width: float = 1.0,
     se_ratio: float = 0.25,
-    dropout: float = 0.2,
+    drop_rate: float = 0.2,
     image_size: int | None = None,
 ) -> GhostNet:
     """GhostNet in the proportions of MobileNetV3-Small: 2.30M parameters and 38.1M MACs at 224 x 224."""
-    return GhostNet(SMALL, 1024, num_classes, in_chans, ratio, dw_size, width, se_ratio, dropout, image_size)
+    return GhostNet(
+        GHOSTNET_SMALL_STAGES, 1024, num_classes, in_chans, ratio, dw_size, width, se_ratio, drop_rate, image_size
+    )
+
+
+def replication_bottleneck(
+    in_channels: int,
+    mid_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    se_ratio: float,
+    ratio: int,
+    dw_size: int,
+    keep_resolution: bool,
+) -> GhostBottleneck:
+    """A ghost bottleneck with cheap filters of kernel_size, and no depthwise filters in a shortcut at stride 1."""
+    knobs = (kernel_size, stride, se_ratio, ratio, kernel_size, keep_resolution)
+    block = GhostBottleneck(in_channels, mid_channels, out_channels, *knobs)
+    if stride == 1 and in_channels != out_channels:
+        conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        block.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+    return block
+
+
+# Table 1; its seventh stage is cut in two where the replication reads the map of 80 channels.
+REPLICATION_STAGES = replace_blocks(
+    (*GHOSTNET_STAGES[:6], GHOSTNET_STAGES[6][:3], GHOSTNET_STAGES[6][3:], *GHOSTNET_STAGES[7:]),
+    lambda index: replication_bottleneck,
+)
+REPLICATION_MAPS = {4: 40, 6: 80, 8: 160}  # stage -> channels; 6 and 8 are not the last stages at their resolution
+
+
+def ghostnet_replication(
+    num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.2, image_size: int | None = None
+) -> GhostNet:
+    """GhostNet without squeeze-and-excitation, as replicated: maps of 40, 80 and 160 channels, strides 8, 16 and 32.
+
+    Stem and 16 bottlenecks: 1,055,832 parameters and 135,408,560 MACs at 224 x 224. The last four bottlenecks feed
+    no map. These counts fix the layers, but not where activations stand: they stand as in the paper.
+    """
+    network = GhostNet(
+        REPLICATION_STAGES, 1280, num_classes, in_chans, se_ratio=0, drop_rate=drop_rate, image_size=image_size
+    )
+    network.out_indices = {network.strides[stage]: stage for stage in REPLICATION_MAPS}
+    network.feature_channels = {network.strides[stage]: channels for stage, channels in REPLICATION_MAPS.items()}
+    return network

@@ -49,7 +49,7 @@ def recognise(content: Mapping[str, Any], wanted: Collection[str], optional: Col
     Raises ValueError: there are none, or those of several networks.
     """
     found, keys = _unwrap(content)
-    names = {str(name): value for name, value in found.items() if not _is_counter(str(name))}
+    names = {str(name): value for name, value in found.items() if not _is_profiling_buffer(str(name))}
     if not names or not all(isinstance(value, Tensor) for value in names.values()):
         raise ValueError(f"holds no weights by name{_elsewhere(content)}")
     prefix = _find_prefix(names, set(wanted), set(optional))
@@ -77,7 +77,7 @@ def _unwrap(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
     return content, keys
 
 
-def _is_counter(name: str) -> bool:
+def _is_profiling_buffer(name: str) -> bool:
     """Whether a tensor counts: operations, which thop leaves behind, or the steps of torch's AveragedModel."""
     return name.rpartition(".")[2] in ("total_ops", "total_params", "n_averaged")
 

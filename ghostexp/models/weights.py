@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
-from .knobs import check_choice
+from .validation import check_choice
 from .weight_files import read
 from .weight_layouts import known_as, recognise
 
@@ -43,10 +43,10 @@ def read_weights(network: nn.Module, source: str | Path, partial: Partial | None
     the network's; names that are missing or unexpected and other shapes are listed.
     """
     if partial is not None:
-        check_choice("weights_partial", partial, get_args(Partial))
+        check_choice("reset_head", partial, get_args(Partial))
     content, key = _read(source), f"model.weights={source}"
     ours = network.state_dict()
-    head = head_names(network) if partial == "head" else ()
+    head = head_parameter_names(network) if partial == "head" else ()
     try:
         layout = recognise(content, ours.keys(), optional=head)
     except ValueError as error:
@@ -67,11 +67,11 @@ def _read(source: str | Path) -> dict[str, Any]:
         raise ValueError(f"model.weights={error}") from error
 
 
-def head_names(network: nn.Module) -> tuple[str, ...]:
+def head_parameter_names(network: nn.Module) -> tuple[str, ...]:
     """The names of the weights of a network's last linear layer."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ValueError(f"model.weights_partial=head: {type(network).__name__} has no linear layer")
+        raise ValueError(f"model.reset_head=true: {type(network).__name__} has no linear layer")
     return tuple(f"{linear[-1]}.{name}" for name, _ in network.get_submodule(linear[-1]).named_parameters())
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ghostexp.report.drawing import literal_text, save
+from ghostexp.report.plot_style import literal_text, save
 
 Counts = NDArray[np.integer[Any]]  # (classes, classes): rows are truths, columns predictions
 Pixels = NDArray[np.floating[Any]]  # (K, H, W, 1 or 3), in [0, 1]
@@ -56,7 +56,7 @@ def class_rows(confusion: Counts, names: Sequence[str]) -> Rows:
             "images": int(images[number]),
             "accuracy": _percent(right[number], images[number]),
             "precision": _percent(right[number], said[number]),
-            "mostly_taken_for": names[int(wrong[number].argmax())] if wrong[number].any() else "",
+            "most_confused_with": names[int(wrong[number].argmax())] if wrong[number].any() else "",
         }
         for number, name in enumerate(names)
     ]

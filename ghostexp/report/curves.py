@@ -7,8 +7,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ghostexp.report.arms import Arm, Study
-from ghostexp.report.drawing import legend_label, line, literal_text, new_figure, plain_log, save, series_of, style
+from ghostexp.report.plot_style import (
+    group_series,
+    legend_label,
+    line,
+    literal_text,
+    new_figure,
+    plain_log,
+    save,
+    style,
+)
+from ghostexp.report.variants import Study, Variant
 
 ACCURACY, MAP = "val/acc1", "val/map"
 LOWEST = 0.1  # percent of error at which the logarithmic axis ends
@@ -22,8 +31,11 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     """Validation error, or mAP, by epoch, a panel for each series; an arm that is one of its own is in every panel."""
     panels = _panels(study)
     is_error = study.score == "accuracy"
-    errors = {id(arm): _errors(curve(arm, ACCURACY)) if is_error else curve(arm, MAP) for arm in study.arms}
-    rates = {id(arm): curve(arm, "lr") for arm in study.arms}
+    errors = {
+        id(variant): _errors(curve(variant, ACCURACY)) if is_error else curve(variant, MAP)
+        for variant in study.variants
+    }
+    rates = {id(variant): curve(variant, "lr") for variant in study.variants}
     if not any(errors.values()):
         return None
     differ = len({tuple(zip(found, map(fmean, found.values()), strict=True)) for found in rates.values() if found}) > 1
@@ -31,14 +43,14 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     rows = figure.subplots(
         1 + differ, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=[2, 1][: 1 + differ]
     )
-    looks = {id(arm): style(number, len(study.arms)) for number, arm in enumerate(study.arms)}
-    for column, (name, arms) in enumerate(panels.items()):
-        for arm in arms:
-            look = looks[id(arm)] if len(panels) == 1 else style(arms.index(arm), len(arms))
-            _draw_curve(rows[0][column], errors[id(arm)], look, arm.label)
+    looks = {id(variant): style(number, len(study.variants)) for number, variant in enumerate(study.variants)}
+    for column, (name, variants) in enumerate(panels.items()):
+        for variant in variants:
+            look = looks[id(variant)] if len(panels) == 1 else style(variants.index(variant), len(variants))
+            _draw_curve(rows[0][column], errors[id(variant)], look, variant.label)
             if differ:
-                epochs = list(rates[id(arm)])
-                values = [fmean(values) for values in rates[id(arm)].values()]
+                epochs = list(rates[id(variant)])
+                values = [fmean(values) for values in rates[id(variant)].values()]
                 rows[1][column].plot(epochs, values, **line(look))
         if is_error:
             plain_log(rows[0][column], "y")
@@ -56,19 +68,19 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     return save(figure, f"{title}\nmeans over seeds; bands: from the lowest to the highest seed", path)
 
 
-def _panels(study: Study) -> dict[str, list[Arm]]:
-    series = series_of(study)
-    several = {name: arms for name, arms in series.items() if len(arms) > 1}
+def _panels(study: Study) -> dict[str, list[Variant]]:
+    series = group_series(study)
+    several = {name: variants for name, variants in series.items() if len(variants) > 1}
     if not several:
-        return {"": study.arms}
-    alone = [arm for arms in series.values() if len(arms) == 1 for arm in arms]
-    return {name: arms + alone for name, arms in several.items()}
+        return {"": study.variants}
+    alone = [variant for variants in series.values() if len(variants) == 1 for variant in variants]
+    return {name: variants + alone for name, variants in several.items()}
 
 
-def curve(arm: Arm, column: str) -> Curve:
+def curve(variant: Variant, column: str) -> Curve:
     """A column of metrics.csv by epoch, of the seeds that have it at that epoch."""
     values: Curve = {}
-    for run in arm.runs:
+    for run in variant.runs:
         for row in run.curve:
             if row.get(column) and row.get("epoch"):
                 values.setdefault(int(row["epoch"]), []).append(float(row[column]))

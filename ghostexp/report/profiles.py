@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ghostexp.report.drawing import literal_text, save
-from ghostexp.report.paper import Row, tables
+from ghostexp.report.plot_style import literal_text, save
+from ghostexp.report.published import PublishedResult, read_published_tables
 from ghostexp.runs.directory import RunDirectory
 
 ACCURACIES = ("resnet50", "mobile", "ghostnetv2", "ghostnetv3")  # tables with top-1 on ImageNet
@@ -20,7 +20,7 @@ TICKS = [digit * 10**power for power in range(-1, 5) for digit in (1, 2, 5)]  # 
 
 @dataclass(frozen=True)
 class Profile:
-    """What `task=profile` says of one network; milliseconds of one form at batch 1, one or several measurements."""
+    """What `task=profile` says of one network; milliseconds of one mode at batch 1, one or several measurements."""
 
     name: str
     params: int
@@ -28,7 +28,7 @@ class Profile:
     activations: int
     peak_bytes: int
     milliseconds: tuple[float, ...]
-    paper: Row | None
+    paper: PublishedResult | None
 
     @property
     def median_ms(self) -> float:
@@ -52,24 +52,24 @@ class Profile:
         }
 
 
-def read_profile(name: str, runs: Sequence[RunDirectory], form: str, paper: Row | None = None) -> Profile:
-    """One network's profile from the directories of one or several runs; counts are those of its deployed form.
+def read_profile(name: str, runs: Sequence[RunDirectory], mode: str, paper: PublishedResult | None = None) -> Profile:
+    """One network's profile from the directories of one or several runs; counts are those of its deployed mode.
 
     One run alone gives the spread of its own rounds, several that of their medians.
 
     paper: the published row; by default the one with these counts. Raises ValueError: a run is not finished, or did
-    not measure this form at batch 1.
+    not measure this mode at batch 1.
     """
     results = [_result(run) for run in runs]
     first = results[0]
-    found = [row for result in results for row in result["latency"] if (row["form"], row["batch"]) == (form, 1)]
+    found = [row for result in results for row in result["latency"] if (row["mode"], row["batch"]) == (mode, 1)]
     if len(found) != len(runs):
-        raise ValueError(f"{runs[0].path}: task.forms has no {form}, or task.batches no 1")
+        raise ValueError(f"{runs[0].path}: task.modes has no {mode}, or task.batch_sizes no 1")
     columns = ("low_ms", "median_ms", "high_ms") if len(runs) == 1 else ("median_ms",)
     times = [row[column] for row in found for column in columns]
     counts = first["params_deployed"], first["macs_deployed"]
     memory = first["activations"], first["peak_bytes"]
-    return Profile(name, *counts, *memory, tuple(times), paper or published(*counts))
+    return Profile(name, *counts, *memory, tuple(times), paper or match_published_network(*counts))
 
 
 def _result(run: RunDirectory) -> dict[str, Any]:
@@ -79,9 +79,9 @@ def _result(run: RunDirectory) -> dict[str, Any]:
     return result
 
 
-def published(params: int, macs: int) -> Row | None:
+def match_published_network(params: int, macs: int) -> PublishedResult | None:
     """The published ImageNet network with these counts, to 2 % of each; None where there is none, or several."""
-    rows = [row for table in ACCURACIES for row in tables()[table].rows]
+    rows = [row for table in ACCURACIES for row in read_published_tables()[table].rows]
     near = [
         row for row in rows if _near(params, row.figures.get("params_m")) and _near(macs, row.figures.get("macs_m"))
     ]
@@ -92,7 +92,7 @@ def _near(count: int, millions: float | None) -> bool:
     return millions is not None and abs(count / 1e6 / millions - 1) <= 0.02
 
 
-def markdown(profiles: Sequence[Profile]) -> str:
+def profile_table(profiles: Sequence[Profile]) -> str:
     """The table of a page."""
     lines = [
         "| network | parameters, M | paper | MACs, M | paper | top-1 in the paper, % | ms, batch 1 (spread) |",
@@ -114,7 +114,7 @@ def markdown(profiles: Sequence[Profile]) -> str:
 
 
 @literal_text
-def draw(profiles: Sequence[Profile], path: Path, hardware: str) -> None:
+def plot_profiles(profiles: Sequence[Profile], path: Path, hardware: str) -> None:
     """The paper's accuracy against our MACs and against our latency; a line for each family."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter

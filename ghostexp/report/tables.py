@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ghostexp.report.arms import Arm, Study, as_text, symbol
-from ghostexp.report.collect import Run, State
-from ghostexp.report.published import Published, published
+from ghostexp.report.load_runs import Run, RunStatus
+from ghostexp.report.published import PublishedMatch, published_results
 from ghostexp.report.statistics import Estimate
-from ghostexp.runs.score import score_of
+from ghostexp.report.variants import Study, Variant, as_text, symbol
+from ghostexp.runs.metrics import primary_metric
 
 Cells = list[list[str]]  # the first row is the head
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}"}
@@ -21,29 +21,29 @@ def cells(study: Study, in_millions: bool = False) -> Cells:
     in_millions: counts to two decimals of a million, as papers print them, instead of to the digit.
     """
     count, unit = (_millions, ", M") if in_millions else (_count, "")
-    columns: dict[str, Callable[[Arm], str]] = {
-        "arm": lambda arm: arm.label,
-        "n": lambda arm: str(arm.accuracy.n),
-        f"test {study.score}, %": lambda arm: f"{arm.accuracy.mean:.2f}",
-        "sd": lambda arm: "" if arm.accuracy.sd is None else f"{arm.accuracy.sd:.2f}",
-        "95 % interval": lambda arm: interval(arm.accuracy),
+    columns: dict[str, Callable[[Variant], str]] = {
+        "variant": lambda variant: variant.label,
+        "n": lambda variant: str(variant.accuracy.n),
+        f"test {study.score}, %": lambda variant: f"{variant.accuracy.mean:.2f}",
+        "sd": lambda variant: "" if variant.accuracy.sd is None else f"{variant.accuracy.sd:.2f}",
+        "95 % interval": lambda variant: interval(variant.accuracy),
         f"difference to {baseline_label(study)}, points": _difference,
-        f"parameters{unit}": lambda arm: count(arm.median("params")),
-        f"MACs{unit}": lambda arm: count(arm.median("macs")),
-        "training, img/s": lambda arm: _count(arm.median("img_s")),
-        "training, s": lambda arm: _count(arm.median("train_s")),
+        f"parameters{unit}": lambda variant: count(variant.median("params")),
+        f"MACs{unit}": lambda variant: count(variant.median("macs")),
+        "training, img/s": lambda variant: _count(variant.median("images_per_second")),
+        "training, s": lambda variant: _count(variant.median("train_seconds")),
     }
     if len(hardware(study.runs)) > 1:
-        columns["hardware"] = lambda arm: "; ".join(hardware(arm.runs))
+        columns["hardware"] = lambda variant: "; ".join(hardware(variant.runs))
     for who in ("paper", "replication"):
-        if any(row.who == who for arm in study.arms for row in published(arm)):
-            columns[f"{who}, % (ours minus it)"] = lambda arm, who=who: _published(arm, who)
-    return [list(columns), *([write(arm) for write in columns.values()] for arm in study.arms)]
+        if any(row.who == who for variant in study.variants for row in published_results(variant)):
+            columns[f"{who}, % (ours minus it)"] = lambda variant, who=who: _published(variant, who)
+    return [list(columns), *([write(variant) for write in columns.values()] for variant in study.variants)]
 
 
 def baseline_label(study: Study) -> str:
     """What the baselines have in common: `s = 1`."""
-    labels = {arm.baseline.label for arm in study.arms if arm.baseline}
+    labels = {variant.baseline.label for variant in study.variants if variant.baseline}
     if len(labels) == 1:
         return labels.pop()
     return ", ".join(f"{symbol(key)} = {as_text(value)}" for key, value in study.baseline.items()) or "a baseline"
@@ -83,21 +83,21 @@ def _machine(result: Mapping[str, Any]) -> str:
     return f"{devices} x " * (devices > 1) + str(result.get("hardware", "unknown")) + threads * (not is_gpu)
 
 
-def _difference(arm: Arm) -> str:
-    if arm.baseline is None:
+def _difference(variant: Variant) -> str:
+    if variant.baseline is None:
         return "baseline"
-    if arm.difference is None:
+    if variant.difference is None:
         return "no equal seeds"
-    found = arm.difference.estimate
+    found = variant.difference.estimate
     if found.n == 1:
         return f"{signed(found.mean)} (1 pair: no interval)"
-    pairs = f" ({found.n} pairs)" if arm.difference.left_out else ""
+    pairs = f" ({found.n} pairs)" if variant.difference.left_out else ""
     return difference_text(found) + pairs
 
 
-def _published(arm: Arm, who: str) -> str:
-    rows = [row for row in published(arm) if row.who == who]
-    return "; ".join(f"{row.accuracy:.2f} ({signed(arm.accuracy.mean - row.accuracy)})" for row in rows)
+def _published(variant: Variant, who: str) -> str:
+    rows = [row for row in published_results(variant) if row.who == who]
+    return "; ".join(f"{row.accuracy:.2f} ({signed(variant.accuracy.mean - row.accuracy)})" for row in rows)
 
 
 def _count(value: float | None) -> str:
@@ -150,28 +150,28 @@ def _stacked(cell: str, breaks: str) -> str:
     return cell if lines == cell else rf"\begin{{tabular}}[b]{{@{{}}r@{{}}}}{lines}\end{{tabular}}"
 
 
-def arm_rows(study: Study) -> list[dict[str, Any]]:
+def variant_rows(study: Study) -> list[dict[str, Any]]:
     """The table as numbers, for table.csv; what there is not stays empty."""
-    return [_arm_row(arm, study) for arm in study.arms]
+    return [_variant_row(variant, study) for variant in study.variants]
 
 
-def _arm_row(arm: Arm, study: Study) -> dict[str, Any]:
-    found, difference = arm.accuracy, arm.difference.estimate if arm.difference else None
-    rows = published(arm)
+def _variant_row(variant: Variant, study: Study) -> dict[str, Any]:
+    found, difference = variant.accuracy, variant.difference.estimate if variant.difference else None
+    rows = published_results(variant)
     return {
-        "arm": arm.label,
-        **{key: as_text(value) for key, value in arm.values.items()},
+        "variant": variant.label,
+        **{key: as_text(value) for key, value in variant.values.items()},
         "n": found.n,
         "accuracy_mean": _rounded(found.mean),
         "accuracy_sd": _rounded(found.sd),
         **_ends("accuracy", found),
-        "baseline": arm.baseline.label if arm.baseline else "",
+        "baseline": variant.baseline.label if variant.baseline else "",
         "pairs": difference.n if difference else "",
         "difference_mean": _rounded(difference.mean) if difference else "",
         "difference_sd": _rounded(difference.sd) if difference else "",
         **_ends("difference", difference),
-        **{key: arm.median(key) for key in ("params", "macs", "img_s", "train_s")},
-        "hardware": "; ".join(hardware(arm.runs)),
+        **{key: variant.median(key) for key in ("params", "macs", "images_per_second", "train_seconds")},
+        "hardware": "; ".join(hardware(variant.runs)),
         **{who: _all(rows, who) for who in ("paper", "replication")},
     }
 
@@ -185,26 +185,29 @@ def _rounded(value: float | None) -> float | str:
     return "" if value is None else round(value, 4)
 
 
-def _all(rows: Sequence[Published], who: str) -> str:
+def _all(rows: Sequence[PublishedMatch], who: str) -> str:
     return " ".join(str(row.accuracy) for row in rows if row.who == who)
 
 
 def run_rows(study: Study) -> list[dict[str, Any]]:
     """One row per run, those too that count nowhere, for results.csv."""
-    counted = [_run_row(run, arm.label, study) for arm in study.arms for run in arm.runs]
+    counted = [_run_row(run, variant.label, study) for variant in study.variants for run in variant.runs]
     return counted + [_run_row(run, "", study) for run in study.others]
 
 
-def _run_row(run: Run, arm: str, study: Study) -> dict[str, Any]:
+def _run_row(run: Run, variant: str, study: Study) -> dict[str, Any]:
     test = run.result.get("metrics", {}).get("test", {})
-    row = {"run": run.name, "state": run.state.value, "arm": arm}
+    row = {"run": run.name, "state": run.state.value, "variant": variant}
     row |= {key: as_text(run.values[key]) if key in run.values else "" for key in study.keys}
     row |= {
         "seed": run.config.get("seed", ""),
-        study.score: test.get(score_of(test) or "", ""),
+        study.score: test.get(primary_metric(test) or "", ""),
         "loss": test.get("test/loss", ""),
     }
-    row |= {key: run.result.get(key, "") for key in ("params", "macs", "img_s", "train_s", "epochs", "steps", "tested")}
+    row |= {
+        key: run.result.get(key, "")
+        for key in ("params", "macs", "images_per_second", "train_seconds", "epochs", "steps", "tested")
+    }
     row["hardware"] = _machine(run.result) if run.result else ""
     row |= {key: run.result.get(key, "") for key in ("started", "git", "fingerprint")}
-    return row | {"note": run.note if run.state is not State.FINISHED else ""}
+    return row | {"note": run.note if run.state is not RunStatus.FINISHED else ""}

@@ -10,8 +10,8 @@ from multiprocessing import connection, forkserver, process
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ghostexp.runner.execute import execute
 from ghostexp.runner.exit import end_process
-from ghostexp.runner.job import execute
 from ghostexp.runner.streams import outlive_terminal
 from ghostexp.runs.directory import RunDirectory
 
@@ -90,13 +90,13 @@ def work(
     os.environ.update(environment)
     os.chdir(cwd)
     if log is not None:
-        _say_only_in(log)
+        _redirect_output(log)
     outlive_terminal()
     _end_with_parent()
     end_process(execute(config, RunDirectory(Path(path)), threads))
 
 
-def _say_only_in(log: Path) -> None:
+def _redirect_output(log: Path) -> None:
     """Send errors, a library's last words too, to a file; what is printed for a person goes nowhere."""
     with log.open("ab") as errors, open(os.devnull, "wb") as nowhere:
         os.dup2(errors.fileno(), 2)

@@ -11,15 +11,15 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unuse
 
 def rank() -> int:
     """This process's number among all of its run; 0 where there is only one."""
-    return int(os.environ.get("SLURM_PROCID", "0") if started_by_slurm() else os.environ.get("RANK", "0"))
+    return int(os.environ.get("SLURM_PROCID", "0") if is_started_by_slurm() else os.environ.get("RANK", "0"))
 
 
-def is_first() -> bool:
+def is_global_zero() -> bool:
     """Whether this process, a rank or the one that will start a machine's ranks, is the one that writes for the run."""
     return rank() == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def started_by_slurm() -> bool:
+def is_started_by_slurm() -> bool:
     """Whether `srun` started this process as one of several tasks."""
     return "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
@@ -36,11 +36,11 @@ def check_strategy(strategy: Any) -> None:
         raise ValueError(f"trainer.strategy={strategy}: must be one of {', '.join(STRATEGIES)}")
 
 
-def check_place(count: int, nodes: int, is_named: bool) -> None:
+def check_launch_environment(count: int, nodes: int, is_named: bool) -> None:
     """Raise ValueError where processes that somebody started, or machines, do not fit what a run needs."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise ValueError("torchrun: not needed; start the command by itself and trainer.devices starts its processes")
-    if started_by_slurm():
+    if is_started_by_slurm():
         tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
         if tasks != count * nodes:
             raise ValueError(
@@ -53,7 +53,7 @@ def check_place(count: int, nodes: int, is_named: bool) -> None:
             raise ValueError(f"trainer.num_nodes={nodes}: every machine needs {needed}")
 
 
-def processes(trainer: dict[str, Any]) -> int:
+def num_processes(trainer: dict[str, Any]) -> int:
     """How many processes a run needs on this machine: one for each device.
 
     Raises ValueError: `trainer.devices` is none of a number, `auto` and a list of numbers, or asks for GPUs that are
@@ -84,7 +84,7 @@ def processes(trainer: dict[str, Any]) -> int:
     return count
 
 
-def stated(devices: int | str | list[int]) -> int:
+def parse_num_devices(devices: int | str | list[int]) -> int:
     """How many processes a run needs on each machine of a cluster.
 
     Raises ValueError: a machine that is not known yet cannot be asked.

@@ -5,11 +5,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-DECIDES = ("seed", "model", "datamodule", "optimizer", "scheduler", "loss", "callbacks", "trainer")
-PLACES = frozenset(
+RESULT_KEYS = ("seed", "model", "datamodule", "optimizer", "scheduler", "loss", "callbacks", "trainer")
+IGNORED_KEYS = frozenset(
     {
         *(f"datamodule.{key}" for key in ("root", "num_workers", "download")),
-        *(f"callbacks.{key}" for key in ("save_epochs", "save_steps", "save_minutes", "progress")),
+        *(
+            f"callbacks.{key}"
+            for key in ("save_every_n_epochs", "save_every_n_steps", "save_every_n_minutes", "progress")
+        ),
         *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps")),
         *(f"trainer.{key}" for key in ("benchmark", "deterministic", "detect_anomaly", "profiler")),
     }
@@ -29,26 +32,26 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+def result_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a resolved configuration that decide the result, by path."""
     return {
         path: value
         for path, value in flatten(config).items()
-        if path not in PLACES
+        if path not in IGNORED_KEYS
         and not (path in ADDED and value is None)
-        and any(path == key or path.startswith(f"{key}.") for key in DECIDES)
+        and any(path == key or path.startswith(f"{key}.") for key in RESULT_KEYS)
     }
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits; places, devices, loggers and names do not change them."""
-    text = json.dumps(deciding(config), sort_keys=True, default=str)
+    text = json.dumps(result_config(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Where two configurations would give different results: `model.ratio: 2 -> 3`."""
-    old, new = deciding(before), deciding(after)
+    old, new = result_config(before), result_config(after)
     return [
         f"{path}: {old.get(path)} -> {new.get(path)}"
         for path in sorted(old.keys() | new.keys())

@@ -13,7 +13,7 @@ from typing import Any
 
 from ghostexp.runs.fingerprint import fingerprint
 
-OF_STUDIES = ("report", "dashboard")  # tasks about many runs, which live beside them
+STUDY_TASKS = ("report", "dashboard")  # tasks about many runs, which live beside them
 FILE_LIMIT = 255  # bytes in the name of a file or directory
 JOB_LIMIT = 128  # characters in a job's name
 DIGEST = 8  # characters
@@ -31,8 +31,8 @@ def run_dir(
 
     A report or a dashboard lives beside the runs that it is about: in the directory that holds them all.
     """
-    if task in OF_STUDIES:
-        holding = _holding(runs) if runs else ""
+    if task in STUDY_TASKS:
+        holding = _common_directory(runs) if runs else ""
         return f"{holding if os.path.isdir(holding) else f'{output_dir}/{name}'}/{task}"
     if resume is not None:
         return resume
@@ -49,7 +49,7 @@ def run_name(name: str | None, choices: Mapping[str, str | None]) -> str:
     for group in ("study", "experiment"):
         if choices.get(group):
             return str(choices[group])
-    typed = _typed()
+    typed = _typed_overrides()
     parts = [str(choices[group]) for group in ("model", "datamodule") if not is_sweep_value(typed.get(group, ""))]
     return "_".join(parts) or "sweep"
 
@@ -67,7 +67,7 @@ def stamp() -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
 
 
-def _holding(runs: str | Sequence[str]) -> str:
+def _common_directory(runs: str | Sequence[str]) -> str:
     """The directory that holds all that is named, by a path or by a glob."""
     paths = [Path(str(text)).absolute() for text in ([runs] if isinstance(runs, str) else runs)]
     fixed = [Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)) for path in paths]
@@ -76,7 +76,7 @@ def _holding(runs: str | Sequence[str]) -> str:
 
 def sweep_dir(output_dir: str, name: str, task: str) -> str:
     """Where the jobs of a sweep live; another task of the same points does not mix with their trainings."""
-    return f"{output_dir}/{name}" if task in ("fit", *OF_STUDIES) else f"{output_dir}/{name}_{task}"
+    return f"{output_dir}/{name}" if task in ("fit", *STUDY_TASKS) else f"{output_dir}/{name}_{task}"
 
 
 def digest(text: str) -> str:
@@ -91,7 +91,7 @@ def check_directory(path: Path, key: str = "name") -> None:
             raise ValueError(f"{key}={part[:20]}...: must be at most {FILE_LIMIT} bytes long, got {size}")
 
 
-def point_name(pairs: Sequence[tuple[str, str]], is_taken: bool = False) -> str:
+def job_dirname(pairs: Sequence[tuple[str, str]], is_taken: bool = False) -> str:
     """The directory of one job of a sweep, from what is swept: `model.ratio=2 seed=1` becomes `ratio-2_seed-1`.
 
     What is the same for all jobs is no part of it. Two keys that end alike keep their whole path.
@@ -101,7 +101,7 @@ def point_name(pairs: Sequence[tuple[str, str]], is_taken: bool = False) -> str:
     keys = [key.lstrip("+~") for key, _ in pairs]
     ends = [key.rpartition(".")[2] for key in keys]
     names = [
-        f"{key if ends.count(end) > 1 else end}-{_plain(value)}"
+        f"{key if ends.count(end) > 1 else end}-{_to_dirname(value)}"
         for key, end, (_, value) in zip(keys, ends, pairs, strict=True)
     ]
     name = "_".join(names) or "job"
@@ -110,7 +110,7 @@ def point_name(pairs: Sequence[tuple[str, str]], is_taken: bool = False) -> str:
     return f"{name[: JOB_LIMIT - DIGEST - 1]}-{digest(' '.join(f'{key}={value}' for key, value in pairs))}"
 
 
-def _typed() -> dict[str, str]:
+def _typed_overrides() -> dict[str, str]:
     """The command line's values by key."""
     return {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
 
@@ -122,7 +122,7 @@ def is_sweep_value(value: str) -> bool:
     return "," in re.sub(r"\[.*?\]|\{.*?\}|'.*?'|\".*?\"", "", value)
 
 
-def _plain(value: str) -> str:
+def _to_dirname(value: str) -> str:
     """A value without the characters that a directory's name must not have: `[0,2]` becomes `0-2`, `[]` none."""
     value = re.sub(r"(?<=\d)e\+(?=\d)", "e", value)  # 1e+30 is 1e30, and not 1e-30
     inner = re.sub(r"^[^\w.-]+|[^\w.-]+$", "", value, flags=re.ASCII)

@@ -7,7 +7,7 @@ from typing import Any
 NAME_LENGTH, TAG_LENGTH = 128, 64  # what the server takes of a name or group, and of a tag
 
 
-def tags_of(config: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
+def build_tags(config: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
     """The chosen network, data and study, and what is typed, each once."""
     choices = config.get("choices", {})
     chosen = [choices.get(group) for group in ("model", "datamodule", "study")]

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ghostexp.report.arms import study_of
-from ghostexp.report.collect import Run, find_runs, find_study
-from ghostexp.report.words import title_of
+from ghostexp.report.load_runs import Run, find_runs, find_study
+from ghostexp.report.text import metric_title
+from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
 from ghostexp.runs.wandb_key import has_key
-from ghostexp.tasks.report import baseline_of, texts_of
+from ghostexp.tasks.report import override_texts, parse_baseline
 
 
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
@@ -20,23 +20,23 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     Raises ValueError: no runs there, none logged to W&B, no wandb-workspaces, or W&B refuses.
     """
     try:
-        from ghostexp.report import dashboard
+        from ghostexp.report import wandb_dashboard
     except ImportError as error:
         raise ValueError('task=dashboard: needs wandb-workspaces; pip install "ghostexp[dashboard]"') from error
     task = config["task"]
-    runs, baseline = texts_of(task["runs"]), baseline_of(task["baseline"])
+    runs, baseline = override_texts(task["runs"]), parse_baseline(task["baseline"])
     found = find_study(directory.path.parent) if runs is None else find_runs(runs)
-    place = dashboard.place_of(found.runs)
-    study = study_of(directory.path.parent.name, found, baseline)
-    title, path = task["title"] or title_of(study), directory.path / "dashboard.json"
-    write_json(path, dashboard.specification(study, place.project, title), indent=1)
+    place = wandb_dashboard.place_of(found.runs)
+    study = build_study(directory.path.parent.name, found, baseline)
+    title, path = task["title"] or metric_title(study), directory.path / "dashboard.json"
+    write_json(path, wandb_dashboard.specification(study, place.project, title), indent=1)
     if unsynced := _unsynced(found.runs):
         print(f"{len(unsynced)} runs are not on W&B yet: wandb sync {' '.join(_shortest(unsynced))}")
     if not has_key():
         print(f"no W&B key here: wandb login, and the same command again; what it will build is in {path}")
         return {"runs": len(found.runs), "workspace": None, "report": None}
     place = place._replace(entity=place.entity or _asked(_own_entity))
-    build = {"workspace": dashboard.workspace_of, "report": dashboard.report_of}
+    build = {"workspace": wandb_dashboard.workspace_of, "report": wandb_dashboard.report_of}
     urls = {name: _asked(lambda make=make: make(study, place, title).save().url) for name, make in build.items()}
     print(*(f"{name:<9}  {url}" for name, url in urls.items()), sep="\n")
     return {"runs": len(found.runs), **urls}

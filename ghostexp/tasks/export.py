@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghostexp.analysis.cost import count
-from ghostexp.data.module import ImageDataModule
-from ghostexp.models.contract import Network
+from ghostexp.analysis.cost import count_cost
+from ghostexp.data.classification_datamodule import ClassificationDataModule
+from ghostexp.models.base import Network
 from ghostexp.models.fuse import fuse
 from ghostexp.models.weights import load_weights
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_atomically, write_json
-from ghostexp.tasks import build
-from ghostexp.tasks.class_names import known_names, readable
-from ghostexp.tasks.export_checks import TOLERANCE, Logits, Reference, build_reference
-from ghostexp.tasks.model_card import Card
-from ghostexp.tasks.trained import check_whole, images_of, trained_network
+from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.class_names import known_names, readable
+from ghostexp.tasks.common.export_checks import TOLERANCE, Logits, Reference, build_reference
+from ghostexp.tasks.common.load_model import build_classification_data, check_int, load_trained_model
+from ghostexp.tasks.common.model_card import Card
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": (), "safetensors": ("safetensors",)}
@@ -32,16 +32,16 @@ BATCH_AXIS = ({0: torch.export.Dim("batch")},)  # of the images: batches may hav
 log = logging.getLogger(__name__)
 
 
-def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
+def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     """Write model.onnx, model.pt2 and model.safetensors, those that `task.formats` names, and README.md, the card.
 
     A file gets its name when all of them have been compared with the network; what was there before stays until then.
     Raises ValueError: an unknown format, a package that is missing, data that cannot be read, or a file that differs
     from the network by more than rounding explains.
     """
-    formats, count_checked = check_formats(config["task"]["formats"]), check_whole(config, "images", 0)
-    trained = trained_network(config | {"compile": False})
-    datamodule = images_of(config)
+    formats, count_checked = check_formats(config["task"]["formats"]), check_int(config, "num_check_images", 0)
+    trained = load_trained_model(config | {"compile": False})
+    datamodule = build_classification_data(config)
     network = trained.network.to(memory_format=torch.contiguous_format).eval()
     assert isinstance(network, Network)
     fused = fuse(network)
@@ -49,13 +49,13 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     _warn_of_rounding(reference)
     checks = {"fused": reference.compare("the fused network", fused)}
     checks |= _write_files(formats, network, fused, reference, directory.path)
-    cost = count(fused, (datamodule.in_chans, datamodule.image_size, datamodule.image_size))
+    cost = count_cost(fused, (datamodule.in_chans, datamodule.image_size, datamodule.image_size))
     names = readable(known_names(trained, datamodule.num_classes))
     if names:
         write_json(directory.path / "classes.json", names)
     files = {name: FILES[name] for name in formats}
-    normalisation, rounding = datamodule.normalisation(), reference.rounding
-    card = Card(config, trained, cost, normalisation, files, checks, rounding, has_names=bool(names))
+    mean_std, rounding = datamodule.mean_std(), reference.rounding
+    card = Card(config, trained, cost, mean_std, files, checks, rounding, has_names=bool(names))
     write_atomically(directory.path / "README.md", card.text())
     _show(checks, directory)
     fused_cost = {"params_fused": cost.params, "macs_fused": cost.macs}
@@ -79,13 +79,13 @@ def check_formats(formats: object) -> list[str]:
     return wanted
 
 
-def check_images(datamodule: ImageDataModule, count: int) -> Iterator[Tensor]:
-    """Batches (N, C, H, W) of `count` test images, and of random ones in sizes that no export saw."""
+def check_images(datamodule: ClassificationDataModule, count_cost: int) -> Iterator[Tensor]:
+    """Batches (N, C, H, W) of `count_cost` test images, and of random ones in sizes that no export saw."""
     shape = (datamodule.in_chans, datamodule.image_size, datamodule.image_size)
     generator = torch.Generator().manual_seed(0)
-    if count:
+    if count_cost:
         datamodule.setup("test")
-        yield from (images for images, _ in datamodule.test_sample(count))
+        yield from (images for images, _ in datamodule.test_sample(count_cost))
         datamodule.teardown("test")
     for size in RANDOM_BATCHES:
         yield torch.randn(size, *shape, generator=generator)

@@ -11,51 +11,65 @@ from lightning.pytorch.callbacks import Callback
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.outcome import Outcome, Outputs
-from ghostexp.tasks import build
-from ghostexp.tasks.closing import baselines_of, data_of, figures_of, place_of, show_fit
-from ghostexp.tasks.preconditions import CheckEvaluation
-from ghostexp.tasks.savings import note_savings
-from ghostexp.tasks.teacher import distillation_of
-from ghostexp.tasks.tested import keep_tested
-from ghostexp.tasks.weights import record
-from ghostexp.training.checkpoints import Checkpoints, check_match, load_weights, read
-from ghostexp.training.module import Module
-from ghostexp.training.throughput import Throughput
-from ghostexp.training.wandb_logger import finish, log_tested_model
+from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.preconditions import CheckEvaluation
+from ghostexp.tasks.common.summary import (
+    compute_baselines,
+    data_of,
+    hardware_info,
+    metrics_with_prefix,
+    show_fit,
+    write_ghostify_report,
+)
+from ghostexp.tasks.common.teacher import build_distillation
+from ghostexp.tasks.common.test_outputs import save_test_outputs
+from ghostexp.tasks.common.weights_source import weights_record
+from ghostexp.training.base_module import BaseModule
+from ghostexp.training.callbacks.checkpoint import (
+    ModelCheckpoint,
+    check_match,
+    load_checkpoint_weights,
+    read_checkpoint,
+)
+from ghostexp.training.callbacks.throughput import Throughput
+from ghostexp.training.loggers.wandb import finish, log_tested_model
 
 log = logging.getLogger(__name__)
 
 
-def run(config: build.Config, directory: RunDirectory) -> Outcome:
+def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     """Fit, with `resume` from `checkpoints/last.ckpt` on; returns what result.json says of it.
 
-    With `datamodule.split=test` the test figure is the last epoch's: choosing the best by it would be peeking.
-    With `split=val` it is that of the best epoch on the validation set.
+    With `datamodule.validate_on=test` the test figure is the last epoch's: choosing the best by it would be peeking.
+    With `validate_on=holdout` it is that of the best epoch on the validation set.
     """
-    datamodule = build.datamodule_of(config)
-    resumed = read(directory.last) if config["resume"] and directory.last.exists() else None
-    built = build.network_of(config, is_resumed=resumed is not None)
-    note_savings(built, config, directory)
-    distillation, teacher = distillation_of(config)
-    module = build.module_of(config, built.network, distillation)
+    datamodule = instantiate.build_datamodule(config)
+    resumed = read_checkpoint(directory.last) if config["resume"] and directory.last.exists() else None
+    built = instantiate.build_network(config, is_resumed=resumed is not None)
+    write_ghostify_report(built, config, directory)
+    distillation, teacher = build_distillation(config)
+    module = instantiate.build_lightning_module(config, built.network, distillation)
     if resumed is not None:
         check_match(module.state_dict(), resumed["state_dict"], directory.last)
-    loggers = build.loggers_of(config, directory, resumed_step=resumed["global_step"] if resumed else None)
-    callbacks = [*build.callbacks_of(config, directory, module.score), CheckEvaluation(config, f"val/{module.score}")]
-    trainer = build.trainer_of(config, callbacks, loggers, directory)
+    loggers = instantiate.build_loggers(config, directory, resumed_step=resumed["global_step"] if resumed else None)
+    callbacks = [
+        *instantiate.build_callbacks(config, directory, module.score),
+        CheckEvaluation(config, f"val/{module.score}"),
+    ]
+    trainer = instantiate.build_trainer(config, callbacks, loggers, directory)
 
     result: dict[str, Any] = {"params": built.cost.params, "macs": built.cost.macs}
     result |= {"backbone_macs": built.backbone_macs} if built.backbone_macs else {}
-    result |= {"weights": record(built.weights, directory), "teacher": teacher}
+    result |= {"weights": weights_record(built.weights, directory), "teacher": teacher}
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=directory.last if resumed else None)
         result |= _figures(trainer, module, callbacks)
         checkpoint = _to_test(config, directory, module, callbacks)
-        result["tested"] = checkpoint.stem
-        load_weights(module, checkpoint)
+        result["test_checkpoint"] = checkpoint.stem
+        load_checkpoint_weights(module, checkpoint)
         trainer.test(module, datamodule=datamodule, verbose=False)
-        result["metrics"]["test"] = figures_of(module, "test/")
-        result |= {"baselines": baselines_of(datamodule)} | place_of(trainer)
+        result["metrics"]["test"] = metrics_with_prefix(module, "test/")
+        result |= {"baselines": compute_baselines(datamodule)} | hardware_info(trainer)
         result |= data_of(datamodule) if trainer.is_global_zero else {}
     except BaseException:
         with suppress(Exception):  # whatever a logger has to say, it is not why the run ends
@@ -64,7 +78,7 @@ def run(config: build.Config, directory: RunDirectory) -> Outcome:
 
     def make_outputs(outputs: Outputs) -> None:
         where = (module, datamodule, directory, config["name"], loggers)
-        outputs.make("tables and pictures", keep_tested, *where, outputs)
+        outputs.make("tables and pictures", save_test_outputs, *where, outputs)
         outputs.make("W&B model", log_tested_model, loggers, checkpoint, result)
         hints = outputs.make("W&B", finish, loggers, result, exit_code=0) or []
         outputs.make("summary", show_fit, result, directory, hints)
@@ -72,29 +86,33 @@ def run(config: build.Config, directory: RunDirectory) -> Outcome:
     return Outcome(result, make_outputs)
 
 
-def _to_test(config: build.Config, directory: RunDirectory, module: Module, callbacks: list[Callback]) -> Path:
+def _to_test(
+    config: instantiate.Config, directory: RunDirectory, module: BaseModule, callbacks: list[Callback]
+) -> Path:
     """The checkpoint whose test metrics are the run's; the last one where no validation had a score to choose by."""
-    (checkpoints,) = (callback for callback in callbacks if isinstance(callback, Checkpoints))
-    if config["datamodule"]["split"] != "val":
+    (checkpoints,) = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
+    if config["datamodule"]["validate_on"] != "val":
         return directory.last
     if checkpoints.best_epoch is not None:
         return directory.best
-    text = f"datamodule.split=val: no validation had a val/{module.score} to choose by; the last epoch is tested"
+    text = (
+        f"datamodule.validate_on=holdout: no validation had a val/{module.score} to choose by; the last epoch is tested"
+    )
     log.warning(text)
     if module.global_rank == 0:
         print(f"warning: {text}", file=sys.stderr)
     return directory.last
 
 
-def _figures(trainer: pl.Trainer, module: Module, callbacks: list[Callback]) -> dict[str, Any]:
+def _figures(trainer: pl.Trainer, module: BaseModule, callbacks: list[Callback]) -> dict[str, Any]:
     """What a training left behind."""
-    (checkpoints,) = (callback for callback in callbacks if isinstance(callback, Checkpoints))
+    (checkpoints,) = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
     (throughput,) = (callback for callback in callbacks if isinstance(callback, Throughput))
     best = {"epoch": checkpoints.best_epoch, **checkpoints.best_metrics}
     return {
-        "metrics": {"last": figures_of(module, "train/", "val/"), "best": best},
+        "metrics": {"last": metrics_with_prefix(module, "train/", "val/"), "best": best},
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "train_s": round(throughput.seconds, 2),
-        "img_s": throughput.median,
+        "train_seconds": round(throughput.seconds, 2),
+        "images_per_second": throughput.median,
     }

@@ -9,18 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghostexp.data.checks import notice
 from ghostexp.data.file_lists import count_extensions
 from ghostexp.data.image_files import display_name
-from ghostexp.models.detection import DetectionNetwork
+from ghostexp.models.detection.base import DetectionModel
+from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.table import write_rows
 from ghostexp.runs.text_files import write_json
-from ghostexp.tasks import build
-from ghostexp.tasks.class_names import class_names, readable
-from ghostexp.tasks.image_files import ImageFiles, decoded, find_images
-from ghostexp.tasks.predict_boxes import predict_boxes
-from ghostexp.tasks.trained import Trained, check_share, check_whole, images_of, inference_device, trained_network
+from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.class_names import class_names, readable
+from ghostexp.tasks.common.input_images import ImageFiles, decoded, find_images
+from ghostexp.tasks.common.load_model import (
+    LoadedModel,
+    build_classification_data,
+    check_fraction,
+    check_int,
+    inference_device,
+    load_trained_model,
+)
+from ghostexp.tasks.common.predict_detection import predict_boxes
+from ghostexp.validation import notice
 
 SHOWN = 40  # images on the terminal
 
@@ -35,34 +42,34 @@ class Prediction:
     probabilities: list[float]
 
 
-def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
-    """Predict the images of `task.images`, write predictions.json and predictions.csv, and print the first ones.
+def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
+    """Predict the images of `task.input`, write predictions.json and predictions.csv, and print the first ones.
 
     A classifier names classes; a detector finds boxes, and draws them.
 
     Raises ValueError: no images there, no trained network, or, when all others are written, some without a prediction.
     """
-    where = str(config["task"]["images"])
+    where = str(config["task"]["input"])
     files = find_images(where)
     if files.left_out:
-        notice(f"task.images={where}: {len(files.left_out)} files left out ({count_extensions(files.left_out)})")
-    check_whole(config, "top", 1)
-    check_share(config, "score")
-    trained = trained_network(config)
-    is_detector = isinstance(trained.network, DetectionNetwork)
+        notice(f"task.input={where}: {len(files.left_out)} files left out ({count_extensions(files.left_out)})")
+    check_int(config, "top_k", 1)
+    check_fraction(config, "score")
+    trained = load_trained_model(config)
+    is_detector = isinstance(trained.network, DetectionModel)
     outcome, unreadable = (predict_boxes if is_detector else predict_classes)(trained, config, files, directory)
     if unreadable:
         print(*(f"skipped {reason}" for reason in unreadable.values()), sep="\n", file=sys.stderr)
         counted = f"{len(unreadable)} of {len(files.paths)} images have no prediction"
-        raise ValueError(f"task.images={where}: {counted}; the others are in {directory.path}/predictions.csv")
+        raise ValueError(f"task.input={where}: {counted}; the others are in {directory.path}/predictions.csv")
     return trained.record() | outcome
 
 
 def predict_classes(
-    trained: Trained, config: build.Config, files: ImageFiles, directory: RunDirectory
+    trained: LoadedModel, config: instantiate.Config, files: ImageFiles, directory: RunDirectory
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Name the most probable classes of each image; returns what result.json says, and why files have no prediction."""
-    top, datamodule = config["task"]["top"], images_of(config)
+    top, datamodule = config["task"]["top_k"], build_classification_data(config)
     names = class_names(trained, datamodule)
     device = inference_device(config)
     network = trained.network.to(device).eval()

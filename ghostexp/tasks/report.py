@@ -5,24 +5,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ghostexp.report.arms import study_of
-from ghostexp.report.collect import find_runs, find_study
-from ghostexp.report.page import command_of, write_report
-from ghostexp.report.profile_page import find_profiles, write_profiles
-from ghostexp.report.words import title_of
+from ghostexp.report.load_runs import find_runs, find_study
+from ghostexp.report.profile_report import find_profiles, write_profiles
+from ghostexp.report.readme import command_of, write_report
+from ghostexp.report.text import metric_title
+from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 
 
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """Report on `task.runs`, or on what is in the study's directory; writes into `task.to`, or here.
+    """Report on `task.runs`, or on what is in the study's directory; writes into `task.output_dir`, or here.
 
     Trainings are averaged and compared; where there are none but profiles, they are set beside each other.
 
     Raises ValueError: no runs there, or a baseline that none of them has.
     """
     task = config["task"]
-    runs, baseline = texts_of(task["runs"]), baseline_of(task["baseline"])
-    to = directory.path if task["to"] is None else Path(task["to"])
+    runs, baseline = override_texts(task["runs"]), parse_baseline(task["baseline"])
+    to = directory.path if task["output_dir"] is None else Path(task["output_dir"])
     said = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
     try:
         found = find_study(directory.path.parent) if runs is None else find_runs(runs)
@@ -33,15 +33,15 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
         print(write_profiles(profiles, task["title"] or directory.path.parent.name, said, to))
         print(f"everything is in {to}")
         return {"profiles": len(profiles), "to": str(to)}
-    study = study_of(directory.path.parent.name, found, baseline)
+    study = build_study(directory.path.parent.name, found, baseline)
     commands = [command for command in (command_of(found, study.keys), said) if command]
-    text = write_report(study, task["title"] or title_of(study), commands, to)
+    text = write_report(study, task["title"] or metric_title(study), commands, to)
     print(text, f"everything is in {to}", sep="\n")
-    counts = {"arms": len(study.arms), "runs": len(study.runs), "not_counted": len(study.others)}
+    counts = {"arms": len(study.variants), "runs": len(study.runs), "not_counted": len(study.others)}
     return {**counts, "to": str(to)}
 
 
-def baseline_of(baseline: object) -> dict[str, Any] | None:
+def parse_baseline(baseline: object) -> dict[str, Any] | None:
     """What `task.baseline` says.
 
     Raises ValueError: no values by key.
@@ -51,7 +51,7 @@ def baseline_of(baseline: object) -> dict[str, Any] | None:
     return baseline
 
 
-def texts_of(runs: object) -> list[str] | None:
+def override_texts(runs: object) -> list[str] | None:
     """What `task.runs` names, one text or a list of them.
 
     Raises ValueError: neither.

@@ -7,29 +7,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghostexp.analysis.inside import measure
-from ghostexp.analysis.kernels import chance, shares
-from ghostexp.analysis.layers import choose, ghost_kernels, makes_ghosts
-from ghostexp.data.detection import DetectionDataModule
-from ghostexp.models.contract import Network
-from ghostexp.models.detection import DetectionNetwork
-from ghostexp.report.inside_page import page
+from ghostexp.analysis.feature_maps import cheap_filters, has_cheap_operation, select_layers
+from ghostexp.analysis.filters import kind_fractions, random_filter_fractions
+from ghostexp.analysis.layer_statistics import layer_statistics
+from ghostexp.data.detection_datamodule import DetectionDataModule
+from ghostexp.models.base import Network
+from ghostexp.models.detection.base import DetectionModel
+from ghostexp.report.layer_report import build_layer_report
+from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.table import write_rows
 from ghostexp.runs.text_files import write_atomically
-from ghostexp.tasks import build
-from ghostexp.tasks.detections import show_sample
-from ghostexp.tasks.inside_drawing import Found, Layers, draw_layers, draw_summaries
-from ghostexp.tasks.inside_rows import ghost_rows, layer_rows, pair_rows
-from ghostexp.tasks.trained import Trained, check_whole, images_of, inference_device, trained_network
-from ghostexp.training.wandb_logger import finish, log_images
+from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.detection_outputs import show_sample
+from ghostexp.tasks.common.layer_figures import (
+    Found,
+    Layers,
+    draw_layers,
+    draw_summaries,
+    ghost_rows,
+    layer_rows,
+    pair_rows,
+)
+from ghostexp.tasks.common.load_model import (
+    LoadedModel,
+    build_classification_data,
+    check_int,
+    inference_device,
+    load_trained_model,
+)
+from ghostexp.training.loggers.wandb import finish, log_images
 
 
 @dataclass(frozen=True)
-class Look:
+class LayerInspection:
     """A trained network, its layers, what was measured in them, and the images to draw, as it and we see them."""
 
-    trained: Trained
+    trained: LoadedModel
     layers: Layers
     found: Found
     images: Tensor
@@ -37,18 +50,18 @@ class Look:
     seen: str  # on what it was measured
 
 
-def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
-    """Measure `task.layers` on `task.images` test images, draw them for `task.shown`, and say it in README.md.
+def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
+    """Measure `task.layers` on `task.num_images` test images, draw them for `task.num_shown`, and say it in README.md.
 
-    Of a detector, draw what it finds in `task.shown` test images beside what is there.
+    Of a detector, draw what it finds in `task.num_shown` test images beside what is there.
     Raises ValueError: no trained network, no such layer, no data.
     """
-    for key in ("images", "shown"):
-        check_whole(config, key, 1)
-    trained = trained_network(config | {"compile": False})
-    if isinstance(trained.network, DetectionNetwork):
+    for key in ("num_images", "num_shown"):
+        check_int(config, key, 1)
+    trained = load_trained_model(config | {"compile": False})
+    if isinstance(trained.network, DetectionModel):
         return _show_detections(trained, config, directory)
-    look, title = take(trained, config), config["name"]
+    look, title = inspect_layers(trained, config), config["name"]
     tables = {"layers": layer_rows(look.found), "ghosts": ghost_rows(look.found), "pairs": pair_rows(look.found)}
     kinds = kinds_of(look.layers, look.found)
     network = look.trained.network
@@ -57,22 +70,22 @@ def run(config: build.Config, directory: RunDirectory) -> dict[str, Any]:
     for name, rows in tables.items():
         if rows:
             write_rows(directory.path / f"{name}.csv", rows)
-    text = page(title, look.trained.source, look.seen, tables, kinds)
+    text = build_layer_report(title, look.trained.source, look.seen, tables, kinds)
     write_atomically(directory.path / "README.md", text)
     result = look.trained.record() | {"layers": tables["layers"], "kinds": kinds}
-    loggers = build.loggers_of(config, directory)
+    loggers = instantiate.build_loggers(config, directory)
     log_images(loggers, drawn)
     hints = finish(loggers, result, exit_code=0)
     print(text, *(f"W&B: {hint}" for hint in hints), f"everything is in {directory.path}", sep="\n")
     return result
 
 
-def _show_detections(trained: Trained, config: build.Config, directory: RunDirectory) -> dict[str, Any]:
-    device, datamodule = inference_device(config), build.datamodule_of(config)
+def _show_detections(trained: LoadedModel, config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
+    device, datamodule = inference_device(config), instantiate.build_datamodule(config)
     assert isinstance(datamodule, DetectionDataModule)
     datamodule.setup("test")
-    network, shown = trained.network.to(device).eval(), config["task"]["shown"]
-    loggers, result = build.loggers_of(config, directory), trained.record()
+    network, shown = trained.network.to(device).eval(), config["task"]["num_shown"]
+    loggers, result = instantiate.build_loggers(config, directory), trained.record()
     show_sample(network, datamodule, shown, config["name"], directory, loggers)
     datamodule.teardown("test")
     hints = finish(loggers, result, exit_code=0)
@@ -80,28 +93,28 @@ def _show_detections(trained: Trained, config: build.Config, directory: RunDirec
     return result
 
 
-def take(trained: Trained, config: build.Config) -> Look:
+def inspect_layers(trained: LoadedModel, config: instantiate.Config) -> LayerInspection:
     """Measure the layers that a configuration asks for; branches that only training needs are folded before."""
-    count, shown = config["task"]["images"], config["task"]["shown"]
+    count, shown = config["task"]["num_images"], config["task"]["num_shown"]
     device = inference_device(config)
     network = trained.network.to(device).eval()
     assert isinstance(network, Network)
     network.reparameterize()
-    datamodule = images_of(config)
+    datamodule = build_classification_data(config)
     datamodule.setup("test")
 
     def sample(count: int) -> Iterable[Tensor]:
         return (images.to(device) for images, _ in datamodule.test_sample(count))
 
-    layers = choose(network, _wanted(config), next(iter(sample(1))))
-    found = measure(network, layers, lambda: sample(count))
+    layers = select_layers(network, _wanted(config), next(iter(sample(1))))
+    found = layer_statistics(network, layers, lambda: sample(count))
     images = torch.cat(list(sample(shown)))
     datamodule.teardown("test")
     seen = f"{min(count, datamodule.test_images)} test images of `{type(datamodule).__name__}`"
-    return Look(trained, layers, found, images, datamodule.denormalised(images.cpu()), seen)
+    return LayerInspection(trained, layers, found, images, datamodule.denormalize(images.cpu()), seen)
 
 
-def _wanted(config: build.Config) -> list[str] | None:
+def _wanted(config: instantiate.Config) -> list[str] | None:
     """What `task.layers` names; a single name needs no brackets."""
     wanted = config["task"]["layers"]
     return wanted if wanted is None else [str(name) for name in (wanted if isinstance(wanted, list) else [wanted])]
@@ -109,6 +122,8 @@ def _wanted(config: build.Config) -> list[str] | None:
 
 def kinds_of(layers: Layers, found: Found) -> dict[str, dict[str, float]]:
     """Shares of kinds of filters, by layer that makes ghosts, and for noise of each size of filter among them."""
-    kinds = {name: shares(inside.kernels) for name, inside in found.items() if inside.kernels}
-    sides = sorted({ghost_kernels(module).shape[-1] for module in layers.values() if makes_ghosts(module)})
-    return kinds | {"noise" if len(sides) == 1 else f"noise {side} x {side}": chance(side) for side in sides}
+    kinds = {name: kind_fractions(inside.kernels) for name, inside in found.items() if inside.kernels}
+    sides = sorted({cheap_filters(module).shape[-1] for module in layers.values() if has_cheap_operation(module)})
+    return kinds | {
+        "noise" if len(sides) == 1 else f"noise {side} x {side}": random_filter_fractions(side) for side in sides
+    }

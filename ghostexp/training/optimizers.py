@@ -9,22 +9,35 @@ from torch.optim import SGD, AdamW, Optimizer
 
 
 def sgd(
-    network: nn.Module, lr: float, momentum: float, weight_decay: float, nesterov: bool = False, no_decay: bool = False
+    network: nn.Module,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool = False,
+    exclude_norm_bias: bool = False,
 ) -> SGD:
     """Stochastic gradient descent with momentum, or Nesterov's."""
     _check(lr=lr, momentum=momentum, weight_decay=weight_decay)
-    groups = parameter_groups(network, weight_decay, no_decay)
+    groups = param_groups_weight_decay(network, weight_decay, exclude_norm_bias)
     if nesterov and momentum == 0:
         raise ValueError("optimizer.nesterov=true: needs optimizer.momentum > 0")
     return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 def adamw(
-    network: nn.Module, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, no_decay: bool = True
+    network: nn.Module,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    exclude_norm_bias: bool = True,
 ) -> AdamW:
     """AdamW (arXiv 1711.05101)."""
     _check(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
-    return AdamW(parameter_groups(network, weight_decay, no_decay), lr=lr, betas=(beta1, beta2), eps=eps)
+    return AdamW(
+        param_groups_weight_decay(network, weight_decay, exclude_norm_bias), lr=lr, betas=(beta1, beta2), eps=eps
+    )
 
 
 def rmsprop_tf(
@@ -34,21 +47,30 @@ def rmsprop_tf(
     momentum: float,
     eps: float,
     weight_decay: float,
-    no_decay: bool = True,
+    exclude_norm_bias: bool = True,
 ) -> "RMSpropTF":
     """RMSprop as TensorFlow computes it; see `RMSpropTF`."""
     _check(lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
-    return RMSpropTF(parameter_groups(network, weight_decay, no_decay), lr=lr, alpha=alpha, momentum=momentum, eps=eps)
+    return RMSpropTF(
+        param_groups_weight_decay(network, weight_decay, exclude_norm_bias),
+        lr=lr,
+        alpha=alpha,
+        momentum=momentum,
+        eps=eps,
+    )
 
 
-def parameter_groups(network: nn.Module, weight_decay: float, no_decay: bool) -> list[dict[str, Any]]:
-    """All trainable parameters as optimizer groups; with `no_decay`, biases and norms (1-d) form one without decay."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not no_decay:
-        return [{"params": trainable, "weight_decay": weight_decay}]
+def param_groups_weight_decay(network: nn.Module, weight_decay: float, exclude_norm_bias: bool) -> list[dict[str, Any]]:
+    """All trainable parameters as optimizer groups; with `exclude_norm_bias`, biases and norms (1-d) form one without decay."""
+    filter_train_indices = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not exclude_norm_bias:
+        return [{"params": filter_train_indices, "weight_decay": weight_decay}]
     return [
-        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [parameter for parameter in filter_train_indices if parameter.ndim > 1],
+            "weight_decay": weight_decay,
+        },
+        {"params": [parameter for parameter in filter_train_indices if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
 
 

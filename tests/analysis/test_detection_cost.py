@@ -6,14 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from ghostexp.analysis.cost import Cost, backbone_macs, count
-from ghostexp.analysis.layer_cost import layers
-from ghostexp.models.contract import Network
-from ghostexp.models.external import torchvision_network
-from ghostexp.models.faster_rcnn import faster_rcnn
-from ghostexp.models.ghostnet import ghostnet
-from ghostexp.models.ghostnet_replication import ghostnet_replication
-from ghostexp.models.retinanet import retinanet
+from ghostexp.analysis.cost import Cost, backbone_macs, count_cost, layer_costs
+from ghostexp.models.base import Network
+from ghostexp.models.detection.faster_rcnn import faster_rcnn
+from ghostexp.models.detection.retinanet import retinanet
+from ghostexp.models.ghostnet import ghostnet, ghostnet_replication
+from ghostexp.models.torchvision_timm import torchvision_network
 
 
 @pytest.mark.parametrize(
@@ -33,7 +31,7 @@ def test_the_replications_backbone_has_its_parameters_macs_and_thops_count() -> 
     with torch.device("meta"):
         network = ghostnet_replication()
         whole = nn.Sequential(network.conv_stem, network.bn1, network.act1, *network.blocks[:-1])
-    rows = layers(whole, (3, 224, 224))
+    rows = layer_costs(whole, (3, 224, 224))
     assert sum(row.params for row in rows) == 1055832
     assert sum(row.macs for row in rows) == 135408560
     assert sum(row.thop for row in rows) == 149310448
@@ -42,7 +40,7 @@ def test_the_replications_backbone_has_its_parameters_macs_and_thops_count() -> 
 def test_two_thirds_of_the_replications_backbone_feed_no_level() -> None:
     with torch.device("meta"):
         network = faster_rcnn(ghostnet_replication(), 80, strides=[8, 16, 32], p6=False, anchor_scale=4)
-    assert sum(one.numel() for one in network.backbone.trunk.parameters()) == 376472
+    assert sum(one.numel() for one in network.backbone.body.parameters()) == 376472
 
 
 def test_the_cost_of_a_detector_is_its_trunk_its_pyramid_and_its_heads_on_every_proposal() -> None:
@@ -55,19 +53,19 @@ def test_the_cost_of_a_detector_is_its_trunk_its_pyramid_and_its_heads_on_every_
     levels = sum(pixels.values()) + 1  # and P6
     proposals = levels * (16 * 16 * 9 + 16 * 3 * (1 + 4))
     classifier = 100 * (16 * 49 * 32 + 32 * 32 + 32 * 5 * (1 + 4))
-    trunk = sum(row.macs for row in layers(network, (3, 64, 64)) if row.name.startswith("backbone.trunk."))
+    trunk = sum(row.macs for row in layer_costs(network, (3, 64, 64)) if row.name.startswith("backbone.trunk."))
     assert trunk > 1_000_000
-    assert count(network, (3, 64, 64)).macs == trunk + pyramid + proposals + classifier
+    assert count_cost(network, (3, 64, 64)).macs == trunk + pyramid + proposals + classifier
 
 
 def test_an_images_size_counts_as_it_is_padded() -> None:
     with torch.device("meta"):
-        network = retinanet(ghostnet(width=0.5), 4, channels=16)
-    assert count(network, (3, 50, 33)) == count(network, (3, 64, 64))
+        network = retinanet(ghostnet(width=0.5), 4, fpn_channels=16)
+    assert count_cost(network, (3, 50, 33)) == count_cost(network, (3, 64, 64))
 
 
 def test_the_papers_two_detectors_on_a_coco_image() -> None:
     with torch.device("meta"):
         first, second = faster_rcnn(ghostnet(width=1.1), 80), retinanet(ghostnet(width=1.1), 80)
-    assert count(first, (3, 800, 1333)) == Cost(20395038, 124238040288)
-    assert count(second, (3, 800, 1333)) == Cost(12536174, 161585000416)
+    assert count_cost(first, (3, 800, 1333)) == Cost(20395038, 124238040288)
+    assert count_cost(second, (3, 800, 1333)) == Cost(12536174, 161585000416)

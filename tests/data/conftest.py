@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.class_trees import MakeTree, write_tree
+from tests.data.fake_image_folders import MakeTree, write_tree
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ghostexp.data.coco import Coco
-from ghostexp.data.detection import Batch
-from ghostexp.data.mix import Mixing
-from ghostexp.data.plan import GroupedPlan, Share, TrainPlan
-from ghostexp.data.workers import Order
-from tests.data.coco_sets import ANNOTATED, SIZES, coco, tensors_of, write_set
+from ghostexp.data.dataloader import BatchSpec
+from ghostexp.data.datasets.coco import Coco
+from ghostexp.data.detection_datamodule import Batch
+from ghostexp.data.sampling import AspectRatioGroupedSampler, DistributedBatches, EpochSampler
+from ghostexp.data.transforms import MixupCutmix
+from tests.data.fake_coco import ANNOTATED, SIZES, coco, tensors_of, write_set
 
-CHANCE: dict[str, Any] = {"flip": True, "jitter": 0.5, "keep_empty": True}
+CHANCE: dict[str, Any] = {"hflip": True, "scale_jitter": 0.5, "keep_empty": True}
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_training_shows_objects_only_and_empty_images_if_wanted(root: Path) -> N
 
 
 def test_a_validation_set_cut_from_training_keeps_its_empty_images(root: Path) -> None:
-    module = coco(root, split="val", val_fraction=0.6)
+    module = coco(root, validate_on="holdout", holdout_fraction=0.6)
     assert module.val_indices is not None
     seen = ids(module.val_dataloader())
     assert seen == [100 + int(index) for index in module.val_indices]
@@ -97,9 +97,9 @@ def test_batches_do_not_depend_on_the_number_of_workers_nor_touch_the_random_sta
 
 
 def test_seed_and_epoch_decide_the_batches_and_a_start_in_mid_epoch_sees_the_rest(root: Path) -> None:
-    def batches(position: tuple[int, int] = (0, 0), **changes: Any) -> list[Batch]:
-        module = coco(root, **(CHANCE | {"group_by_aspect": True} | changes))
-        module._position = lambda: position  # type: ignore[method-assign]
+    def batches(progress: tuple[int, int] = (0, 0), **changes: Any) -> list[Batch]:
+        module = coco(root, **(CHANCE | {"aspect_ratio_grouping": True} | changes))
+        module._progress = lambda: progress  # type: ignore[method-assign]
         return list(module.train_dataloader())
 
     whole = batches()
@@ -115,11 +115,11 @@ def test_seed_and_epoch_decide_the_batches_and_a_start_in_mid_epoch_sees_the_res
 def test_two_devices_see_together_what_one_device_sees(
     root: Path, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = coco(root, batch_size=4, group_by_aspect=grouped, **CHANCE)
+    whole = coco(root, batch_size=4, aspect_ratio_grouping=grouped, **CHANCE)
     parts = []
     for rank in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(Coco, "share", Share(4, rank, world_size=2))
+            patch.setattr(Coco, "share", DistributedBatches(4, rank, world_size=2))
             parts.append((list(whole.train_dataloader()), list(whole.test_dataloader())))
     (first, first_test), (second, second_test) = parts
     together = [(a + c, b + d) for (a, b), (c, d) in zip(first, second, strict=True)]
@@ -131,24 +131,24 @@ def test_two_devices_see_together_what_one_device_sees(
 def test_grouped_batches_are_all_wide_or_all_tall_and_every_image_is_there() -> None:
     groups = torch.arange(103) % 10 < 3
     indices = torch.arange(3, 103)  # 30 and 70, of which 6 and 6 are left over: a mixed batch, and 4 dropped
-    arguments = (indices, Share(8), 5, Mixing(), lambda: (0, 0))
-    plan, plain = GroupedPlan(*arguments, groups=groups), TrainPlan(*arguments)
-    order = plan.order(epoch=2)
+    arguments = (indices, DistributedBatches(8), 5, MixupCutmix(), lambda: (0, 0))
+    sampler, plain = AspectRatioGroupedSampler(*arguments, groups=groups), EpochSampler(*arguments)
+    order = sampler.permutation(epoch=2)
     assert order.sort().values.tolist() == indices.tolist()
-    mixed = [len(set(groups[batch].tolist())) > 1 for batch in order.split(8)[: len(plan)]]
+    mixed = [len(set(groups[batch].tolist())) > 1 for batch in order.split(8)[: len(sampler)]]
     assert mixed == [False] * 11 + [True]
-    kinds = [bool(groups[batch][0]) for batch in order.split(8)[: len(plan) - 1]]
+    kinds = [bool(groups[batch][0]) for batch in order.split(8)[: len(sampler) - 1]]
     assert kinds != sorted(kinds)  # tall batches come among wide ones
     assert kinds != sorted(kinds, reverse=True)
-    left_over = torch.cat([plan.order(epoch)[len(plan) * 8 :] for epoch in range(5)])
+    left_over = torch.cat([sampler.permutation(epoch)[len(sampler) * 8 :] for epoch in range(5)])
     assert 0 < groups[left_over].sum() < len(left_over)  # no group is favoured
-    assert not torch.equal(order, plan.order(epoch=3))
-    alike = GroupedPlan(*arguments, groups=torch.zeros(103))
-    assert torch.equal(alike.order(2), plain.order(2))
+    assert not torch.equal(order, sampler.permutation(epoch=3))
+    alike = AspectRatioGroupedSampler(*arguments, groups=torch.zeros(103))
+    assert torch.equal(alike.permutation(2), plain.permutation(2))
 
 
 def test_wide_and_tall_come_from_the_annotations(root: Path) -> None:
-    module = coco(root, batch_size=2, group_by_aspect=True, keep_empty=True)
+    module = coco(root, batch_size=2, aspect_ratio_grouping=True, keep_empty=True)
     for images, _ in list(module.train_dataloader())[:2]:
         assert len({image.shape[1] > image.shape[2] for image in images}) == 1
 
@@ -156,7 +156,7 @@ def test_wide_and_tall_come_from_the_annotations(root: Path) -> None:
 def test_workers_send_no_tensors_but_the_images(root: Path) -> None:
     module = coco(root)
     assert module.images is not None
-    images, targets = module.images.test.make(Order([0, 1, 6]))
+    images, targets = module.images.test.make(BatchSpec([0, 1, 6]))
     assert len(images) == len(targets) == 3
     for target in targets:
         assert "truth" in target
@@ -172,7 +172,7 @@ def test_a_single_image_is_prepared_as_in_the_test_set(root: Path) -> None:
     for path, image in zip(paths, tested, strict=True):
         alone = transform(Image.open(path))
         assert torch.equal(alone, image)
-        assert module.denormalised(alone).shape == image.shape
+        assert module.denormalize(alone).shape == image.shape
     assert ids(module.test_sample(3)) == [500, 503, 506]
 
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from ghostexp.data.coco import Coco
+from ghostexp.data.datasets.coco import Coco
 from ghostexp.data.image_check import UnreadableImages
-from ghostexp.tasks.detections import coco_results
-from tests.data.coco_sets import change_entry, coco, map_boxes, map_ids, unread_coco, write_set
-from tests.data.test_bad_data import refused
+from ghostexp.tasks.common.detection_outputs import coco_results
+from tests.data.fake_coco import change_entry, coco, map_boxes, map_ids, unread_coco, write_set
+from tests.data.test_data_errors import refused
 
 TURNED_RIGHT = 6  # in EXIF: shown, the image is turned by 90 degrees to the right
 
@@ -102,7 +102,7 @@ def test_boxes_as_corners_are_recognised(root: Path) -> None:
 def test_boxes_a_few_pixels_outside_are_clipped_in_training_only(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     for part in ("train", "val"):
         change_entry(annotations(root, part), "annotations", 9, bbox=[-3, 6, 30, 37])  # of 60 x 40
-    module = coco(root, image_size=40, long_side=60, batch_size=5, flip=False)
+    module = coco(root, image_size=40, max_size=60, batch_size=5, hflip=False)
     expected = "1 boxes that reach outside their images are clipped in training, not in evaluation (annotation 1)"
     assert warnings(caplog) == [f"{annotations(root, part)}: {expected}" for part in ("train", "val")]
     ((_, targets),) = module.train_dataloader()
@@ -120,7 +120,7 @@ def test_boxes_that_scaling_makes_too_small_are_counted(root: Path, caplog: pyte
     assert message == f"{annotations(root)}: {counted} datamodule.image_size=24"
     assert module.train_indices.tolist() == [1, 2, 3, 4]  # the first image's other box is a crowd
     caplog.clear()
-    assert coco(root, image_size=40, long_side=60).train_indices.tolist() == [0, 1, 2, 3, 4]
+    assert coco(root, image_size=40, max_size=60).train_indices.tolist() == [0, 1, 2, 3, 4]
     assert warnings(caplog) == []
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostexp.data.coco import Coco
+from ghostexp.data.datasets.coco import Coco
+from ghostexp.data.datasets.digits import Digits
+from ghostexp.data.datasets.fake import Fake
+from ghostexp.data.datasets.shapes import Shapes
 from ghostexp.data.digest import describe_difference
-from ghostexp.data.digits import Digits
-from ghostexp.data.fake import Fake
-from ghostexp.data.shapes import Shapes
-from tests.data.class_trees import CIFAR10_CLASSES, MakeTree, cifar10, image_folder, write_pickles
-from tests.data.coco_sets import write_set
+from tests.data.fake_coco import write_set
+from tests.data.fake_image_folders import CIFAR10_CLASSES, MakeTree, cifar10, image_folder, write_pickles
 
 FAKE: dict[str, Any] = {"batch_size": 8, "num_classes": 4, "in_chans": 3, "image_size": 8}
 CHANGES: dict[str, Callable[[Path], object]] = {

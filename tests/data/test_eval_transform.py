@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ghostexp.data.classification_datamodule import ClassificationDataModule
+from ghostexp.data.datasets.image_folder import ImageFolder
 from ghostexp.data.image_files import read_image
-from ghostexp.data.image_folder import ImageFolder
-from ghostexp.data.module import ImageDataModule
-from tests.data.class_trees import CIFAR10_CLASSES, MakeTree, cifar10
+from tests.data.fake_image_folders import CIFAR10_CLASSES, MakeTree, cifar10
 
 
 def folder(root: Path, image_size: int, in_chans: int) -> ImageFolder:
@@ -18,7 +18,7 @@ def folder(root: Path, image_size: int, in_chans: int) -> ImageFolder:
     )
 
 
-def expect_the_same(data: ImageDataModule, root: Path) -> None:
+def expect_the_same(data: ClassificationDataModule, root: Path) -> None:
     """Compare the test loader's images with the transform's, to the bit."""
     paths = sorted((root / "test").glob("*/*.png"))
     transform = data.eval_transform()  # before anything is read

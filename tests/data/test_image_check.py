@@ -8,7 +8,7 @@ import pytest
 
 from ghostexp.data import image_check
 from ghostexp.data.image_check import UnreadableImages, check_image, find_unreadable
-from tests.data.class_trees import MakeTree, image_folder
+from tests.data.fake_image_folders import MakeTree, image_folder
 
 
 def damaged_tree(root: Path) -> list[Path]:

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from ghostexp.data.digits import Digits
-from ghostexp.data.fake import Fake
-from ghostexp.data.shapes import Shapes
+from ghostexp.data.datasets.digits import Digits
+from ghostexp.data.datasets.fake import Fake
+from ghostexp.data.datasets.shapes import Shapes
 from ghostexp.runs.fingerprint import differences, fingerprint
-from tests.data.class_trees import CIFAR10_CLASSES, MakeTree, cifar10, image_folder
+from tests.data.fake_image_folders import CIFAR10_CLASSES, MakeTree, cifar10, image_folder
 
 FAKE: dict[str, Any] = {"batch_size": 8, "num_classes": 4, "in_chans": 3, "image_size": 8, "num_images": 32}
 MEAN, STD = [0.1, 0.2, 0.3], [0.5, 0.25, 1]
@@ -26,12 +26,12 @@ def expect_set(make: Any, channels: int = 3) -> None:
     """Compare the images of a datamodule with and without its own mean and std, in [0, 1]."""
     mean, std = MEAN[:channels], STD[:channels]
     own, other = make(), make(mean=mean, std=std)
-    assert other.normalisation() == (tuple(mean), tuple(std))
-    scaled = [torch.tensor(values).view(-1, 1, 1) for values in own.normalisation()]
+    assert other.mean_std() == (tuple(mean), tuple(std))
+    scaled = [torch.tensor(values).view(-1, 1, 1) for values in own.mean_std()]
     expected = first_test_batch(own) * scaled[1] + scaled[0]
     found = first_test_batch(other) * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
     torch.testing.assert_close(found, expected)
-    assert torch.allclose(other.denormalised(first_test_batch(other)), expected.clamp(0, 1), atol=1e-6)
+    assert torch.allclose(other.denormalize(first_test_batch(other)), expected.clamp(0, 1), atol=1e-6)
 
 
 def test_they_are_those_of_every_datamodule(make_tree: MakeTree) -> None:
@@ -47,7 +47,7 @@ def test_they_are_those_of_every_datamodule(make_tree: MakeTree) -> None:
 
 
 def test_one_of_them_leaves_the_other_as_it_is() -> None:
-    assert Fake(**FAKE, std=STD).normalisation() == ((0.5, 0.5, 0.5), tuple(STD))
+    assert Fake(**FAKE, std=STD).mean_std() == ((0.5, 0.5, 0.5), tuple(STD))
 
 
 @pytest.mark.parametrize("value", [0.5, [0.5], [0.1, 0.2, 116.7], [0.1, 0.2, "b"], [True, 0, 0], [0.1, 0.2, -0.1]])

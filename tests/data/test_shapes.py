@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ghostexp.data.scenes import CLASSES, SIDE, draw_scene, shape
-from ghostexp.data.shapes import Shapes
-from tests.data.test_bad_data import refused
+from ghostexp.data.datasets.shapes import CLASSES, SIDE, Shapes, draw_scene, shape
+from tests.data.test_data_errors import refused
 
 DIGEST = "9edfa17f75dbe344fe6d8d8a97baed3368704fbabc4217af88bea6539da18d87"
 
@@ -54,11 +53,11 @@ def test_what_is_in_sight_lies_in_its_box_and_is_at_least_a_third() -> None:
     for number in range(200):
         scene = draw_scene(0, number)
         for item, (left, top, right, bottom) in enumerate(scene.boxes):
-            mine = scene.owners == item
+            mine = scene.image_index == item
             assert mine[top:bottom, left:right].sum() == mine.sum() >= scene.areas[item] / 3
             hidden += mine.sum() < scene.areas[item]
         left, top, right, bottom = scene.boxes[-1]  # in front of all
-        rows, columns = np.nonzero(scene.owners == len(scene.boxes) - 1)
+        rows, columns = np.nonzero(scene.image_index == len(scene.boxes) - 1)
         extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         assert extent == (left, top, right, bottom)
     assert hidden > 50
@@ -68,19 +67,19 @@ def test_pixels_stand_out_where_the_owner_says() -> None:
     for number in range(50):
         scene = draw_scene(0, number)
         for item in range(len(scene.boxes)):
-            colours = scene.image[scene.owners == item].astype(int)
+            colours = scene.image[scene.image_index == item].astype(int)
             assert colours.std(0).max() < 20  # one colour and noise
             near = np.abs(scene.image - np.median(colours, 0)).sum(2) < 40
-            assert (near & (scene.owners != item)).mean() < 0.05
+            assert (near & (scene.image_index != item)).mean() < 0.05
 
 
 def test_loaders_give_the_scenes_with_their_boxes() -> None:
-    module = shapes(flip=False)
+    module = shapes(hflip=False)
     assert (len(module.train_indices), module.test_images) == (20, 5)
     assert module.category_ids == (1, 2, 3, 4)
     images, targets = next(iter(module.test_dataloader()))
     scene = draw_scene(1, 0)
-    seen = (module.denormalised(images[0]) * 255).round().byte().permute(1, 2, 0)
+    seen = (module.denormalize(images[0]) * 255).round().byte().permute(1, 2, 0)
     assert torch.equal(seen, torch.from_numpy(scene.image))
     assert targets[0]["boxes"].tolist() == targets[0]["truth"]["boxes"].tolist() == scene.boxes.tolist()
     assert targets[0]["labels"].tolist() == scene.labels.tolist()

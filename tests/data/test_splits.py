@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from ghostexp.data.digits import Digits
-from ghostexp.data.module import ImageSet
-from ghostexp.data.split import stratified
+from ghostexp.data.base import stratified_split
+from ghostexp.data.classification_datamodule import ClassificationDataset
+from ghostexp.data.datasets.digits import Digits
 
 
 def digits(**arguments: object) -> Digits:
@@ -14,14 +14,14 @@ def digits(**arguments: object) -> Digits:
     return module
 
 
-def labels_of(images: ImageSet, indices: torch.Tensor) -> np.ndarray:
+def labels_of(images: ClassificationDataset, indices: torch.Tensor) -> np.ndarray:
     return images.labels[indices].numpy()
 
 
 def test_a_stratified_split_has_the_asked_for_size_and_each_class_within_one_of_its_due() -> None:
     labels = np.random.default_rng(0).choice(7, 1000, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05])
     for count in (1, 10, 123, 500, 999):
-        chosen, rest = stratified(labels, count, seed=3)
+        chosen, rest = stratified_split(labels, count, seed=3)
         assert len(chosen) == count
         assert sorted([*chosen, *rest]) == list(range(1000))
         due = np.bincount(labels) * count / 1000
@@ -38,7 +38,7 @@ def test_digits_keeps_360_images_for_the_test_and_validates_on_them() -> None:
 
 
 def test_a_validation_set_is_cut_from_the_training_set_and_leaves_the_test_set_alone() -> None:
-    plain, cut = digits(), digits(split="val", val_fraction=0.2)
+    plain, cut = digits(), digits(validate_on="holdout", holdout_fraction=0.2)
     assert cut.val_indices is not None
     assert plain.images is not None
     assert cut.images is not None
@@ -51,9 +51,9 @@ def test_a_validation_set_is_cut_from_the_training_set_and_leaves_the_test_set_a
 
 
 def test_splits_follow_split_seed_and_never_seed() -> None:
-    first = digits(split="val", train_fraction=0.1)
-    same = digits(split="val", train_fraction=0.1, seed=7)
-    other = digits(split="val", train_fraction=0.1, split_seed=7)
+    first = digits(validate_on="holdout", train_fraction=0.1)
+    same = digits(validate_on="holdout", train_fraction=0.1, seed=7)
+    other = digits(validate_on="holdout", train_fraction=0.1, split_seed=7)
     assert first.val_indices is not None
     assert same.val_indices is not None
     assert first.images is not None
@@ -67,7 +67,7 @@ def test_splits_follow_split_seed_and_never_seed() -> None:
 
 
 def test_train_fraction_keeps_a_stratified_part_and_the_same_validation_set() -> None:
-    whole, tenth = digits(split="val"), digits(split="val", train_fraction=0.1)
+    whole, tenth = digits(validate_on="holdout"), digits(validate_on="holdout", train_fraction=0.1)
     assert tenth.images is not None
     assert len(tenth.train_indices) == 129  # of 1437 - 144
     assert set(np.bincount(labels_of(tenth.images.train, tenth.train_indices))) <= {12, 13, 14}

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from ghostexp.data.plan import Share
+from ghostexp.data.dataloader import EvalBatchSampler, MultiprocessLoader
+from ghostexp.data.sampling import DistributedBatches
 from ghostexp.data.worker_process import failure_of
-from ghostexp.data.workers import EvalOrders, WorkerLoader
-from tests.commands import is_running, wait_until
+from tests.cli import is_running, wait_until
 
 
-def loader_of(make: Callable[[Any], Any], num_workers: int = 2) -> WorkerLoader[Any]:
+def loader_of(make: Callable[[Any], Any], num_workers: int = 2) -> MultiprocessLoader[Any]:
     """Make a loader of four batches."""
-    orders = EvalOrders(torch.arange(8), Share(2))
-    return WorkerLoader(make, orders, num_workers=num_workers, pin_memory=False)
+    batch_sampler = EvalBatchSampler(torch.arange(8), DistributedBatches(2))
+    return MultiprocessLoader(make, batch_sampler, num_workers=num_workers, pin_memory=False)
 
 
 def unpicklable(order: object) -> object:

@@ -10,14 +10,14 @@ from omegaconf import OmegaConf
 from torch import nn
 from torchvision.ops import box_iou
 
-from ghostexp.models.anchors import Anchors
-from ghostexp.models.detection import DetectionNetwork, padded
-from ghostexp.models.external import torchvision_network
-from ghostexp.models.faster_rcnn import FasterRCNN
+from ghostexp.models.detection.base import DetectionModel, padded
+from ghostexp.models.detection.faster_rcnn import FasterRCNN
+from ghostexp.models.detection.fpn import LevelAnchorGenerator
+from ghostexp.models.detection.retinanet import RetinaNet
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
-from ghostexp.models.retinanet import RetinaNet
+from ghostexp.models.torchvision_timm import torchvision_network
 
-from .detectors import BACKBONES, KINDS, found, target, total, with_quick_norms
+from .tiny_detectors import BACKBONES, KINDS, found, target, total, with_quick_norms
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -27,7 +27,7 @@ CONF = Path(__file__).parents[2] / "conf"
 def test_every_backbone_carries_every_detector_and_no_parameter_is_idle(name: str, kind: str) -> None:
     torch.manual_seed(0)
     build, strides = BACKBONES[name]
-    network = KINDS[kind](with_quick_norms(build()), strides=strides, box_score_thresh=0.0, detections=7)
+    network = KINDS[kind](with_quick_norms(build()), strides=strides, box_score_thresh=0.0, box_detections_per_img=7)
     images = [torch.randn(3, 64, 64), torch.randn(3, 70, 50)]
     loss = total(network, images, [target((5, 5, 40, 50)), target((0, 0, 50, 60), (10, 20, 30, 50), labels=[1, 2])])
     loss.backward()
@@ -57,7 +57,7 @@ def test_what_is_found_does_not_depend_on_who_shares_the_batch(kind: str) -> Non
 def test_one_image_is_learned_and_label_0_is_found_as_label_0(kind: str) -> None:
     torch.manual_seed(1)
     backbone = with_quick_norms(ghostnet_small(width=0.5))
-    network = KINDS[kind](backbone, strides=(8, 16), channels=32, anchor_scale=4)
+    network = KINDS[kind](backbone, strides=(8, 16), fpn_channels=32, anchor_scale=4)
     image, box = torch.zeros(3, 64, 64), (10, 16, 42, 48)
     image[:, 16:48, 10:42] = 1
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -88,9 +88,9 @@ def test_images_without_boxes_are_all_background(kind: str) -> None:
     assert losses["classification"] > 0
 
 
-def anchors_of(network: DetectionNetwork) -> Anchors:
+def anchors_of(network: DetectionModel) -> LevelAnchorGenerator:
     anchors = network.rpn.anchor_generator if isinstance(network, FasterRCNN) else network.anchor_generator
-    assert isinstance(anchors, Anchors)
+    assert isinstance(anchors, LevelAnchorGenerator)
     return anchors
 
 
@@ -124,7 +124,7 @@ def test_the_replications_anchors_are_32_64_and_128_pixels_on_three_levels() -> 
     network = instantiate_config("faster_rcnn_replication")
     assert isinstance(network, FasterRCNN)
     assert anchors_of(network).sizes == ((32.0,), (64.0,), (128.0,))
-    assert list(network.backbone.trunk.feature_channels.values()) == [40, 80, 160]
+    assert list(network.backbone.body.feature_channels.values()) == [40, 80, 160]
 
 
 def test_what_is_found_does_not_depend_on_earlier_batches() -> None:
@@ -189,14 +189,14 @@ def test_under_autocast_boxes_have_the_precision_of_pixels(kind: str) -> None:
         ({"strides": 8}, r"^model.strides=8: some of \[4, 8, 16, 32\] are needed"),
         ({"freeze_stages": 5}, r"^model.freeze_stages=5: a whole number from 0 to 4 is needed"),
         ({"freeze_stages": -1}, r"^model.freeze_stages=-1: "),
-        ({"channels": 0}, r"^model.channels=0: a whole number >= 1 is needed"),
+        ({"fpn_channels": 0}, r"^model.fpn_channels=0: a whole number >= 1 is needed"),
         ({"anchor_scale": 0}, r"^model.anchor_scale=0: a number > 0 is needed"),
         ({"anchor_ratios": []}, r"^model.anchor_ratios=\[\]: numbers > 0, in brackets, is needed"),
         ({"anchor_ratios": "1"}, r"^model.anchor_ratios=1: "),
         ({"anchor_ratios": 1}, r"^model.anchor_ratios=1: "),
         ({"freeze_batchnorm": 1}, r"^model.freeze_batchnorm=1: true or false is needed"),
         ({"box_nms_thresh": 2}, r"^model.box_nms_thresh=2: a number from 0 to 1 is needed"),
-        ({"detections": 0.5}, r"^model.detections=0.5: "),
+        ({"box_detections_per_img": 0.5}, r"^model.box_detections_per_img=0.5: "),
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,15 +207,15 @@ def test_a_knob_out_of_range_is_an_error_of_one_line(kind: str, knobs: dict, mes
 
 
 def test_the_norm_of_retinanets_heads_is_of_eight_channels_and_the_last_layers_have_none() -> None:
-    network = KINDS["retinanet"](ghostnet(width=0.1), channels=16, head_norm=True)
+    network = KINDS["retinanet"](ghostnet(width=0.1), fpn_channels=16, head_norm=True)
     assert isinstance(network, RetinaNet)
     norms = [module for module in network.head.modules() if isinstance(module, nn.GroupNorm)]
     assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(2, 16)] * 8  # four layers a head
     assert not [
         module for module in KINDS["retinanet"](ghostnet(width=0.1)).modules() if isinstance(module, nn.GroupNorm)
     ]
-    with pytest.raises(ValueError, match=r"^model.channels=12: with model.head_norm a multiple of 8 is needed$"):
-        KINDS["retinanet"](ghostnet(width=0.1), channels=12, head_norm=True)
+    with pytest.raises(ValueError, match=r"^model.fpn_channels=12: with model.head_norm a multiple of 8 is needed$"):
+        KINDS["retinanet"](ghostnet(width=0.1), fpn_channels=12, head_norm=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -226,16 +226,16 @@ def test_a_network_without_maps_is_refused(kind: str) -> None:
         KINDS[kind](torchvision_network("squeezenet1_1"))
 
 
-def instantiate_config(name: str, *overrides: str) -> DetectionNetwork:
+def instantiate_config(name: str, *overrides: str) -> DetectionModel:
     data = ("datamodule=shapes", "datamodule.num_classes=3", "datamodule.image_size=64")
     with initialize_config_dir(str(CONF), version_base=None):
         node = compose("config", [*data, f"model={name}", *overrides]).model
     OmegaConf.set_struct(node, False)
-    assert node.pop("weights") is node.pop("weights_partial") is None  # the task loads them
+    assert node.pop("weights") is node.pop("reset_head") is None  # the task loads them
     assert node.backbone.pop("weights") is None
     with torch.device("meta"):
         network = instantiate(node, _convert_="all")
-    assert isinstance(network, DetectionNetwork)
+    assert isinstance(network, DetectionModel)
     return network
 
 

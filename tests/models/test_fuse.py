@@ -7,18 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostexp.analysis.cost import count
-from ghostexp.models.contract import Network
-from ghostexp.models.external import MAPS, torchvision_network
+from ghostexp.analysis.cost import count_cost
+from ghostexp.models.base import Network
 from ghostexp.models.fuse import fuse
 from ghostexp.models.ghostify import ghostify
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
-from ghostexp.models.ghostnet_v2 import ghostnetv2
-from ghostexp.models.ghostnet_v3 import ghostnetv3
-from ghostexp.models.resnet import resnet20
-from ghostexp.models.vgg import vgg16
+from ghostexp.models.ghostnetv2 import ghostnetv2
+from ghostexp.models.ghostnetv3 import ghostnetv3
+from ghostexp.models.resnet_cifar import resnet20
+from ghostexp.models.torchvision_timm import FEATURE_MAPS, torchvision_network
+from ghostexp.models.vgg_cifar import vgg16
 
-from .parity import of_kind, randomize_norms
+from .timm_reference import of_kind, randomize_norms
 
 EXACTLY = 1e-10  # of the logits' standard deviation, in float64
 NETWORKS: dict[str, Callable[[], Network]] = {
@@ -29,10 +29,10 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "ghostnetv3": lambda: ghostnetv3(num_classes=7, width=0.5),
     "resnet20": lambda: resnet20(num_classes=7, shortcut="B"),
     "vgg16": lambda: vgg16(num_classes=7),
-    "ghost_resnet20, BatchNorm inside": lambda: ghostify(resnet20(num_classes=7), form="bn_relu"),
+    "ghost_resnet20, BatchNorm inside": lambda: ghostify(resnet20(num_classes=7), norm_act="bn_relu"),
     "ghost_resnet20": lambda: ghostify(resnet20(num_classes=7)),
     "ghost_resnet20 ratio 1": lambda: ghostify(resnet20(num_classes=7), 1),
-    **{name: lambda name=name: torchvision_network(name, num_classes=7) for name in MAPS},
+    **{name: lambda name=name: torchvision_network(name, num_classes=7) for name in FEATURE_MAPS},
 }
 STAY = {"ghost_resnet20, BatchNorm inside": 19, "ghost_resnet20": 19}  # BatchNorms behind what is no convolution
 
@@ -85,7 +85,7 @@ def test_layout_dtype_and_feature_maps_stay() -> None:
 def test_fusing_costs_a_bias_and_saves_two_parameters_a_channel() -> None:
     network = ghostnet(width=0.5)
     channels = sum(norm.num_features for norm in of_kind(network, nn.BatchNorm2d))
-    before, after = count(network, (3, 64, 64)), count(fuse(network), (3, 64, 64))
+    before, after = count_cost(network, (3, 64, 64)), count_cost(fuse(network), (3, 64, 64))
     assert after.macs == before.macs
     assert after.params == before.params - channels
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ghostexp.models.ghost import GhostBottleneck, GhostModule, SqueezeExcite, make_divisible
+from ghostexp.models.base import he_init
+from ghostexp.models.ghost_module import GhostBottleneck, GhostModule, SqueezeExcite, make_divisible
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
-from ghostexp.models.init import he_init
-from ghostexp.models.resnet import resnet20
-from ghostexp.models.vgg import vgg16
+from ghostexp.models.resnet_cifar import resnet20
+from ghostexp.models.vgg_cifar import vgg16
 
 RATIOS = (1, 2, 3, 5, 10)
 
@@ -37,7 +37,7 @@ def test_kernel_stride_and_padding_may_differ_by_direction() -> None:
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_the_plain_form_is_a_convolution_and_depthwise_filters_of_its_output(ratio: int) -> None:
-    ghost = GhostModule(3, 8, 3, ratio, 5, 2, bias=True, form="plain")
+    ghost = GhostModule(3, 8, 3, ratio, 5, 2, bias=True, norm_act="none")
     x = torch.randn(2, 3, 9, 9, requires_grad=True)
     parameters = dict(ghost.named_parameters())
     intrinsic = F.conv2d(x, parameters["primary_conv.0.weight"], parameters["primary_conv.0.bias"], 2, 1)
@@ -57,9 +57,9 @@ def test_the_plain_form_is_a_convolution_and_depthwise_filters_of_its_output(rat
     torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), wanted))
 
 
-@pytest.mark.parametrize("form", ["plain", "bn", "bn_relu"])
-def test_the_form_decides_what_stands_behind_both_convolutions(form: str) -> None:
-    ghost = GhostModule(3, 8, form=form, bias=True)  # pyright: ignore[reportArgumentType]
+@pytest.mark.parametrize("norm_act", ["none", "bn", "bn_relu"])
+def test_the_form_decides_what_stands_behind_both_convolutions(norm_act: str) -> None:
+    ghost = GhostModule(3, 8, norm_act=norm_act, bias=True)  # pyright: ignore[reportArgumentType]
     expected = {
         "plain": [nn.Conv2d],
         "bn": [nn.Conv2d, nn.BatchNorm2d],
@@ -67,15 +67,15 @@ def test_the_form_decides_what_stands_behind_both_convolutions(form: str) -> Non
     }
     assert ghost.cheap_operation is not None
     for branch in (ghost.primary_conv, ghost.cheap_operation):
-        assert [type(layer) for layer in branch] == expected[form]
-        assert (branch[0].bias is not None) == (form == "plain")
+        assert [type(layer) for layer in branch] == expected[norm_act]
+        assert (branch[0].bias is not None) == (norm_act == "none")
 
 
-@pytest.mark.parametrize("form", ["plain", "bn", "bn_relu"])
+@pytest.mark.parametrize("norm_act", ["none", "bn", "bn_relu"])
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_a_gradient_reaches_every_parameter(form: str, ratio: int) -> None:
+def test_a_gradient_reaches_every_parameter(norm_act: str, ratio: int) -> None:
     torch.manual_seed(0)
-    ghost = GhostModule(4, 7, 3, ratio, bias=True, form=form)  # pyright: ignore[reportArgumentType]
+    ghost = GhostModule(4, 7, 3, ratio, bias=True, norm_act=norm_act)  # pyright: ignore[reportArgumentType]
     ghost(torch.randn(4, 4, 8, 8)).square().sum().backward()
     for name, parameter in ghost.named_parameters():
         assert parameter.grad is not None, name
@@ -155,12 +155,12 @@ def test_convolutions_are_drawn_by_he_s_rule_within_their_group() -> None:
         (ghostnet, {"width": math.nan}, "model.width=nan: a number > 0 is needed"),
         (ghostnet, {"width": math.inf}, "model.width=inf: a number > 0 is needed"),
         (ghostnet_small, {"se_ratio": -0.1}, "model.se_ratio=-0.1: a number >= 0"),
-        (ghostnet_small, {"dropout": 1.0}, "model.dropout=1.0: a number from 0 to below 1 is needed"),
+        (ghostnet_small, {"drop_rate": 1.0}, "model.drop_rate=1.0: a number from 0 to below 1 is needed"),
         (ghostnet_small, {"num_classes": 0}, "model.num_classes=0: a whole number >= 1 is needed"),
         (resnet20, {"in_chans": 0}, "model.in_chans=0: a whole number >= 1 is needed"),
         (resnet20, {"shortcut": "C"}, "model.shortcut=C: one of A, B is needed"),
         (vgg16, {"head": "conv"}, "model.head=conv: one of paper, linear is needed"),
-        (vgg16, {"dropout": -1}, "model.dropout=-1: a number from 0 to below 1 is needed"),
+        (vgg16, {"drop_rate": -1}, "model.drop_rate=-1: a number from 0 to below 1 is needed"),
     ],
 )
 def test_a_bad_knob_is_an_error_of_one_line_that_names_it(build, knobs: dict, message: str) -> None:

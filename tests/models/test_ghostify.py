@@ -5,18 +5,18 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ghostexp.models.ghost import GhostModule
-from ghostexp.models.ghostify import Replaced, ghostify
+from ghostexp.models.ghost_module import GhostModule
+from ghostexp.models.ghostify import GhostifiedConv, ghostify
 from ghostexp.models.ghostnet import ghostnet_small
-from ghostexp.models.resnet import resnet20
-from ghostexp.models.vgg import vgg16
+from ghostexp.models.resnet_cifar import resnet20
+from ghostexp.models.vgg_cifar import vgg16
 
 
 def convs_of(network: nn.Module, kind: type = nn.Conv2d) -> dict[str, nn.Module]:
     return {name: module for name, module in network.named_modules() if isinstance(module, kind)}
 
 
-def ghostified(network: nn.Module) -> tuple[Replaced, ...]:
+def ghostified(network: nn.Module) -> tuple[GhostifiedConv, ...]:
     report = network.ghostified
     assert isinstance(report, tuple)
     return report
@@ -40,7 +40,7 @@ def test_the_report_says_what_was_replaced_and_what_it_cost() -> None:
     network = resnet20()
     before = params(network)
     report = ghostified(ghostify(network, 2, 3))
-    assert report[0] == Replaced("conv1", 3 * 16 * 9, 3 * 8 * 9 + 8 * 9)
+    assert report[0] == GhostifiedConv("conv1", 3 * 16 * 9, 3 * 8 * 9 + 8 * 9)
     assert report[-1].name == "layer3.2.conv2"
     assert before - params(network) == sum(row.params_before - row.params_after for row in report)
 
@@ -55,7 +55,7 @@ def test_the_new_weights_are_drawn_by_he_s_rule() -> None:
 
 
 def test_two_passes_report_what_both_replaced() -> None:
-    network = ghostify(ghostify(resnet20(shortcut="B"), 4, keep=["first", "1x1"]), 2)
+    network = ghostify(ghostify(resnet20(shortcut="B"), 4, exclude=["first", "1x1"]), 2)
     assert [row.name for row in ghostified(network)[-3:]] == ["conv1", "layer2.0.shortcut.0", "layer3.0.shortcut.0"]
     assert len(ghostified(network)) == 21
 
@@ -119,7 +119,7 @@ def test_grouped_and_depthwise_convolutions_and_subclasses_stay() -> None:
 def test_ghost_modules_that_are_there_already_stay() -> None:
     network = ghostnet_small()
     ghosts = convs_of(network, GhostModule)
-    ghostify(network, keep=["*.conv_reduce", "*.conv_expand"])
+    ghostify(network, exclude=["*.conv_reduce", "*.conv_expand"])
     after = convs_of(network, GhostModule)
     assert ghosts.items() <= after.items()
     assert set(after) - set(ghosts) == {row.name for row in ghostified(network)}
@@ -135,7 +135,7 @@ def test_a_convolution_used_twice_becomes_one_ghost_module_used_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "kept"),
+    ("exclude", "kept"),
     [
         ([], set()),
         ("first", {"conv1"}),
@@ -144,20 +144,20 @@ def test_a_convolution_used_twice_becomes_one_ghost_module_used_twice() -> None:
         (["layer[12].0.conv?"], {f"layer{i}.0.conv{j}" for i in (1, 2) for j in (1, 2)}),
     ],
 )
-def test_keep_names_what_stays(keep: str | list[str], kept: set[str]) -> None:
+def test_keep_names_what_stays(exclude: str | list[str], kept: set[str]) -> None:
     network = resnet20(shortcut="B")
     names = set(convs_of(network))
-    ghostify(network, keep=keep)
+    ghostify(network, exclude=exclude)
     assert names - set(convs_of(network, GhostModule)) == kept
 
 
-@pytest.mark.parametrize("keep", ["layer9.*", "1x1", ["first", "conv2"]])
-def test_a_keep_that_matches_nothing_is_an_error_and_changes_nothing(keep: str | list[str]) -> None:
+@pytest.mark.parametrize("exclude", ["layer9.*", "1x1", ["first", "conv2"]])
+def test_a_keep_that_matches_nothing_is_an_error_and_changes_nothing(exclude: str | list[str]) -> None:
     network = resnet20(shortcut="A")
-    pattern = keep if isinstance(keep, str) else keep[-1]
+    pattern = exclude if isinstance(exclude, str) else exclude[-1]
     with pytest.raises(ValueError, match="model") as error:
-        ghostify(network, keep=keep)
-    assert str(error.value).startswith(f"model.keep={pattern}: none of the 19 convolutions (conv1, ")
+        ghostify(network, exclude=exclude)
+    assert str(error.value).startswith(f"model.exclude={pattern}: none of the 19 convolutions (conv1, ")
     assert not convs_of(network, GhostModule)
 
 
@@ -171,7 +171,7 @@ def test_a_network_with_nothing_to_replace_is_an_error(network: nn.Module) -> No
 
 def test_keeping_everything_is_an_error() -> None:
     with pytest.raises(ValueError, match="no convolution left"):
-        ghostify(resnet20(), keep="*")
+        ghostify(resnet20(), exclude="*")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_keeping_everything_is_an_error() -> None:
     [
         ({"ratio": 2.5}, "model.ratio=2.5: a whole number >= 1 is needed"),
         ({"dw_size": 4}, "model.dw_size=4: an odd whole number >= 1 is needed"),
-        ({"form": "relu"}, "model.form=relu: one of bn_relu, bn, plain is needed"),
+        ({"norm_act": "relu"}, "model.norm_act=relu: one of bn_relu, bn, plain is needed"),
     ],
 )
 def test_a_bad_knob_is_an_error_and_changes_nothing(knobs: dict, message: str) -> None:
@@ -191,7 +191,7 @@ def test_a_bad_knob_is_an_error_and_changes_nothing(knobs: dict, message: str) -
 
 
 def test_form_bn_relu_puts_both_inside_every_ghost_module() -> None:
-    plain, inside = ghostify(resnet20()), ghostify(resnet20(), form="bn_relu")
+    plain, inside = ghostify(resnet20()), ghostify(resnet20(), norm_act="bn_relu")
     norms = len(convs_of(inside, nn.BatchNorm2d)) - len(convs_of(plain, nn.BatchNorm2d))
     assert norms == 2 * len(convs_of(inside, GhostModule))
     assert inside(torch.randn(2, 3, 8, 8)).shape == (2, 10)

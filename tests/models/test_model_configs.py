@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from ghostexp.models.contract import Network
-from ghostexp.models.external import TorchvisionNetwork
-from ghostexp.models.ghost import GhostModule
+from ghostexp.models.base import Network
+from ghostexp.models.ghost_module import GhostModule
+from ghostexp.models.torchvision_timm import TorchvisionNetwork
 
 CONF = Path(__file__).parents[2] / "conf"
 DETECTORS = {"faster_rcnn_ghostnet", "faster_rcnn_replication", "retinanet_ghostnet"}  # see test_detection.py
@@ -103,11 +103,11 @@ def test_the_defaults_are_the_papers_networks(name: str, params: int) -> None:
 
 
 def test_the_commands_in_the_comments_compose() -> None:
-    cfg = composed("ghost_resnet56", "model.network.shortcut=B", "model.keep=[first,1x1]", "model.form=bn_relu")
+    cfg = composed("ghost_resnet56", "model.network.shortcut=B", "model.exclude=[first,1x1]", "model.norm_act=bn_relu")
     network = instantiate(cfg.model)
     assert network.conv1.__class__.__name__ == "Conv2d"
     assert len(network.ghostified) == 54
-    cfg = composed("ghost_resnet56", "model.keep=layer1.*")
+    cfg = composed("ghost_resnet56", "model.exclude=layer1.*")
     assert len(instantiate(cfg.model).ghostified) == 55 - 18
-    cfg = composed("resnet20", "model._target_=ghostexp.models.resnet.resnet110")
+    cfg = composed("resnet20", "model._target_=ghostexp.models.resnet_cifar.resnet110")
     assert len(instantiate(cfg.model).layer1) == 18

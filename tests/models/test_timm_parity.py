@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ghostexp.models.ghost import GhostBottleneck, GhostModule, SqueezeExcite
+from ghostexp.models.ghost_module import GhostBottleneck, GhostModule, SqueezeExcite
 
-from .parity import BOUND, NETWORKS, of_kind, pair, shapes, worst_error
+from .timm_reference import BOUND, NETWORKS, of_kind, pair, shapes, worst_error
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ghostexp.models.ghostify import ghostify
-from ghostexp.models.resnet import resnet20, resnet56
-from ghostexp.models.vgg import vgg16
+from ghostexp.models.resnet_cifar import resnet20, resnet56
+from ghostexp.models.vgg_cifar import vgg16
 from ghostexp.models.weights import load_weights, read_weights
 
 State = dict[str, Tensor]

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ghostexp.models.ghostnet import ghostnet
-from ghostexp.models.ghostnet_v2 import ghostnetv2
-from ghostexp.models.ghostnet_v3 import ghostnetv3
-from ghostexp.models.resnet import resnet20
-from ghostexp.models.vgg import vgg16
+from ghostexp.models.ghostnetv2 import ghostnetv2
+from ghostexp.models.ghostnetv3 import ghostnetv3
+from ghostexp.models.resnet_cifar import resnet20
+from ghostexp.models.vgg_cifar import vgg16
 from ghostexp.models.weights import load_weights
-from ghostexp.training.classifier import Classifier
+from ghostexp.training.classification_module import ClassificationModule
 
 State = dict[str, Tensor]
 BUILDS: dict[str, Callable[..., nn.Module]] = {
@@ -129,7 +129,10 @@ def test_a_deployed_network_takes_deployed_weights(tmp_path: Path) -> None:
 
 
 def test_the_names_in_a_checkpoint_are_those_that_training_writes(tmp_path: Path) -> None:
-    network, trained = resnet20(), Classifier(resnet20(), torch.optim.Adam, lambda *_: lambda _: 1.0, num_classes=10)  # pyright: ignore[reportArgumentType]
+    network, trained = (
+        resnet20(),
+        ClassificationModule(resnet20(), torch.optim.Adam, lambda *_: lambda _: 1.0, num_classes=10),
+    )  # pyright: ignore[reportArgumentType]
     torch.save({"state_dict": trained.state_dict()}, tmp_path / "last.ckpt")
     load_weights(network, tmp_path / "last.ckpt")
     assert equal(network, trained.network.state_dict())
@@ -198,7 +201,7 @@ def test_leaving_the_head_out_excuses_nothing_else(tmp_path: Path) -> None:
     message = fails(ghostnet(width=0.5, num_classes=10), tmp_path / "weights.pth", partial="head")
     assert message.endswith("of another network: 1 missing (conv_head.bias)")
     assert fails(ghostnet(width=0.5), tmp_path / "weights.pth", partial="trunk") == (
-        "model.weights_partial=trunk: one of head is needed"
+        "model.reset_head=trunk: one of head is needed"
     )
 
 
@@ -233,7 +236,7 @@ def test_a_pickle_that_would_execute_code_is_refused(zipped: bool, tmp_path: Pat
 
 def test_a_whole_module_in_a_pickle_is_refused(tmp_path: Path) -> None:
     torch.save(resnet20(), tmp_path / "module.pth")
-    assert "refused, for it holds ghostexp.models.resnet.ResNet" in fails(resnet20(), tmp_path / "module.pth")
+    assert "refused, for it holds ghostexp.models.resnet_cifar.ResNet" in fails(resnet20(), tmp_path / "module.pth")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])

@@ -9,14 +9,14 @@ import yaml
 from matplotlib.backends.backend_agg import RendererAgg
 from PIL import Image
 
-from ghostexp.report.arms import study_of
-from ghostexp.report.collect import find_study
+from ghostexp.report.boxes import AnnotatedImage, Box, plot_boxes
 from ghostexp.report.confusion import Mistake, draw_confusion, draw_mistakes
-from ghostexp.report.drawing import new_figure, save
-from ghostexp.report.inside_figures import Shown, draw_fits, draw_kernels, draw_kinds, draw_maps
-from ghostexp.report.page import write_report
-from ghostexp.report.scenes import Box, Scene, draw_scenes
-from tests.report.made_up import finish, start
+from ghostexp.report.layer_plots import Shown, draw_fits, draw_kernels, draw_kinds, draw_maps
+from ghostexp.report.load_runs import find_study
+from ghostexp.report.plot_style import new_figure, save
+from ghostexp.report.readme import write_report
+from ghostexp.report.variants import build_study
+from tests.report.fake_runs import finish, start
 
 REPORT = Path(__file__).parent.parent.parent / "ghostexp" / "report"
 NAMES = ["n_$5_$", "c_$1$", "a\\b^c_%d{x}"]  # the first is no valid mathematics, the second would lose its dollars
@@ -46,7 +46,7 @@ def test_class_and_run_names_of_a_test(texts: list[str], tmp_path: Path) -> None
     draw_mistakes(np.zeros((1, 4, 4, 3)), mistakes, "cost_$5_$", tmp_path / "b.png")
     assert f"→ {NAMES[1]}, 90 %" in texts
     box = Box(1, 1, 5, 5, 0, NAMES[0])
-    draw_scenes([Scene(NAMES[0], Image.new("RGB", (8, 8)), [box], [box])], "cost_$5_$", tmp_path / "c.png")
+    plot_boxes([AnnotatedImage(NAMES[0], Image.new("RGB", (8, 8)), [box], [box])], "cost_$5_$", tmp_path / "c.png")
     assert f"{NAMES[0]}: found" in texts
 
 
@@ -68,7 +68,7 @@ def test_variants_of_a_report_whose_learning_rates_differ(texts: list[str], tmp_
         finish(run, 90.0)
         run.metrics.write_text(f"step,epoch,val/acc1,lr\n2,1,80,0.1\n4,2,90,{last}\n")
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "points": points}))
-    write_report(study_of("mine", find_study(tmp_path)), "cost_$5_$", [], tmp_path / "page")
+    write_report(build_study("mine", find_study(tmp_path)), "cost_$5_$", [], tmp_path / "page")
     assert {path.stem for path in (tmp_path / "page").glob("*.png")} == {"accuracy", "curves", "differences", "pareto"}
     assert {"b^2", "0.001"} <= set(texts)
     assert sum(text.lstrip("\N{ZERO WIDTH SPACE}") == "_$x_$" for text in texts) >= 3  # legends leave out `_...`

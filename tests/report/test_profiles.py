@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from ghostexp.report.profiles import Profile, draw, markdown, published, read_profile
+from ghostexp.report.profiles import Profile, match_published_network, plot_profiles, profile_table, read_profile
 from ghostexp.runs.directory import RunDirectory
-from tests.commands import command
+from tests.cli import command
 
 COUNTS = {"params_deployed": 5_182_508, "macs_deployed": 141_150_512, "activations": 7, "peak_bytes": 2**20}
 TIMES = [("eager", 1, 30.0), ("fused", 1, 20.0), ("fused", 16, 90.0)]
@@ -16,7 +16,7 @@ TIMES = [("eager", 1, 30.0), ("fused", 1, 20.0), ("fused", 16, 90.0)]
 def finished(path: Path, fused: float = 20.0, **others: Any) -> RunDirectory:
     """A directory of a finished profile."""
     path.mkdir(parents=True)
-    times: list[dict[str, Any]] = [{"form": form, "batch": batch, "median_ms": ms} for form, batch, ms in TIMES]
+    times: list[dict[str, Any]] = [{"mode": mode, "batch": batch, "median_ms": ms} for mode, batch, ms in TIMES]
     times[1]["median_ms"] = fused
     times = [row | {"low_ms": row["median_ms"] - 1, "high_ms": row["median_ms"] + 2} for row in times]
     place = {"hardware": "a machine", "threads": 1, "image": [3, 224, 224]}
@@ -45,7 +45,7 @@ def test_a_network_s_passes_are_one_row_with_their_median_and_range(tmp_path: Pa
     ],
 )
 def test_a_published_network_is_known_by_its_counts(params: int, macs: int, name: str | None) -> None:
-    row = published(params, macs)
+    row = match_published_network(params, macs)
     assert (row.name if row else None) == name
 
 
@@ -54,21 +54,21 @@ def test_a_run_that_does_not_fit_is_named(tmp_path: Path) -> None:
         read_profile("mine", [RunDirectory(tmp_path / "none")], "fused")
     with pytest.raises(ValueError, match="fit: not a finished run of task=profile"):
         read_profile("mine", [finished(tmp_path / "fit", task="fit")], "fused")
-    with pytest.raises(ValueError, match=r"a: task.forms has no compiled, or task.batches no 1"):
+    with pytest.raises(ValueError, match=r"a: task.modes has no compiled, or task.batch_sizes no 1"):
         read_profile("mine", [finished(tmp_path / "a")], "compiled")
 
 
 def profile_of(name: str, ms: float, counts: tuple[int, int]) -> Profile:
-    return Profile(name, *counts, 7, 2**20, (ms,), published(*counts))
+    return Profile(name, *counts, 7, 2**20, (ms,), match_published_network(*counts))
 
 
 def test_the_table_and_the_figure_have_all_that_the_papers_know(tmp_path: Path) -> None:
     known = profile_of("GhostNet 1.0x", 21.0, (5_182_508, 141_150_512))
     unknown = profile_of("mine", 5.0, (1, 1))
-    lines = markdown([known, unknown]).splitlines()
+    lines = profile_table([known, unknown]).splitlines()
     assert lines[2] == "| GhostNet 1.0x | 5.18 | 5.2 | 141.2 | 141 | 73.9 | 21.0 (21.0 to 21.0) |"
     assert lines[3] == "| mine | 0.00 |  | 0.0 |  |  | 5.0 (5.0 to 5.0) |"
-    draw([known, unknown], tmp_path / "figure.png", "a machine")
+    plot_profiles([known, unknown], tmp_path / "figure.png", "a machine")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
@@ -92,7 +92,7 @@ def test_a_report_on_profiles_sets_them_beside_each_other(tmp_path: Path, capsys
 
 
 def test_a_sweep_of_profiles_ends_with_their_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = ("task=profile", "model=resnet20,ghost_resnet20", "task.forms=[]", "task.batches=[1]", "task.rounds=1")
+    words = ("task=profile", "model=resnet20,ghost_resnet20", "task.modes=[]", "task.batch_sizes=[1]", "task.repeats=1")
     assert command("-m", *words, "n_jobs=2", "name=costs", f"output_dir={tmp_path}") == 0
     page = (tmp_path / "costs_profile" / "report" / "README.md").read_text()
     assert "| resnet20 | 0.27 |" in page

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ghostexp.runs.naming import run_dir
-from tests.commands import command
-from tests.report.made_up import finish, start, study
+from tests.cli import command
+from tests.report.fake_runs import finish, start, study
 
 RATIOS = {1: [95.0, 94.0, 96.0], 2: [94.0, 94.5, 95.0], 10: [90.0, 91.0, 92.5]}
 FILES = {"README.md", "results.csv", "table.csv", "table.tex"}
@@ -38,9 +38,9 @@ def test_a_study_becomes_a_page_with_tables_and_figures(tmp_path: Path, capsys: 
     assert [row["n"] for row in rows_of(report / "table.csv")] == ["3", "2", "3"]
     runs = {row["run"]: row for row in rows_of(report / "results.csv")}
     assert len(runs) == 9
-    wanted = {"accuracy": "91.0", "arm": "s = 10", "seed": "1", "model.ratio": "10", "macs": "251660"}
+    wanted = {"accuracy": "91.0", "variant": "s = 10", "seed": "1", "model.ratio": "10", "macs": "251660"}
     assert runs["ratio-10_seed-1"].items() >= wanted.items()
-    assert (runs["ratio-2_seed-2"]["state"], runs["ratio-2_seed-2"]["arm"]) == ("unfinished", "")
+    assert (runs["ratio-2_seed-2"]["state"], runs["ratio-2_seed-2"]["variant"]) == ("unfinished", "")
     assert json.loads((report / "result.json").read_text())["not_counted"] == 1
     for name in FIGURES:
         with Image.open(report / name) as image:
@@ -63,7 +63,7 @@ def test_a_study_says_with_what_its_arms_are_compared(tmp_path: Path) -> None:
 def test_evidence_goes_where_it_is_wanted_and_nothing_else_does(tmp_path: Path) -> None:
     study(tmp_path / "outputs" / "ratios", {1: [95.0], 2: [94.0]})
     to = tmp_path / "experiments" / "mine"
-    assert command("task=report", "name=ratios", f"task.to={to}", "task.title='Ratios (JPEG)'") == 0
+    assert command("task=report", "name=ratios", f"task.output_dir={to}", "task.title='Ratios (JPEG)'") == 0
     assert {path.name for path in to.iterdir()} == FILES | FIGURES
     assert (to / "README.md").read_text().startswith("# Ratios (JPEG)\n")
 
@@ -123,8 +123,8 @@ def test_a_report_is_beside_its_runs(runs: str | list[str] | None, wanted: str, 
             "task.baseline=s: values by key are needed, such as {model.ratio:1}",
         ),
         (
-            ["study=ratio_ablation", "task.to=outputs/ratio_ablation/sweep.yaml/x"],
-            "task.to=outputs/ratio_ablation/sweep",
+            ["study=ratio_ablation", "task.output_dir=outputs/ratio_ablation/sweep.yaml/x"],
+            "task.output_dir=outputs/ratio_ablation/sweep",
         ),
         (["task.runs=no/such/*"], "task.runs=no/such/*: no trainings there"),
         (["task.runs=[]"], "task.runs=[]: a directory or a glob, or a list of such, is needed"),

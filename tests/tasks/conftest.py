@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ghostexp.data.digits import TEST_IMAGES
-from ghostexp.data.split import stratified
-from tests.commands import command, in_directory
+from ghostexp.data.base import stratified_split
+from ghostexp.data.datasets.digits import TEST_IMAGES
+from tests.cli import command, in_directory
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def digit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test images of the digits as files, FOLDER/CLASS/NNNN.png."""
     folder = tmp_path_factory.mktemp("digits")
     images, labels = load_digits(return_X_y=True)
-    test, _ = stratified(labels, TEST_IMAGES, 0)
+    test, _ = stratified_split(labels, TEST_IMAGES, 0)
     for number in test:
         path = folder / str(labels[number]) / f"{number:04}.png"
         path.parent.mkdir(exist_ok=True)

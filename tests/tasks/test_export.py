@@ -10,17 +10,17 @@ import onnxruntime
 import pytest
 import torch
 
-from ghostexp.data.digits import Digits
+from ghostexp.data.datasets.digits import Digits
 from ghostexp.models.ghostify import ghostify
-from ghostexp.models.resnet import resnet20
+from ghostexp.models.resnet_cifar import resnet20
 from ghostexp.tasks import export
-from tests.commands import command, in_directory
+from tests.cli import command, in_directory
 
 
 def test_onnx_runtime_predicts_the_whole_test_set_as_torch_does(
     digits_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command("task=export", f"run={digits_run}", "task.licence=MIT") == 0
+    assert command("task=export", f"run={digits_run}", "task.license=MIT") == 0
     folder = digits_run / "export"
     network = ghostify(resnet20(in_chans=1), ratio=3)
     state = torch.load(digits_run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -64,7 +64,7 @@ def _run_snippets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exported_weights_are_those_to_start_from_again(digits_run: Path, tmp_path: Path) -> None:
-    assert command("task=export", f"run={digits_run}", "task.formats=[safetensors]", "task.images=0") == 0
+    assert command("task=export", f"run={digits_run}", "task.formats=[safetensors]", "task.num_check_images=0") == 0
     file = digits_run / "export" / "model.safetensors"
     again = ("task=test", "model.ratio=3", f"model.weights={file}", in_directory(tmp_path / "again"))
     assert command(*again) == 0

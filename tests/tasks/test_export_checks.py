@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ghostexp.models.contract import Network
+from ghostexp.models.base import Network
 from ghostexp.models.fuse import fuse
-from ghostexp.models.resnet import resnet20
-from ghostexp.tasks import export_checks
-from ghostexp.tasks.export_checks import TOLERANCE, build_reference
+from ghostexp.models.resnet_cifar import resnet20
+from ghostexp.tasks.common import export_checks
+from ghostexp.tasks.common.export_checks import TOLERANCE, build_reference
 
 
 @pytest.fixture

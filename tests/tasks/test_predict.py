@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from ghostexp.tasks.class_names import imagenet_names, readable
-from ghostexp.tasks.image_files import find_images
-from tests.commands import TINY, command, in_directory
+from ghostexp.tasks.common.class_names import imagenet_names, readable
+from ghostexp.tasks.common.input_images import find_images
+from tests.cli import TINY, command, in_directory
 
 
 def predictions_of(run: Path) -> dict[str, Any]:
@@ -22,12 +22,12 @@ def predictions_of(run: Path) -> dict[str, Any]:
 def test_the_test_images_as_files_have_the_accuracy_of_the_test_set(
     digits_run: Path, digit_files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (digits_run / "checkpoints" / "best.ckpt").unlink()  # split=test: the last one is what the run tested
-    assert command("task=predict", f"run={digits_run}", f"task.images={digit_files}", "task.top=2") == 0
+    (digits_run / "checkpoints" / "best.ckpt").unlink()  # validate_on=test: the last one is what the run tested
+    assert command("task=predict", f"run={digits_run}", f"task.input={digit_files}", "task.top_k=2") == 0
     result = json.loads((digits_run / "predict" / "result.json").read_text())
     tested = json.loads((digits_run / "result.json").read_text())["metrics"]["test"]["test/acc1"]
     assert result["acc1"] == pytest.approx(tested)
-    assert result["images"] == result["with_truth"] == 360
+    assert result["input"] == result["with_truth"] == 360
     found = predictions_of(digits_run)["predictions"]
     assert [prediction["path"] for prediction in found] == sorted(str(path) for path in digit_files.rglob("*.png"))
     with (digits_run / "predict" / "predictions.csv").open() as file:
@@ -45,15 +45,15 @@ def test_unreadable_files_are_named_and_skipped_and_the_exit_code_says_so(
     folder = tmp_path / "photos"
     shutil.copytree(digit_files / "3", folder)
     names = sorted(path.name for path in folder.iterdir())
-    assert command("task=predict", f"run={digits_run}", f"task.images={folder / names[0]}") == 0
+    assert command("task=predict", f"run={digits_run}", f"task.input={folder / names[0]}") == 0
     assert (digits_run / "predict" / "result.json").exists()
     (folder / "aaa.png").write_bytes(b"no image")
     (folder / "zzz.jpg").write_bytes(b"")
-    assert command("task=predict", f"run={digits_run}", f"task.images={folder}/*", "datamodule.batch_size=10") != 0
+    assert command("task=predict", f"run={digits_run}", f"task.input={folder}/*", "datamodule.batch_size=10") != 0
     err = capsys.readouterr().err
     assert f"skipped {folder}/aaa.png: not a readable image" in err
     assert f"skipped {folder}/zzz.jpg: not a readable image" in err
-    assert f"error: task.images={folder}/*: 2 of {len(names) + 2} images have no prediction" in err
+    assert f"error: task.input={folder}/*: 2 of {len(names) + 2} images have no prediction" in err
     found = predictions_of(digits_run)
     assert [Path(prediction["path"]).name for prediction in found["predictions"]] == names
     assert [Path(path).name for path in found["unreadable"]] == ["aaa.png", "zzz.jpg"]
@@ -68,7 +68,7 @@ def test_the_checkpoint_that_was_asked_for_is_the_one_that_is_read(digits_run: P
     path.unlink()  # it may be a link to the last one
     torch.save(checkpoint, path)
     for chosen, is_seven in (("best", True), ("last", False), ("null", False)):
-        assert command("task=predict", f"run={digits_run}", f"task.images={photo}", f"task.checkpoint={chosen}") == 0
+        assert command("task=predict", f"run={digits_run}", f"task.input={photo}", f"task.checkpoint={chosen}") == 0
         (prediction,) = predictions_of(digits_run)["predictions"]
         assert (prediction["probabilities"][0] == 1 and prediction["classes"][0] == "7") == is_seven
 
@@ -76,9 +76,9 @@ def test_the_checkpoint_that_was_asked_for_is_the_one_that_is_read(digits_run: P
 def test_class_names_come_with_the_checkpoint_and_do_not_need_the_data(tmp_path: Path, digit_files: Path) -> None:
     assert command(*TINY, in_directory(tmp_path / "run")) == 0
     photo = next(digit_files.rglob("*.png"))
-    moved = "datamodule._target_=ghostexp.data.image_folder.ImageFolder"  # of which there is nothing here
+    moved = "datamodule._target_=ghostexp.data.datasets.image_folder.ImageFolder"  # of which there is nothing here
     gone = (moved, "~datamodule.num_images", "+datamodule.root=no/such/folder")
-    assert command("task=predict", f"run={tmp_path / 'run'}", f"task.images={photo}", *gone) == 0
+    assert command("task=predict", f"run={tmp_path / 'run'}", f"task.input={photo}", *gone) == 0
     (prediction,) = predictions_of(tmp_path / "run")["predictions"]
     assert set(prediction["classes"]) <= {f"class{number}" for number in range(10)}
     assert prediction["truth"] is None
@@ -137,7 +137,7 @@ def test_a_run_of_several_devices_is_looked_at_by_one_process(
     config = digits_run / "config.yaml"
     config.write_text(config.read_text().replace("devices: 1", "devices: 4"))
     photo = next(digit_files.rglob("*.png"))
-    arguments = ("task=predict", f"run={digits_run}", f"task.images={photo}")
+    arguments = ("task=predict", f"run={digits_run}", f"task.input={photo}")
     assert command(*arguments) == 0
     assert not list((digits_run / "predict").glob("rank-*.log"))
     assert command(*arguments, "trainer.devices=2") != 0

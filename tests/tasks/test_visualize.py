@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ghostexp.models.ghostnet_v3 import ghostnetv3
-from tests.commands import TINY, command, in_directory
-from tests.test_wandb import records
+from ghostexp.models.ghostnetv3 import ghostnetv3
+from tests.cli import TINY, command, in_directory
+from tests.training.test_wandb import records
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -20,7 +20,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_ghost_networks_page_figures_and_tables_agree(digits_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    layers = ("task.layers=[conv1,layer3.0.*1]", "task.images=40", "task.shown=2", "logger=wandb")
+    layers = ("task.layers=[conv1,layer3.0.*1]", "task.num_images=40", "task.num_shown=2", "logger=wandb")
     assert command("task=visualize", f"run={digits_run}", *layers) == 0
     folder = digits_run / "visualize"
     names = ["conv1", "layer3.0.conv1"]
@@ -48,7 +48,7 @@ def test_a_ghost_networks_page_figures_and_tables_agree(digits_run: Path, capsys
 
 def test_an_ordinary_network_has_no_ghosts_and_the_page_says_so(tmp_path: Path) -> None:
     assert command(*TINY, in_directory(tmp_path / "run"), "trainer.max_epochs=1") == 0
-    assert command("task=visualize", f"run={tmp_path / 'run'}", "task.layers=[layer1.0]", "task.images=8") == 0
+    assert command("task=visualize", f"run={tmp_path / 'run'}", "task.layers=[layer1.0]", "task.num_images=8") == 0
     folder = tmp_path / "run" / "visualize"
     assert {path.name for path in folder.glob("*.png")} == {"pairs_layer1.0.png", "fits.png"}
     assert not (folder / "ghosts.csv").exists()
@@ -64,7 +64,7 @@ def test_a_filter_made_by_hand_is_found_by_the_task(digits_run: Path) -> None:
     weight[:, 0, 1, 1] = torch.where(torch.arange(12) % 2 == 0, 2.0, 0.0)
     weight[:, 0, 1, 2] = torch.where(torch.arange(12) % 2 == 1, -2.0, 0.0)
     torch.save(checkpoint, path)
-    assert command("task=visualize", f"run={digits_run}", "task.layers=[conv1]", "task.images=20") == 0
+    assert command("task=visualize", f"run={digits_run}", "task.layers=[conv1]", "task.num_images=20") == 0
     rows = rows_of(digits_run / "visualize" / "ghosts.csv")
     assert [row["kind"] for row in rows] == ["identity", "shift"] * 5
     assert [float(row["r"]) for row in rows[::2]] == pytest.approx([1.0] * 5)
@@ -78,6 +78,6 @@ def test_branches_that_only_training_needs_are_folded_before(tmp_path: Path) -> 
     torch.save(ghostnetv3(num_classes=10, width=0.25, image_size=16).state_dict(), file)
     data = ("datamodule=fake", "datamodule.num_images=16", "datamodule.image_size=16", "datamodule.batch_size=4")
     arguments = ("task=visualize", "model=ghostnetv3", "model.width=0.25", f"model.weights={file}", *data)
-    layers = ("task.layers=blocks.1.*.ghost1", "task.images=3", "task.shown=1", in_directory(tmp_path / "run"))
+    layers = ("task.layers=blocks.1.*.ghost1", "task.num_images=3", "task.num_shown=1", in_directory(tmp_path / "run"))
     assert command(*arguments, *layers) == 0
     assert {row["layer"] for row in rows_of(tmp_path / "run" / "ghosts.csv")} == {"blocks.1.0.ghost1"}

@@ -1,0 +1,143 @@
+"""From what Hydra composed to the plain configuration of a run."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ghostexp.config.hydra_errors import to_user_error
+from ghostexp.config.pretrained import check_pretrained
+from ghostexp.config.run_overlay import ParsedCommand
+from ghostexp.config.schema import check, unknown_key_message
+from ghostexp.config.trainer_arguments import check_trainer
+from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
+from ghostexp.runs.fingerprint import differences
+from ghostexp.runs.naming import STUDY_TASKS
+
+Config = dict[str, Any]
+PACKAGE = Path(__file__).parent.parent
+# In a wheel conf/ is inside the package, in the source tree beside it. An absolute path works from any directory.
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+SWEEP_ONLY_KEYS = {"n_jobs": None, "fail_fast": False, "dry_run": False}  # keys that are nothing to a single run
+GROUPS = ("model", "datamodule", "optimizer", "scheduler", "experiment", "study")
+
+
+def resolve_config(
+    composed: DictConfig, choices: Mapping[str, str | None], command: ParsedCommand | None = None
+) -> Config:
+    """The configuration of a run as plain containers: what was composed, or what an earlier run was, with changes.
+
+    choices: the option that was taken of each group.
+    """
+    check_pretrained(choices, CONF)
+    config = checked(composed)
+    for key in SWEEP_ONLY_KEYS:
+        del config[key]
+    config["choices"] = {group: choices.get(group) for group in GROUPS}
+    if command is not None and command.earlier is not None:
+        config = _overlay_earlier_run(command, config)
+        check({**SWEEP_ONLY_KEYS, **config}, variables=command.config)
+    if "root" in config["datamodule"]:
+        config["datamodule"]["root"] = str(Path(config["datamodule"]["root"]).absolute())
+    if config["task"]["name"] in ON_SEVERAL_DEVICES:  # the tasks of Lightning's Trainer
+        check_trainer(config["trainer"], config["task"]["name"])
+    if config["task"]["name"] == "fit":
+        _check(config)
+    return config
+
+
+def checked(composed: DictConfig) -> Config:
+    """What Hydra composed, its own part left out, as plain containers that the schema allows.
+
+    Raises ValueError: a value is missing, or wrong, or refers to something that is not there; or a key is unknown.
+    """
+    if "hydra" in composed:
+        composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    if isinstance(composed.get("data_dir"), str):
+        composed.data_dir = str(Path(composed.data_dir).absolute())
+    config = plain_node(composed)
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ValueError(f"{missing[0]}: a value is needed; set {missing[0]}=...")
+    check(config, variables=_referred(composed))
+    return config
+
+
+def plain_node(node: DictConfig) -> Config:
+    """A configuration, or a part of one, as plain containers.
+
+    Raises ValueError: it refers to something that is not there.
+    """
+    try:
+        config = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise to_user_error(error, (), CONF) from error
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def _referred(composed: DictConfig) -> set[str]:
+    """Keys at the top to which others refer, as `${KEY}`."""
+    text = str(OmegaConf.to_container(composed, resolve=False))
+    return set(re.findall(r"\$\{(\w+)[}.]", text))
+
+
+def _overlay_earlier_run(command: ParsedCommand, composed: Config) -> Config:
+    """An earlier run's configuration with the task, and what was typed, of this command."""
+    assert command.earlier is not None
+    task = composed["task"]["name"]
+    if task in STUDY_TASKS:
+        runs = shlex.quote(f"task.runs={command.earlier.path}")
+        raise ValueError(f"{command.key}={command.earlier.path}: task={task} is about many runs; use {runs}")
+    if (command.key == "resume") != (task == "fit"):
+        use = "task=fit" if command.key == "resume" else "another task, as task=test; to continue, use resume="
+        raise ValueError(f"{command.key}={command.earlier.path}: goes with {use}")
+    before = command.config
+    if command.key == "resume" and before["task"]["name"] != "fit":
+        raise ValueError(f"resume={command.earlier.path}: a run of task={before['task']['name']} cannot be continued")
+    if task not in ON_SEVERAL_DEVICES:
+        before = {**before, "trainer": {**before["trainer"], "devices": 1, "num_nodes": 1}}
+    taken = ("task", "run", "resume", "traceback", "output_dir", *command.groups)
+    merged = OmegaConf.create({**before, **{key: composed[key] for key in taken}})
+    for text in command.changes:
+        _apply_override(merged, text)
+    config = plain_node(merged)
+    changed = differences(before, config)
+    if command.key == "resume" and changed:
+        where = f"resume={command.earlier.path}"
+        raise ValueError(f"{where}: another result would come out ({'; '.join(changed)}); start a new run for it")
+    return config
+
+
+def _apply_override(config: DictConfig, text: str) -> None:
+    try:
+        (override,) = OverridesParser.create().parse_overrides([text])
+    except HydraException as error:
+        raise to_user_error(error, [text], CONF) from error
+    key = override.key_or_group
+    parent, _, leaf = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig) or (leaf not in node and not override.is_add()):
+        siblings = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        raise ValueError(unknown_key_message(text, key, siblings))
+    if override.is_delete():
+        del node[leaf]
+    else:
+        OmegaConf.update(config, key, override.value(), force_add=True)
+
+
+def _check(config: Config) -> None:
+    """Raise ValueError for what concerns no single part below."""
+    trainer, validate_on = config["trainer"], config["datamodule"].get("validate_on")
+    epochs = trainer["max_epochs"]
+    every = trainer.get("check_val_every_n_epoch") or 1
+    validates = trainer.get("limit_val_batches") != 0 and every <= epochs
+    needs = "datamodule.validate_on=holdout" if validate_on == "holdout" else "callbacks.patience"
+    if not validates and (validate_on == "holdout" or config["callbacks"].get("patience") is not None):
+        raise ValueError(f"{needs}: needs validation; see trainer.limit_val_batches, trainer.check_val_every_n_epoch")

@@ -1,0 +1,76 @@
+"""What Hydra and OmegaConf say of a command line, as one line that names the key and what is allowed."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
+
+from ghostexp.config.arguments import form_to_type, quoted
+from ghostexp.config.schema import unknown_key_message
+
+
+def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exception:
+    """The same error in the user's words, as a ValueError; errors that are not Hydra's stay what they are."""
+    links = list(_chain(error))
+    for link in links:
+        if isinstance(link, OverrideParseException):
+            form = f"; type {form_to_type(link.override)}" if link.override and "=" in link.override else ""
+            return ValueError(f"{link.override}: cannot be read as KEY=VALUE{form}")
+        if isinstance(link, MissingConfigException) and link.missing_cfg_file:
+            group, _, option = link.missing_cfg_file.rpartition("/")
+            there_is = f"there are {', '.join(link.options)}" if link.options else "there are none yet"
+            near = difflib.get_close_matches(option, link.options or (), 1)
+            hint = f"; did you mean {group}={near[0]}?" if near else ""
+            return ValueError(f"{group}={option}: not found; {there_is}{hint}")
+        if isinstance(link, InterpolationKeyError | InterpolationResolutionError):
+            return ValueError(f"{link.full_key}: {str(link).splitlines()[0]}")
+    if isinstance(error, OSError) and error.filename:
+        return ValueError(f"{error.filename}: cannot be written ({error.strerror})")
+    text = " ".join(str(link) for link in links)
+    several = re.search(r"Ambiguous value for argument '(.+?)'\s", text)
+    if several:
+        return ValueError(f"{several[1]}: several values are a sweep, which needs -m; a list is typed as KEY=[A,B]")
+    added = re.search(r"Could not append to config. An item is already at '([^']+)'", text)
+    if added:
+        return ValueError(f"+{added[1]}: is there already; leave out the plus")
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if unknown:
+        return ValueError(_unknown_key(unknown[1], arguments, conf))
+    return ValueError(text) if isinstance(error, HydraException | OmegaConfBaseException) else error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
+    """Name the keys beside an unknown one, as they are without it."""
+    parent = key.rpartition(".")[0]
+    others = [argument for argument in arguments if "=" in argument and not _sets(argument, key)]
+    others = [argument for argument in others if not argument.startswith("-")]
+    try:
+        mine = [name for flag, name in pairwise(arguments) if flag in ("--config-dir", "-cd")]
+        others += (
+            [f"hydra.searchpath=[{','.join(quoted(str(Path(name).absolute())) for name in mine)}]"] if mine else []
+        )
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            composed = compose("config", others)
+        siblings = list(OmegaConf.select(composed, parent) if parent else composed)
+    except Exception:  # the rest of the command is wrong too
+        siblings = []
+    given = next((argument for argument in arguments if _sets(argument, key)), key)
+    return unknown_key_message(given, key, siblings)
+
+
+def _sets(argument: str, key: str) -> bool:
+    return argument.lstrip("+~").partition("=")[0] == key

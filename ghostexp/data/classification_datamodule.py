@@ -1,0 +1,64 @@
+"""What the datamodules of classification share: augmentation, and images with a class each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from ghostexp.data.base import Batch, DataModule, ResumableLoader, SplitDataset
+from ghostexp.data.image_folders import square
+from ghostexp.data.sampling import EpochSampler
+from ghostexp.data.transforms import Augmentation, MixupCutmix, Normalize
+
+
+class ClassificationDataset(SplitDataset, Protocol):
+    """Images with labels: `InMemoryDataset` or `ImageFileDataset`."""
+
+    labels: Tensor
+
+    def train_loader(
+        self, sampler: EpochSampler, augmentation: Augmentation, num_classes: int
+    ) -> ResumableLoader[Batch]: ...
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ClassificationDataModule(DataModule[ClassificationDataset]):
+    """Base of the datamodules of classification: a subclass says what to `read`.
+
+    Batches are float32 normalised images (N, in_chans, image_size, image_size) and int64 classes (N,), or with Mixup
+    or CutMix float probabilities (N, num_classes).
+    """
+
+    crop_padding: int = 0  # pixels of zero-padding
+    hflip: bool = False
+    random_erasing: float = 0.0  # probability
+    randaugment_num_ops: int = 0  # operations
+    randaugment_magnitude: int = 9
+    mixup_alpha: float = 0.0  # alpha
+    cutmix_alpha: float = 0.0  # alpha
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.augmentation = Augmentation(
+            self.crop_padding, self.hflip, self.random_erasing, self.randaugment_num_ops, self.randaugment_magnitude
+        )
+        self.mixing = MixupCutmix(self.mixup_alpha, self.cutmix_alpha)
+
+    def eval_transform(self) -> Callable[[Image.Image], Tensor]:
+        """What makes of a decoded image (L or RGB) what it would be in the test set: float32 (in_chans, H, W)."""
+        normalize = Normalize(*self.mean_std(), torch.device("cpu"))
+        return lambda image: normalize(pil_to_tensor(square(image, self.image_size)))
+
+    def stratify_labels(self, train: ClassificationDataset) -> np.ndarray:
+        """The classes."""
+        return train.labels.cpu().numpy()
+
+    def build_train_loader(self, train: ClassificationDataset) -> ResumableLoader[Batch]:
+        """Augmented, and perhaps mixed, batches."""
+        sampler = EpochSampler(self.train_indices, self.distributed_batches, self.seed, self.mixing, self._progress)
+        return train.train_loader(sampler, self.augmentation, self.num_classes)

@@ -1,0 +1,258 @@
+"""Annotations in COCO's format: reading and checking a file, boxes and their transforms."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import BoundingBoxes
+
+from ghostexp.data.coco_boxes import check_boxes
+from ghostexp.data.coco_ids import Entries, Id, check_unique, read_ids, warn_of_annotation_ids
+
+SMALLEST = 1.0  # pixels a side: smaller boxes, after scaling, are nothing that a network could find
+
+
+class GroundTruth(TypedDict):
+    """All annotations of an image, in pixels of the image as it is on disk."""
+
+    boxes: np.ndarray  # float32 (m, 4): left, top, right, bottom
+    labels: np.ndarray  # int64 (m,)
+    iscrowd: np.ndarray  # int64 (m,)
+    area: np.ndarray  # float32 (m,)
+
+
+class Target(TypedDict):
+    """What a network should find in an image, in pixels of the image as the network gets it."""
+
+    boxes: np.ndarray  # float32 (n, 4): left, top, right, bottom
+    labels: np.ndarray  # int64 (n,), from 0 on
+    image_id: np.ndarray  # int64 ()
+    original: NotRequired[np.ndarray]  # int64 (2,), height and width on disk; like `truth` in evaluation only
+    truth: NotRequired[GroundTruth]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What is in the images of a set, as flat arrays, which workers share where lists would be copied.
+
+    Boxes are as they were annotated, which may be a fraction of a pixel outside the image, and without size.
+    """
+
+    image_ids: np.ndarray  # int64 (N,); positions, where the annotation file has texts
+    sizes: np.ndarray  # int64 (N, 2), height and width
+    starts: np.ndarray  # int64 (N + 1,): the boxes of image i are starts[i] ... starts[i + 1] - 1
+    truth: GroundTruth  # of all images, one after the other
+    category_ids: tuple[int | str, ...]  # of each label, what the annotation file calls it
+    text_ids: np.ndarray | None = None  # str (N,): of each image, what the annotation file calls it, where it has texts
+
+    @classmethod
+    def of_images(
+        cls,
+        image_ids: Sequence[int | str],
+        sizes: np.ndarray,
+        image_index: np.ndarray,
+        truth: GroundTruth,
+        category_ids: tuple[int | str, ...],
+    ) -> "Annotations":
+        """Annotations in any order, annotation i being of image number owners[i]; ids are all numbers or all texts."""
+        order = np.argsort(image_index, kind="stable")
+        starts = np.searchsorted(image_index[order], np.arange(len(image_ids) + 1))
+        ids, texts = np.array(image_ids), None
+        if ids.dtype.kind == "U":
+            ids, texts = np.arange(len(image_ids)), ids
+        return cls(ids.astype(np.int64), sizes, starts, _rows(truth, order), category_ids, texts)
+
+    def of(self, index: int) -> GroundTruth:
+        """All annotations of an image, as a copy."""
+        return _rows(self.truth, np.arange(self.starts[index], self.starts[index + 1]))
+
+    def has_objects(self, left_out: np.ndarray | None = None) -> np.ndarray:
+        """Whether there is something to learn in each image, (N,), without the annotations that are left out, (m,)."""
+        counts = is_trainable_box(self.truth) if left_out is None else is_trainable_box(self.truth) & ~left_out
+        counted = np.concatenate([[0], np.cumsum(counts)])
+        return counted[self.starts[1:]] > counted[self.starts[:-1]]
+
+    def too_small(self, shorter: int, longest: int | None) -> np.ndarray:
+        """Whether each annotation, (m,), has a size that scaling its image by `ResizeShortestEdge` makes too small to learn."""
+        image_index = np.repeat(np.arange(len(self.sizes)), np.diff(self.starts))
+        scaled = np.array([scaled_size(size, shorter, longest) for size in self.sizes.tolist()]).reshape(-1, 2)
+        sides = self.sizes[image_index, ::-1]  # width, height
+        corners = self.truth["boxes"].reshape(-1, 2, 2).clip(0, sides[:, None])
+        too_small = ((corners[:, 1] - corners[:, 0]) * (scaled[image_index, ::-1] / sides) < SMALLEST).any(1)
+        return is_trainable_box(self.truth) & too_small
+
+
+def _rows(truth: GroundTruth, rows: np.ndarray) -> GroundTruth:
+    return GroundTruth(
+        boxes=truth["boxes"][rows],
+        labels=truth["labels"][rows],
+        iscrowd=truth["iscrowd"][rows],
+        area=truth["area"][rows],
+    )
+
+
+def is_trainable_box(truth: GroundTruth) -> np.ndarray:
+    """Which annotations, (m,), are of one object that has a size; crowds are left to evaluation."""
+    sides = truth["boxes"][:, 2:] - truth["boxes"][:, :2]
+    return (truth["iscrowd"] == 0) & (sides > 0).all(1)
+
+
+def scaled_size(size: Sequence[int], shorter: int, longest: int | None) -> list[int]:
+    """Height and width of an image whose shorter side is scaled to `shorter`, the longer one at most to `longest`."""
+    scale = shorter / min(size)
+    if longest is not None:
+        scale = min(scale, longest / max(size))
+    return [max(1, round(side * scale)) for side in size]
+
+
+class ResizeShortestEdge(v2.Transform):
+    """Scale an image until its shorter side is `low`, or by chance up to `high`, but the longer one at most `longest`.
+
+    Detectron2 calls it ResizeShortestEdge.
+    """
+
+    def __init__(self, low: int, high: int, longest: int | None) -> None:
+        super().__init__()
+        self.low = low
+        self.high = high
+        self.longest = longest
+
+    def make_params(self, flat_inputs: list[object]) -> dict[str, list[int]]:
+        """Height and width to scale to."""
+        shorter = self.low if self.low == self.high else int(torch.randint(self.low, self.high + 1, ()))
+        return {"size": scaled_size(v2.query_size(flat_inputs), shorter, self.longest)}
+
+    def transform(self, inpt: object, params: dict[str, list[int]]) -> object:
+        """Scale an image, or its boxes."""
+        return F.resize(inpt, params["size"])  # pyright: ignore[reportArgumentType]
+
+
+def transform_with_boxes(
+    image: Image.Image, truth: GroundTruth, transform: v2.Transform
+) -> tuple[Image.Image, np.ndarray, np.ndarray]:
+    """An image after a transform, with the boxes (n, 4) and labels (n,) of the objects that are left to be learnt."""
+    chosen = is_trainable_box(truth)
+    size = (image.height, image.width)
+    before = BoundingBoxes(truth["boxes"][chosen], format="XYXY", canvas_size=size)  # pyright: ignore
+    image, after = transform(image, before)
+    boxes, has_size = F.sanitize_bounding_boxes(F.clamp_bounding_boxes(after), min_size=SMALLEST)
+    return image, boxes.as_subclass(Tensor).numpy(), truth["labels"][chosen][has_size.numpy()]
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """What an annotation file says."""
+
+    file_names: list[str]
+    class_names: tuple[str, ...]  # in the order of the category ids
+    annotations: Annotations
+
+
+def read_coco(path: Path, is_evaluated: bool = False) -> CocoFile:
+    """Read an annotation file; ValueError in one line that names it and what is wrong in it.
+
+    Boxes without size, of which COCO 2017 has two, and boxes a few pixels outside their image stay in the truth as they
+    are, as pycocotools keeps them; training leaves out the former and clips the latter, of which one line warns.
+    is_evaluated: pycocotools may be asked for its metrics on this file, so that what it does not bear is mentioned too.
+    """
+    images, annotations, categories = _parse(path)
+    image_ids = _unique_ids(path, "images", images)
+    sizes = _column(path, "images", images, ("height", "width"), np.int64)
+    if (sizes < 1).any():
+        raise ValueError(f"{path}: image {image_ids[(sizes < 1).any(1).argmax()]} is without height or width")
+    category_ids, class_names = _categories(path, categories)
+    image_index = _positions(path, "image_id", annotations, image_ids)
+    labels = _positions(path, "category_id", annotations, category_ids)
+    xywh = _column(path, "annotations", annotations, ("bbox",), np.float64, (4,))
+    check_boxes(path, lambda number: _named(annotations, number), xywh, sizes[image_index])
+    if is_evaluated:
+        warn_of_annotation_ids(path, annotations)
+    for entry, (_, _, width, height) in zip(annotations, xywh.tolist(), strict=True):
+        entry.setdefault("area", width * height)
+        entry.setdefault("iscrowd", 0)
+    truth = GroundTruth(
+        boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32),
+        labels=labels,
+        iscrowd=_column(path, "annotations", annotations, ("iscrowd",), np.int64),
+        area=_column(path, "annotations", annotations, ("area",), np.float32),
+    )
+    file_names = [str(entry.get("file_name", "")) for entry in images]
+    return CocoFile(file_names, class_names, Annotations.of_images(image_ids, sizes, image_index, truth, category_ids))
+
+
+def _unique_ids(path: Path, what: str, entries: Entries) -> list[Id]:
+    ids = read_ids(path, what, entries)
+    check_unique(path, what, ids)
+    return ids
+
+
+def _categories(path: Path, categories: Entries) -> tuple[tuple[Id, ...], tuple[str, ...]]:
+    """Ids and names of the categories in the order of the ids."""
+    ids = _unique_ids(path, "categories", categories)
+    names = {one: str(entry.get("name", one)) for one, entry in zip(ids, categories, strict=True)}
+    ordered = sorted(names)  # pyright: ignore[reportArgumentType]  # all are numbers, or all texts
+    return tuple(ordered), tuple(names[one] for one in ordered)
+
+
+def _parse(path: Path) -> tuple[Entries, Entries, Entries]:
+    """The images, annotations and categories of a file."""
+    try:
+        with path.open("rb") as file:
+            content = json.load(file, object_hook=_without_outline)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # of JSON, or of UTF-8
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    lists = [content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations", "categories")]
+    for key, entries in zip(("images", "annotations", "categories"), lists, strict=True):
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError(f'{path}: no list "{key}" of objects in it, as COCO\'s instances_*.json have')
+        if not entries:
+            raise ValueError(f"{path}: no {key} in it")
+    return lists[0], lists[1], lists[2]  # pyright: ignore[reportReturnType]
+
+
+def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
+    """Forget outlines at once: with those of train2017, reading takes 4 GB of memory instead of 2."""
+    entry.pop("segmentation", None)
+    return entry
+
+
+def _column(
+    path: Path, what: str, entries: Entries, keys: Sequence[str], dtype: type, shape: tuple[int, ...] = ()
+) -> np.ndarray:
+    """What entries have under keys, each of a shape: (entries, keys, *shape), or with one key (entries, *shape)."""
+    try:
+        found = [[entry[key] for key in keys] if len(keys) > 1 else entry[keys[0]] for entry in entries]
+        column = np.array(found, dtype=dtype)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        column = None
+    if column is None or column.shape != (len(entries), *([len(keys)] if len(keys) > 1 else []), *shape):
+        wanted, numbers = " and ".join(f'"{key}"' for key in keys), f"{shape[0]} numbers" if shape else "numbers"
+        raise ValueError(f"{path}: {what}: not every one has {wanted} with {numbers}, as COCO's have")
+    return column
+
+
+def _positions(path: Path, key: str, annotations: Entries, known: Sequence[Id]) -> np.ndarray:
+    """Where among the known ids those of the annotations are."""
+    position_of = {one: progress for progress, one in enumerate(known)}
+    wanted = read_ids(path, "annotations", annotations, key)
+    positions = np.array([position_of.get(one, -1) for one in wanted])
+    if (positions < 0).any():
+        first = int((positions < 0).argmax())
+        place = {"image_id": "images", "category_id": "categories"}[key]
+        found = json.dumps(wanted[first])  # a text in quotes
+        raise ValueError(f'{path}: {_named(annotations, first)} has {key} {found}, which is not in "{place}"')
+    return positions
+
+
+def _named(annotations: Entries, number: int) -> str:
+    return f"annotation {annotations[number].get('id', f'number {number}')}"

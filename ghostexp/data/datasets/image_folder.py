@@ -1,0 +1,97 @@
+"""Any tree of class folders: `train/`, and `test/` or `val/`, as ImageNet has them."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ghostexp.data.base import Channels, DatasetSplits
+from ghostexp.data.classification_datamodule import ClassificationDataModule, ClassificationDataset
+from ghostexp.data.image_file_dataset import ImageFileDataset
+from ghostexp.data.image_folders import ClassFolders, class_folders, list_class_folders, read_trees, say_left_out
+from ghostexp.data.in_memory import InMemoryDataset
+from ghostexp.validation import require, require_int
+
+log = logging.getLogger(__name__)
+
+LARGEST_IN_MEMORY = 64  # image_size up to which a tree is decoded once and kept as an array
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageFolder(ClassificationDataModule):
+    """Images up to 64 x 64 are kept as an array; larger ones come from workers, by random resized crops.
+
+    The test set is `test/`, or `val/` where `test/` has no class folders (ImageNet's has no labels).
+    """
+
+    root: str
+    num_workers: int = 4  # for images larger than 64
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.root, str) and bool(self.root), "root", self.root, "a folder is needed")
+        require_int("num_workers", self.num_workers, 0)
+        super().__post_init__()
+        require(self.in_chans in (1, 3), "in_chans", self.in_chans, "1 (grey) or 3 (colour)")
+        if self.image_size > LARGEST_IN_MEMORY:
+            needed = f"images of {self.image_size} get random resized crops; set datamodule.crop_padding=0"
+            require(self.crop_padding == 0, "crop_padding", self.crop_padding, needed)
+
+    def prepare_data(self) -> None:
+        """Decode a small tree once for all processes."""
+        self._load()
+
+    def read(self) -> DatasetSplits:
+        """List both parts, and decode them if they are small."""
+        root = Path(self.root)
+        require(root.is_dir(), "root", root, "no such folder")
+        train = list_class_folders(root / "train")
+        count = len(train.class_names)
+        require(count > 1, "root", root, f"{train.folder} has 1 class folder; at least 2 are needed")
+        self.check_matches_config("num_classes", count, f"{train.folder} has {count} class folders")
+        test = list_class_folders(self._test_folder(root))
+        if test.class_names != train.class_names:
+            odd = min(set(test.class_names) ^ set(train.class_names))
+            raise ValueError(f"datamodule.root={root}: class {odd} is in only one of {train.folder} and {test.folder}")
+        say_left_out("root", root, train, test)
+        trained, tested = self._images(train, test)
+        return DatasetSplits(trained, tested, train.class_names)
+
+    def _test_folder(self, root: Path) -> Path:
+        if not class_folders(root / "test"):
+            return root / "val"
+        if class_folders(root / "val"):
+            log.warning("%s is not used: the test set is %s", root / "val", root / "test")
+        return root / "test"
+
+    def _images(self, *trees: ClassFolders) -> Iterator[ClassificationDataset]:
+        if self.image_size > LARGEST_IN_MEMORY:
+            yield from map(self._files, trees)
+            return
+        for tree, images in zip(trees, read_trees(trees, self.image_size, self.in_chans), strict=True):
+            yield InMemoryDataset(images, tree.labels, *self.mean_std(), tree)
+
+    def default_normalisation(self) -> tuple[Channels, Channels]:
+        """ImageNet's, the mean over its channels for grey images."""
+        return (MEAN, STD) if self.in_chans == 3 else ((sum(MEAN) / 3,), (sum(STD) / 3,))
+
+    def eval_transform(self) -> Callable[[Image.Image], Tensor]:
+        """As images of that size are read: small ones like the array, large ones like the workers."""
+        if self.image_size <= LARGEST_IN_MEMORY:
+            return super().eval_transform()
+        return self._files(ClassFolders(Path(self.root), (), [], torch.empty(0), [])).eval_transform()
+
+    def _files(self, tree: ClassFolders) -> ImageFileDataset:
+        mean, std = self.mean_std()
+        return ImageFileDataset(
+            tree,
+            image_size=self.image_size,
+            in_chans=self.in_chans,
+            mean=mean,
+            std=std,
+            num_workers=self.num_workers,
+        )

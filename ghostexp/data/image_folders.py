@@ -1,0 +1,172 @@
+"""Trees of class folders, `FOLDER/CLASS/IMAGE`: what is in them, and small images as arrays, decoded once."""
+
+import hashlib
+import logging
+import os
+import socket
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ghostexp.data.digest import digest_files
+from ghostexp.data.file_lists import count_extensions, file_status, list_files
+from ghostexp.data.image_check import UnreadableImages
+from ghostexp.data.image_files import READER_VERSION, display_name, image_extensions, is_image_name, read_image
+from ghostexp.validation import notice
+
+log = logging.getLogger(__name__)
+
+CACHE_FOLDER = ".ghostexp"  # beside the folder that it caches
+CACHE_VERSION = 1  # raise it when the same images give other arrays
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """The images of a tree, classes and files each in alphabetical order."""
+
+    folder: Path
+    class_names: tuple[str, ...]  # with bytes that are not UTF-8 escaped
+    paths: list[Path]
+    labels: Tensor  # int64 (N,)
+    left_out: list[Path]  # files that are no images, or in no class
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where to keep what is found out of the tree, so that the next run need not."""
+        return self.folder.parent / CACHE_FOLDER
+
+    def digest(self) -> str:
+        """Names, sizes and labels of all images."""
+        return digest_files([str(path) for path in self.paths], str(self.folder), self.labels.tolist())
+
+
+def list_class_folders(folder: Path) -> ClassFolders:
+    """List a tree, each class with all that lies below its folder; ValueError if it has none, or an empty one."""
+    folders = class_folders(folder)
+    if not folders:
+        raise ValueError(f"{folder}: no class folders in it; images are needed as {folder}/CLASS/IMAGE.jpg")
+    paths: list[Path] = []
+    labels: list[int] = []
+    left_out = [path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir()]
+    for label, name in enumerate(folders):
+        files = list_files(folder / name)
+        found = [path for path in files if is_image_name(path.name)]
+        if not found:
+            others = f"; there are {count_extensions(files)}" if files else ""
+            raise ValueError(f"{folder / name}: no images in it ({', '.join(sorted(image_extensions()))}){others}")
+        paths += found
+        labels += [label] * len(found)
+        left_out += [path for path in files if not is_image_name(path.name)]
+    names = tuple(display_name(name) for name in folders)
+    return ClassFolders(folder, names, paths, torch.tensor(labels), left_out)
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Names of the folders in a folder, hidden ones left out; none if it does not exist."""
+    if not folder.is_dir():
+        return ()
+    names = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return tuple(sorted(names, key=os.fsencode))
+
+
+def say_left_out(key: str, root: Path, *trees: ClassFolders) -> None:
+    """Say in one line what trees hold beside the images of their classes, if they do."""
+    left_out = [path for tree in trees for path in tree.left_out]
+    if left_out:
+        counted = count_extensions(left_out)
+        notice(f"datamodule.{key}={root}: {len(left_out)} files are no images of a class, and left out ({counted})")
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The image scaled and cut to the centre square of a size; one that has it stays as it is."""
+    return image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+
+
+def read_trees(trees: Sequence[ClassFolders], image_size: int, in_chans: int) -> list[Tensor]:
+    """Read the images of several trees; UnreadableImages that lists the unreadable ones of all."""
+    images: list[Tensor] = []
+    problems: list[str] = []
+    for tree in trees:
+        try:
+            images.append(read_images(tree, image_size, in_chans))
+        except UnreadableImages as error:
+            problems += error.problems
+    if problems:
+        raise UnreadableImages(problems, sum(len(tree.paths) for tree in trees))
+    return images
+
+
+def read_images(found: ClassFolders, image_size: int, in_chans: int) -> Tensor:
+    """Images as uint8 (N, in_chans, image_size, image_size), from the cache if the tree is as it was.
+
+    Other sizes are scaled and cut to the centre square. Where no cache can be written, this warns and goes on.
+    Raises UnreadableImages: some cannot be decoded.
+    """
+    cache = found.cache_folder / f"{found.folder.name}-{in_chans}x{image_size}x{image_size}.npz"
+    key = _state_of(found)
+    images = _read_cache(cache, key)
+    if images is None:
+        images = _decode(found.paths, image_size, in_chans)
+        _write_cache(cache, key, images)
+    return torch.from_numpy(images)
+
+
+def _state_of(found: ClassFolders) -> str:
+    """A hash of what changes when a tree does: names, sizes and times of its files."""
+    digest = hashlib.sha256(f"{CACHE_VERSION}.{READER_VERSION}".encode())
+    paths = [str(path) for path in found.paths]
+    for path, status in zip(paths, file_status(paths).tolist(), strict=True):
+        digest.update(os.fsencode(f"{os.path.relpath(path, found.folder)}\0{status}\0"))
+    return digest.hexdigest()
+
+
+def _decode(paths: list[Path], image_size: int, in_chans: int) -> np.ndarray:
+    images = np.empty((len(paths), in_chans, image_size, image_size), dtype=np.uint8)
+    problems: dict[int, str] = {}
+
+    def decode(numbers: np.ndarray) -> None:
+        for number in numbers:
+            try:
+                image = square(read_image(paths[number], in_chans), image_size)
+            except ValueError as error:
+                problems[int(number)] = str(error)
+                continue
+            images[number] = np.asarray(image).reshape(image_size, image_size, in_chans).transpose(2, 0, 1)
+
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as threads:
+        list(threads.map(decode, np.array_split(np.arange(len(paths)), workers)))  # raises what a thread raised
+    if problems:
+        raise UnreadableImages([problems[number] for number in sorted(problems)], len(paths))
+    return images
+
+
+def _read_cache(cache: Path, key: str) -> np.ndarray | None:
+    """The cached images; None if there are none, of another state of the tree, or damaged."""
+    try:
+        with np.load(cache, allow_pickle=False) as saved:
+            return saved["images"] if str(saved["key"]) == key else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _write_cache(cache: Path, key: str, images: np.ndarray) -> None:
+    """Write beside the final name and rename, so that nobody ever reads half a file."""
+    temporary = cache.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
+    try:
+        cache.parent.mkdir(exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, images=images, key=np.array(key))
+        temporary.replace(cache)
+    except OSError as error:
+        log.warning("%s: cannot be written (%s); images will be decoded again in every run", cache, error.strerror)
+        with suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,166 @@
+"""Transforms of whole batches on their device: crop, flip, random_erasing, RandAugment, Mixup and CutMix."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import v2
+
+from ghostexp.validation import require, require_int, require_number
+
+ERASED_AREA = (0.02, 0.33)  # of the image; these ranges are those of arXiv 1708.04896 and of torchvision
+ERASED_ASPECT = (0.3, 3.3)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training image, off by default."""
+
+    crop_padding: int = 0  # pixels of zero-padding
+    hflip: bool = False
+    random_erasing: float = 0.0  # probability
+    randaugment_num_ops: int = 0  # operations for each image
+    randaugment_magnitude: int = 9  # of RandAugment, 0 to 30
+
+    def __post_init__(self) -> None:
+        require_int("crop_padding", self.crop_padding, 0)
+        require(isinstance(self.hflip, bool), "hflip", self.hflip, "true or false is needed")
+        require_number("random_erasing", self.random_erasing, 0, 1)
+        require_int("randaugment_num_ops", self.randaugment_num_ops, 0)
+        require_int("randaugment_magnitude", self.randaugment_magnitude, 0)
+        require(
+            self.randaugment_magnitude <= 30,
+            "randaugment_magnitude",
+            self.randaugment_magnitude,
+            "a whole number from 0 to 30 is needed",
+        )
+
+
+def crop(images: Tensor, corners: Tensor, padding: int) -> Tensor:
+    """Pad images (N, C, H, W) with zeros and cut out H x W at corners (N, 2), top and left in 0 ... 2 * padding."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (padding, padding, padding, padding))
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)  # (N, top, left, C, H, W)
+    return windows[torch.arange(count, device=images.device), corners[:, 0], corners[:, 1]]
+
+
+def flip(images: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror left and right those images (N, C, H, W) for which flipped (N,) is true."""
+    count = len(images)
+    rows = torch.arange(count, device=images.device) + count * flipped
+    return torch.cat([images, images.flip(-1)]).index_select(0, rows)  # several times faster than torch.where
+
+
+def erase(images: Tensor, boxes: Tensor) -> Tensor:
+    """Set images (N, C, H, W) to 0, the mean after normalisation, in boxes (N, 4): top, left, bottom, right."""
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    top, left, bottom, right = boxes[:, :, None].unbind(1)  # each (N, 1)
+    inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None, :]
+    return images.masked_fill(inside[:, None], 0)
+
+
+def erasing_boxes(uniforms: Tensor, probability: float, height: int, width: int) -> Tensor:
+    """Turn uniforms (N, 5) into boxes (N, 4) for `erase`, empty where an image is left alone.
+
+    Where torchvision draws again if a box does not fit, the box is cut to the image.
+    """
+    chance, area, aspect, y, x = uniforms.unbind(1)
+    area = height * width * (ERASED_AREA[0] + area * (ERASED_AREA[1] - ERASED_AREA[0]))
+    low, high = (math.log(edge) for edge in ERASED_ASPECT)
+    aspect = torch.exp(low + aspect * (high - low))
+    erased = chance < probability
+    box_height = (area * aspect).sqrt().round().clamp(1, height) * erased
+    box_width = (area / aspect).sqrt().round().clamp(1, width) * erased
+    top = (y * (height - box_height + 1)).floor()
+    left = (x * (width - box_width + 1)).floor()
+    return torch.stack([top, left, top + box_height, left + box_width], 1).long()
+
+
+def rand_augment(images: Tensor, seeds: list[int], transform: v2.RandAugment) -> Tensor:
+    """Apply RandAugment to each of the uint8 images (N, C, H, W), image i seeded by seeds[i]."""
+    augmented = []
+    for image, seed in zip(images, seeds, strict=True):
+        with seeded(seed):
+            augmented.append(transform(image))
+    return torch.stack(augmented)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's CPU generator, and leave it afterwards as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+class Normalize:
+    """uint8 images (N, C, H, W) to float32 with the given mean and std (of values in [0, 1]), as one multiply-add."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self.scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(-1, 1, 1)
+        self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(-1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.float().mul_(self.scale).add_(self.shift)
+
+
+Box = tuple[float, float, float, float]  # top, left, bottom, right as fractions of height and width
+
+
+@dataclass(frozen=True)
+class MixParams:
+    """How the images of one global batch take something from their partners."""
+
+    weight: float  # of the image itself, if blended
+    box: Box | None  # what CutMix takes from the partner; None: Mixup
+
+
+@dataclass(frozen=True)
+class MixupCutmix:
+    """The alpha of each method, 0 for off; with both on, either at even odds for every batch."""
+
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_number("mixup_alpha", self.mixup_alpha, 0)
+        require_number("cutmix_alpha", self.cutmix_alpha, 0)
+
+    def __bool__(self) -> bool:
+        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+
+    def draw(self, generator: np.random.Generator) -> MixParams:
+        """Choose the method, the weight from Beta(alpha, alpha), and CutMix's box of area 1 - weight."""
+        coin, y, x = generator.random(3)
+        cut = self.cutmix_alpha > 0 and (self.mixup_alpha == 0 or coin < 0.5)
+        alpha = self.cutmix_alpha if cut else self.mixup_alpha
+        weight = float(generator.beta(alpha, alpha))
+        if not cut:
+            return MixParams(weight, None)
+        half = (1 - weight) ** 0.5 / 2
+        return MixParams(weight, (max(y - half, 0.0), max(x - half, 0.0), min(y + half, 1.0), min(x + half, 1.0)))
+
+
+def mix_batch(images: Tensor, labels: Tensor, num_classes: int, mix: MixParams | None) -> tuple[Tensor, Tensor]:
+    """Mix each of (N + 1, C, H, W) images, but the first, with the one before it.
+
+    Returns images (N, C, H, W) and probabilities (N, num_classes); without a mix, what it was given.
+    """
+    if mix is None:
+        return images, labels
+    one_hot = F.one_hot(labels, num_classes).float()
+    if mix.box is None:
+        mixed, weight = images[1:] * mix.weight + images[:-1] * (1 - mix.weight), mix.weight
+    else:
+        height, width = images.shape[-2:]
+        top, left, bottom, right = (round(edge * size) for edge, size in zip(mix.box, (height, width) * 2, strict=True))
+        mixed = images[1:].clone()
+        mixed[..., top:bottom, left:right] = images[:-1, :, top:bottom, left:right]
+        weight = 1 - (bottom - top) * (right - left) / (height * width)
+    return mixed, one_hot[1:] * weight + one_hot[:-1] * (1 - weight)

@@ -1,0 +1,1 @@
+"""Faster R-CNN and RetinaNet on a feature pyramid of any network."""

@@ -1,0 +1,148 @@
+"""Faster R-CNN (arXiv 1506.01497) on the feature pyramid of any network, with torchvision's heads."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+from torchvision.models import detection
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import LevelMapper
+
+from ..base import Network
+from ..validation import check_args
+from .base import DetectionModel, Detections, FeatureMaps, Targets
+from .fpn import BackboneWithFPN, LevelAnchorGenerator
+
+ROI_SIDE = 7  # pixels of what RoIAlign reads of a proposal
+
+
+class FasterRCNN(DetectionModel, detection.FasterRCNN):
+    """Proposals on all levels, and a classifier of what RoIAlign reads there. Source: arXiv 1506.01497, 1612.03144.
+
+    Inside, label 0 is the background.
+    """
+
+    rpn: RegionProposalNetwork
+    roi_heads: RoIHeads
+    loss_names = ("objectness", "proposal_box", "classification", "box")
+
+    def losses(self, batch: ImageList, maps: FeatureMaps, targets: Targets) -> dict[str, Tensor]:
+        shifted = [{"boxes": target["boxes"], "labels": target["labels"] + 1} for target in targets]
+        proposals, first = self.rpn(batch, maps, shifted)
+        _, second = self.roi_heads(maps, proposals, batch.image_sizes, shifted)
+        return {
+            "objectness": first["loss_objectness"],
+            "proposal_box": first["loss_rpn_box_reg"],
+            "classification": second["loss_classifier"],
+            "box": second["loss_box_reg"],
+        }
+
+    def detect(self, batch: ImageList, maps: FeatureMaps) -> Detections:
+        proposals, _ = self.rpn(batch, maps)
+        found, _ = self.roi_heads(maps, proposals, batch.image_sizes)
+        return [one | {"labels": one["labels"] - 1} for one in found]
+
+    def forward_heads(self, maps: FeatureMaps) -> None:
+        self.rpn.head(list(maps.values()))
+        finest = next(iter(maps.values()))
+        proposals = len(finest) * self.rpn.post_nms_top_n()
+        pooled = finest.new_empty(proposals, finest.shape[1], ROI_SIDE, ROI_SIDE)
+        self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
+
+
+# Boxes are decoded in the precision of what the heads make, and bfloat16 knows only every second pixel beyond 256:
+# under autocast, too, the heads' results are float32.
+
+
+class RPNHeadFloat32(RPNHead):
+    """Torchvision's head of the proposals, its results in float32."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        objectness, deltas = super().forward(x)
+        return [level.float() for level in objectness], [level.float() for level in deltas]
+
+
+class BoxPredictorFloat32(FastRCNNPredictor):
+    """Torchvision's classifier of proposals, its results in float32."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = super().forward(x)
+        return logits.float(), deltas.float()
+
+
+def faster_rcnn(
+    backbone: Network,
+    num_classes: int,
+    strides: Sequence[int] = (4, 8, 16, 32),
+    fpn_channels: int = 256,
+    p6: bool = True,
+    anchor_scale: float = 8,
+    anchor_ratios: Sequence[float] = (0.5, 1, 2),
+    freeze_stages: int = 0,
+    freeze_batchnorm: bool = False,
+    head_channels: int = 1024,
+    rpn_pre_nms_top_n: int = 2000,
+    rpn_post_nms_top_n: int = 1000,
+    box_batch_size_per_image: int = 512,
+    box_score_thresh: float = 0.05,
+    box_nms_thresh: float = 0.5,
+    box_detections_per_img: int = 100,
+) -> FasterRCNN:
+    """Faster R-CNN on a network that has its weights already; the network is cut in place.
+
+    strides, fpn_channels, freeze_*: see `BackboneWithFPN`. p6: a level of proposals at twice the last stride.
+    anchor_scale: side of a level's anchors, in strides of that level. anchor_ratios: height / width.
+    rpn_pre_nms_top_n: of each level's anchors, those that may become proposals; non-maximum suppression, whose time
+    grows with their square, sees no others.
+    rpn_post_nms_top_n: proposals of an image that are looked at. box_batch_size_per_image: those that training samples.
+    Raises ValueError: a knob out of its range, or a network without these maps.
+    """
+    check_args(
+        num_classes=num_classes, fpn_channels=fpn_channels, anchor_scale=anchor_scale, anchor_ratios=anchor_ratios
+    )
+    check_args(
+        p6=p6,
+        freeze_batchnorm=freeze_batchnorm,
+        head_channels=head_channels,
+        box_batch_size_per_image=box_batch_size_per_image,
+    )
+    check_args(rpn_pre_nms_top_n=rpn_pre_nms_top_n, rpn_post_nms_top_n=rpn_post_nms_top_n)
+    check_args(
+        box_score_thresh=box_score_thresh, box_nms_thresh=box_nms_thresh, box_detections_per_img=box_detections_per_img
+    )
+    extra = LastLevelMaxPool() if p6 else None
+    pyramid = BackboneWithFPN(backbone, strides, fpn_channels, extra, int(p6), freeze_stages, freeze_batchnorm)
+    anchors = LevelAnchorGenerator(pyramid.strides, anchor_scale, anchor_ratios)
+    network = FasterRCNN(
+        pyramid,
+        rpn_anchor_generator=anchors,
+        rpn_head=RPNHeadFloat32(fpn_channels, len(anchor_ratios)),
+        rpn_pre_nms_top_n_train=rpn_pre_nms_top_n,
+        rpn_pre_nms_top_n_test=rpn_pre_nms_top_n,
+        rpn_post_nms_top_n_train=rpn_post_nms_top_n,
+        rpn_post_nms_top_n_test=rpn_post_nms_top_n,
+        box_roi_pool=_roi_align(pyramid),
+        box_head=TwoMLPHead(fpn_channels * ROI_SIDE**2, head_channels),
+        box_predictor=BoxPredictorFloat32(head_channels, num_classes + 1),
+        box_score_thresh=box_score_thresh,
+        box_nms_thresh=box_nms_thresh,
+        box_detections_per_img=box_detections_per_img,
+        box_batch_size_per_image=box_batch_size_per_image,
+    )
+    del network.transform  # would scale images and normalise them
+    return network
+
+
+def _roi_align(pyramid: BackboneWithFPN) -> MultiScaleRoIAlign:
+    """RoIAlign on the levels of the maps, whose scales are told: it would guess them from the first batch."""
+    strides = list(pyramid.map_levels.values())
+    pool = MultiScaleRoIAlign(list(pyramid.map_levels), output_size=ROI_SIDE, sampling_ratio=2)
+    pool.scales = [1 / stride for stride in strides]
+    finest, coarsest = (round(math.log2(stride)) for stride in (strides[0], strides[-1]))
+    pool.map_levels = LevelMapper(finest, coarsest, pool.canonical_scale, pool.canonical_level, eps=1e-6)
+    return pool

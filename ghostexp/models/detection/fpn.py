@@ -1,0 +1,138 @@
+"""Feature pyramid on any network, and the anchors on its levels."""
+
+import copy
+import math
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # of which SyncBatchNorm is one too
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
+
+from ..base import Network
+
+
+class BackboneWithFPN(nn.Module):
+    """A trunk, of which only what feeds a used map is left, and a feature pyramid on its maps.
+
+    (N, 3, H, W) -> {level: (N, channels, H / stride, W / stride)}, finest level first; H and W have to be multiples of
+    `divisor`. The level of the map at stride 2^l is `pl`. Source: arXiv 1612.03144.
+
+    strides: of the maps that are used, each twice the one before.
+    extra: makes `extra_levels` further levels, each at half the resolution of the one before, rounded up.
+    freeze_stages: so many of the network's maps, from the finest on, and all that feeds them get no gradient, and
+    their BatchNorms stay in evaluation mode. freeze_batchnorm: all BatchNorms of the trunk do.
+    The trunk is cut in place and keeps the names of its weights; give it those before.
+    Raises ValueError: the network does not have these maps.
+    """
+
+    def __init__(
+        self,
+        trunk: Network,
+        strides: Sequence[int],
+        channels: int,
+        extra: ExtraFPNBlock | None = None,
+        extra_levels: int = 0,
+        freeze_stages: int = 0,
+        freeze_batchnorm: bool = False,
+    ) -> None:
+        super().__init__()
+        check_strides(trunk, strides, freeze_stages)
+        frozen = parameters_feeding(trunk, list(trunk.feature_channels)[:freeze_stages])
+        prune_unused_layers(trunk, strides)
+        freeze(trunk, frozen, freeze_batchnorm)
+        self.body = trunk
+        self.fpn = FeaturePyramidNetwork(list(trunk.feature_channels.values()), channels, extra)
+        self.out_channels = channels
+        self.divisor = strides[-1]
+        self.strides = [*strides, *(strides[-1] * 2 ** (level + 1) for level in range(extra_levels))]  # of all levels
+        self.map_levels = {f"p{math.log2(stride):.0f}": stride for stride in strides}
+        self.train()  # Lightning keeps the modes that it finds, and would let frozen BatchNorms learn
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = self.body.feature_maps(x)
+        return self.fpn({level: maps[stride] for level, stride in self.map_levels.items()})
+
+    def train(self, mode: bool = True) -> "BackboneWithFPN":
+        """Set the mode, but leave BatchNorms whose weights are frozen in evaluation mode."""
+        super().train(mode)
+        for module in self.body.modules():
+            if isinstance(module, _BatchNorm) and not module.weight.requires_grad:
+                module.eval()
+        return self
+
+
+def check_strides(network: Network, strides: Sequence[int], freeze_stages: int) -> None:
+    """Raise ValueError, naming the configuration's key, unless a network has these maps, and as many to freeze."""
+    name, available = type(network).__name__, list(network.feature_channels)
+    if not available:
+        raise ValueError(f"model.backbone: {name} has no feature maps by stride, which a detector needs")
+    wanted = list(strides) if isinstance(strides, list | tuple) else []
+    if not wanted or [finer * 2 for finer in wanted[:-1]] != wanted[1:] or not set(wanted) <= set(available):
+        raise ValueError(
+            f"model.strides={wanted or strides}: some of {available} are needed, each twice the one before; "
+            f"those are the strides of {name}'s maps"
+        )
+    if type(freeze_stages) is not int or not 0 <= freeze_stages <= len(available):
+        raise ValueError(f"model.freeze_stages={freeze_stages}: a whole number from 0 to {len(available)} is needed")
+
+
+def prune_unused_layers(network: Network, strides: Sequence[int]) -> None:
+    """Replace, in place, by `nn.Identity` what feeds none of the maps at these strides: head and last layers."""
+    _prune(network, parameters_feeding(network, strides))
+    network.feature_channels = {stride: network.feature_channels[stride] for stride in strides}
+
+
+def _prune(module: nn.Module, used: set[nn.Parameter]) -> None:
+    for name, child in module.named_children():
+        own = set(child.parameters())
+        if own and own.isdisjoint(used):
+            setattr(module, name, nn.Identity())
+        else:
+            _prune(child, used)
+
+
+def parameters_feeding(network: Network, strides: Sequence[int]) -> set[nn.Parameter]:
+    """The parameters of a network that its maps at these strides depend on."""
+    if not strides:
+        return set()
+    shadow = copy.deepcopy(network).eval()
+    side = max(shadow.min_size, 2 * max(shadow.feature_channels))
+    maps = shadow.feature_maps(next(shadow.parameters()).new_zeros(1, 3, side, side))
+    total = torch.stack([maps[stride].sum() for stride in strides]).sum()
+    gradients = torch.autograd.grad(total, list(shadow.parameters()), allow_unused=True)
+    return {own for own, gradient in zip(network.parameters(), gradients, strict=True) if gradient is not None}
+
+
+def freeze(network: Network, parameters: Collection[nn.Parameter], batchnorm: bool) -> None:
+    """Let these parameters, and perhaps those of all BatchNorms, get no gradient."""
+    norms = [module for module in network.modules() if batchnorm and isinstance(module, _BatchNorm)]
+    for parameter in (*parameters, *(own for norm in norms for own in norm.parameters())):
+        parameter.requires_grad_(False)
+
+
+class LevelAnchorGenerator(AnchorGenerator):
+    """At each pixel of each level, boxes of `scale` strides' side, in each ratio of height to width and each octave.
+
+    The side is that of the square of equal area; of `octaves` boxes each is larger than the one before by the factor
+    2^(1 / octaves). Anchors are float32 and stand a level's stride apart. Torchvision's own have the maps' precision
+    (whole steps of 8 pixels under bfloat16), and a distance that is wrong where a map's size was rounded up.
+    """
+
+    def __init__(self, strides: Sequence[int], scale: float, ratios: Sequence[float], octaves: int = 1) -> None:
+        factors = [scale * 2 ** (octave / octaves) for octave in range(octaves)]
+        sizes = tuple(tuple(factor * stride for factor in factors) for stride in strides)
+        super().__init__(sizes, (tuple(ratios),) * len(strides))  # pyright: ignore[reportArgumentType]
+        self.strides = list(strides)
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        device = feature_maps[0].device
+        self.set_cell_anchors(torch.float32, device)
+        sizes = [list(level.shape[-2:]) for level in feature_maps]
+        steps = [[stride] * 2 for stride in self.strides]
+        # Plain numbers: tensors would be a blocking copy to the device each.
+        anchors = torch.cat(self.grid_anchors(sizes, steps))  # pyright: ignore[reportArgumentType]  # (A, 4)
+        return [anchors] * len(image_list.image_sizes)

@@ -1,0 +1,177 @@
+"""Figures of a study's accuracies: against what it varies, against cost, and as differences to the baselines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+
+from ghostexp.report.plot_style import (
+    axis_key,
+    axis_positions,
+    describe_means,
+    group_series,
+    legend_label,
+    line,
+    literal_text,
+    new_figure,
+    plain_log,
+    point,
+    save,
+    style,
+)
+from ghostexp.report.published import PublishedMatch, published_results
+from ghostexp.report.tables import baseline_label, hardware
+from ghostexp.report.text import CLAIM, has_claim
+from ghostexp.report.variants import Study, Variant, as_text
+
+NAMES = {"model.ratio": "ratio s", "model.dw_size": "side d of the cheap filters, pixels"}
+PUBLISHED = {"paper": "*", "replication": "P"}
+WIDE = 3  # from how many times the smallest cost on an axis is logarithmic
+
+
+@literal_text
+def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
+    """Accuracy against the key that is varied most, a series for each combination of the others."""
+    key = axis_key(study)
+    if key is None:
+        return None
+    places, series = axis_positions(study, key), group_series(study)
+    are_numbers = all(type(level) in (int, float) for level in study.levels(key))
+    step = 0.016 * (max(places.values()) - min(places.values())) if are_numbers else 0.16
+    figure = new_figure(7, 4.2)
+    axis = figure.subplots()
+    for number, (name, variants) in enumerate(series.items()):
+        look = style(number, len(series))
+        shift = step * (number - (len(series) - 1) / 2)
+        if len(variants) == 1 and len(series) > 1 and len(places) > 1:  # the ordinary network beside a varied one
+            _level(axis, variants[0])
+            continue
+        at = {id(variant): places[_place(variant, key)] + shift for variant in variants}
+        if are_numbers:
+            axis.plot(
+                [at[id(variant)] for variant in variants], [variant.accuracy.mean for variant in variants], **line(look)
+            )
+        for variant in variants:
+            point(axis, at[id(variant)], variant, look, name if variant is variants[0] else None)
+            seeds = list(variant.by_seed.values())
+            beside = [at[id(variant)] - 0.45 * step] * len(seeds)
+            axis.plot(beside, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
+            _mark(axis, at[id(variant)], published_results(variant))
+    axis.set(xlabel=NAMES.get(key, key), ylabel=f"test {study.score}, %")
+    axis.set_xticks(list(places.values()), list(places))
+    _finish(axis)
+    return save(figure, f"{title}\n{describe_means(study.variants)}; dots: seeds", path)
+
+
+def _place(variant: Variant, key: str) -> str:
+    return as_text(variant.values[key])
+
+
+def _level(axis: Axes, variant: Variant) -> None:
+    """An arm as a line across, with its interval as a band."""
+    said = ", mean and 95 % interval" if variant.accuracy.interval else ", mean"
+    axis.axhline(variant.accuracy.mean, color="0.3", linestyle=":", label=legend_label(variant.label + said))
+    if variant.accuracy.interval:
+        axis.axhspan(*variant.accuracy.interval, color="0.9", zorder=0)
+
+
+def _mark(axis: Axes, place: float, rows: Sequence[PublishedMatch]) -> None:
+    for row in rows:
+        marker = PUBLISHED[row.who]
+        axis.plot(place, row.accuracy, marker, color="black", markerfacecolor="white", markersize=10, label=row.who)
+
+
+def _finish(axis: Axes) -> None:
+    """Light lines to read values at, and each label once."""
+    axis.grid(alpha=0.3)
+    handles, labels = _once(axis)
+    if handles:
+        axis.legend(handles, labels, fontsize=8)
+
+
+def _once(axis: Axes) -> tuple[list[Artist], list[str]]:
+    """What an axis's legend names, each label once, and none that is empty."""
+    handles, labels = axis.get_legend_handles_labels()
+    once = {label: handle for label, handle in zip(labels, handles, strict=True) if label}
+    return list(once.values()), list(once)
+
+
+@literal_text
+def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
+    """Accuracy against MACs and the speed of training, if speeds compare; a step joins the means that none beats."""
+    columns = 1 + study.has_even_speeds
+    figure = new_figure(2 + 5 * columns, 4.4)
+    left, *others = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
+    _against(left, study, "macs", 1e6, "steps-post")
+    for right in others:
+        _against(right, study, "images_per_second", 1, "steps-pre")
+        machine = "; ".join(hardware(study.runs))
+        right.set_xlabel(f"training speed, images per second (bars: slowest to fastest run)\n{machine}")
+    for variant in study.variants:
+        macs = (variant.median("macs") or 0) / 1e6
+        for row in published_results(variant):
+            _mark(left, row.macs_m or macs, [row])
+    left.set(xlabel="MACs of one image, millions", ylabel=f"test {study.score}, %")
+    for axis in (left, *others):
+        axis.grid(alpha=0.3)
+    handles, labels = _once(left)
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+    where = f"{describe_means(study.variants)}; line: no other mean is higher at less cost"
+    return save(figure, f"{title}\n{where}", path)
+
+
+def _against(axis: Axes, study: Study, key: str, unit: float, steps: str) -> None:
+    """Accuracy against a number in the results; with `steps-post` less of it is better, with `steps-pre` more."""
+    known = [(value / unit, variant) for variant in study.variants if (value := variant.median(key)) is not None]
+    for number, (value, variant) in enumerate(known):
+        look = style(number, len(known))
+        runs = [run.result[key] / unit for run in variant.runs if run.result.get(key) is not None]
+        axis.plot([min(runs), max(runs)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
+        point(axis, value, variant, look, variant.label)
+    best = front([(value, variant.accuracy.mean) for value, variant in known], -1 if steps == "steps-post" else 1)
+    axis.plot([x for x, _ in best], [y for _, y in best], color="0.4", linewidth=0.8, drawstyle=steps, zorder=0)
+    costs = [value for value, _ in known]
+    if known and max(costs) > WIDE * min(costs):
+        plain_log(axis, "x")
+    axis.margins(x=0.12)
+
+
+def front(points: Sequence[tuple[float, float]], better: int) -> list[tuple[float, float]]:
+    """The points that no other one beats, in the order of their costs. better: 1 where more is better, else -1."""
+    best = [
+        (cost, accuracy)
+        for cost, accuracy in points
+        if not any(
+            other != (cost, accuracy) and (other[0] - cost) * better >= 0 and other[1] >= accuracy for other in points
+        )
+    ]
+    return sorted(set(best))
+
+
+@literal_text
+def draw_differences(study: Study, title: str, path: Path) -> Path | None:
+    """Each arm's difference to its baseline, with the differences of single seeds."""
+    variants = [variant for variant in study.variants if variant.difference][::-1]
+    if not variants:
+        return None
+    figure = new_figure(7, 1.6 + 0.32 * len(variants))
+    axis = figure.subplots()
+    for number, variant in enumerate(variants):
+        assert variant.difference is not None
+        found, seeds = variant.difference.estimate, list(variant.difference.differences.values())
+        axis.plot(seeds, [number + 0.18] * len(seeds), ".", color="0.6", markersize=4)
+        spread = [[found.mean - found.interval[0]], [found.interval[1] - found.mean]] if found.interval else None
+        axis.errorbar([found.mean], [number], xerr=spread, fmt="o", color="black", capsize=3, markersize=5)
+    axis.axvline(0, color="black", linewidth=0.8)
+    if has_claim(study):
+        axis.axvline(-CLAIM, color="0.4", linestyle=":", label=f"a replication's claim for s = 10: above -{CLAIM}")
+        figure.legend(loc="outside lower center", fontsize=8, frameon=False)
+    has_interval = any(variant.difference and variant.difference.estimate.interval for variant in variants)
+    intervals = " with 95 % intervals" if has_interval else ""
+    axis.set_yticks(range(len(variants)), [variant.label for variant in variants])
+    axis.set(
+        xlabel=f"test {study.score} minus that of {baseline_label(study)}, points", ylim=(-0.6, len(variants) - 0.3)
+    )
+    axis.grid(alpha=0.3)
+    return save(figure, f"{title}\nmeans of paired differences{intervals}; dots: seeds", path)

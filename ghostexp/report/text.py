@@ -1,0 +1,201 @@
+"""What a study shows, in sentences made from its numbers."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from ghostexp.report.load_runs import Run
+from ghostexp.report.published import published_results
+from ghostexp.report.tables import baseline_label, difference_text, hardware, interval
+from ghostexp.report.variants import Study, Variant, as_text
+
+CLAIM = 4.5  # points that s = 10 is said to lose less than, of Ghost-ResNet-56 on CIFAR-10, by a public replication
+LISTED = 8  # as many problems are said of one kind
+
+
+def summary(study: Study) -> str:
+    """What the arms' differences to their baselines say, with their uncertainty."""
+    if not study.variants:
+        return "No run is finished: there is nothing to show yet."
+    compared = [variant for variant in study.variants if variant.baseline]
+    if not compared:
+        return _alone(study.variants)
+    known = [variant for variant in compared if variant.difference and variant.difference.estimate.interval]
+    below = [variant for variant in known if _interval(variant)[1] < 0]
+    above = [variant for variant in known if _interval(variant)[0] > 0]
+    open_ = [variant for variant in known if variant not in below + above]
+    unknown = [variant for variant in compared if variant not in known]
+    against = f"Test {study.score} against {baseline_label(study)}, in points with 95 % intervals over equal seeds, "
+    against += f"{_count_variants(len(compared))} compared: "
+    parts = [
+        f"lower for {_list(below)}" if below else "",
+        f"higher for {_list(above)}" if above else "",
+        f"no difference that {_seeds(open_)} could show for {_list(open_)}" if open_ else "",
+        f"without an interval, for want of three equal seeds: {_list(unknown)}" if unknown else "",
+    ]
+    best = max(study.variants, key=lambda variant: variant.accuracy.mean)
+    highest = f"The highest mean is that of {best.label}: {_mean(best)}."
+    return f"{against}{'; '.join(part for part in parts if part)}. {highest}"
+
+
+def _mean(variant: Variant) -> str:
+    found = variant.accuracy
+    return f"{found.mean:.2f} % {interval(found) or '(no interval)'}, n = {found.n}"
+
+
+def _alone(variants: Sequence[Variant]) -> str:
+    return f"Nothing is compared: {'; '.join(f'{variant.label} has {_mean(variant)}' for variant in variants)}."
+
+
+def _count_variants(count: int) -> str:
+    return f"{count} arm{'s' * (count > 1)}"
+
+
+def _list(variants: Sequence[Variant]) -> str:
+    return ", ".join(f"{variant.label} ({_difference(variant)})" for variant in variants)
+
+
+def _difference(variant: Variant) -> str:
+    if variant.difference is None:
+        return "no equal seeds"
+    return difference_text(variant.difference.estimate)
+
+
+def _seeds(variants: Sequence[Variant]) -> str:
+    counts = sorted({variant.difference.estimate.n for variant in variants if variant.difference})
+    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def _interval(variant: Variant) -> tuple[float, float]:
+    assert variant.difference is not None
+    assert variant.difference.estimate.interval is not None
+    return variant.difference.estimate.interval
+
+
+def has_claim(study: Study) -> bool:
+    """Whether there are s = 10 and its twin at s = 1."""
+    return bool(_tens(study))
+
+
+def _tens(study: Study) -> list[Variant]:
+    is_ordinary = study.baseline.get("model.ratio") == 1
+    return [
+        variant
+        for variant in study.variants
+        if is_ordinary and variant.baseline and variant.values["model.ratio"] == 10
+    ]
+
+
+def verdict(study: Study) -> str:
+    """Whether s = 10 loses less than the replication says, of each arm that has it; empty where none has."""
+    tens = _tens(study)
+    if not tens:
+        return ""
+    run = tens[0].runs[0]
+    is_theirs = (run.values["model"], run.values["datamodule"]) == ("ghost_resnet56", "cifar10")
+    others = "" if is_theirs else " (not the network and data of the claim)"
+    claim_run_dir = (
+        f'A public replication says of Ghost-ResNet-56 on CIFAR-10 that "s = 10 loses less than {CLAIM} points". '
+    )
+    return f"{claim_run_dir}Of {subject(study)}{others}, this {'; '.join(map(_verdict, tens))}."
+
+
+def _verdict(variant: Variant) -> str:
+    if variant.difference is None or variant.difference.estimate.interval is None:
+        return f"is **undecided** for {variant.label} ({_difference(variant)}, no interval)"
+    low, high = _interval(variant)
+    word = "**holds**" if low > -CLAIM else "**does not hold**" if high < -CLAIM else "is **undecided**"
+    return f"{word} for {variant.label} ({_difference(variant)})"
+
+
+def subject(study: Study) -> str:
+    """The network and the data, those of them that are not varied."""
+    run = study.runs[0]
+    parts = [str(run.values["model"])] if "model" not in study.keys else ["several networks"]
+    return f"{parts[0]} on {_data(run) if 'datamodule' not in study.keys else 'several data'}"
+
+
+def metric_title(study: Study) -> str:
+    """What a report is called where nobody has said it."""
+    name = study.name.replace("_", " ")
+    return f"{name}: {subject(study)}" if study.variants else name
+
+
+def setting(study: Study) -> str:
+    """What all arms have in common."""
+    if not study.runs:
+        return ""
+    run = study.runs[0]
+    parts = [subject(study), *(str(run.values[key]) for key in ("optimizer", "scheduler") if key not in study.keys)]
+    common = {"optimizer.lr": "learning rate", "datamodule.batch_size": "batch", "trainer.max_epochs": "epochs"}
+    parts += [
+        f"{name} {run.values[key]}" for key, name in common.items() if key in run.values and key not in study.keys
+    ]
+    tested = "last epoch" if run.result.get("test_checkpoint") == "last" else "best epoch on the validation set"
+    return f"{', '.join(parts)}; tested at the {tested}."
+
+
+def _data(run: Run) -> str:
+    fraction = run.values.get("datamodule.train_fraction", 1.0)
+    return str(run.values["datamodule"]) + (f" ({100 * fraction:g} % of the training set)" if fraction < 1 else "")
+
+
+def notes(study: Study) -> list[str]:
+    """What a reader of the table has to know."""
+    compared = [variant for variant in study.variants if variant.difference]
+    found = []
+    if any(variant.accuracy.interval for variant in study.variants):
+        found.append(
+            "Intervals are Student's, 95 %, over seeds alone: another test set would move all arms. Each is for one "
+            f"comparison, not adjusted for their number ({len(compared)})."
+        )
+    if any(variant.accuracy.n == 1 for variant in study.variants):
+        found.append("n = 1: a single seed has neither a standard deviation nor an interval.")
+    if any(variant.accuracy.n == 2 for variant in study.variants):
+        found.append("n = 2: {braces} hold the two values, where three seeds and more have an interval in [brackets].")
+    found += [
+        _unpaired(variant)
+        for variant in study.variants
+        if variant.baseline and (not variant.difference or variant.difference.left_out)
+    ]
+    sources = sorted({f"{row.who}: {row.source}" for variant in study.variants for row in published_results(variant)})
+    if sources:
+        found.append(f"Published, of the same networks and data, if not trained alike: {'; '.join(sources)}.")
+    elif study.variants:
+        found.append("No published figure is known of these networks on these data.")
+    machines = hardware(study.runs)
+    if machines:
+        found.append(f"img/s and seconds of training are medians over runs. Hardware: {'; '.join(machines)}.")
+    if not study.has_even_speeds:
+        found.append(
+            f"Equal runs differ in img/s by a factor of up to {study.speed_spread:.1f}: the machine had other work, "
+            "and the speeds of arms do not compare."
+        )
+    baselines = {name for run in study.runs for name in run.result.get("baselines", {})}
+    for name in sorted(baselines):
+        values = [run.result["baselines"][name] for run in study.runs if name in run.result.get("baselines", {})]
+        found.append(f"Without a network: {name} has {fmean(values):.2f} % on these data.")
+    return found
+
+
+def _unpaired(variant: Variant) -> str:
+    assert variant.baseline is not None
+    if variant.difference is None:
+        return f"{variant.label} and {variant.baseline.label} have no seed in common: they are not compared."
+    seeds = variant.difference.left_out
+    said = f"seed {seeds[0]} is" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))} are"
+    return f"{variant.label}: {said} not in both it and {variant.baseline.label}, and no part of the difference."
+
+
+def problems(study: Study) -> list[str]:
+    """The runs that count nowhere, each as what it is; a long list of one kind is cut."""
+    lines = []
+    for state in dict.fromkeys(run.state for run in study.others):
+        runs = [run for run in study.others if run.state is state]
+        lines += [f"{state.value}: `{run.name}`" + (f" ({run.note})" if run.note else "") for run in runs[:LISTED]]
+        lines += [f"{state.value}: and {len(runs) - LISTED} more, in results.csv"] if len(runs) > LISTED else []
+    return lines
+
+
+def variant_names(study: Study) -> str:
+    """What a study varies."""
+    return ", ".join(f"`{key}` ({', '.join(as_text(level) for level in study.levels(key))})" for key in study.keys)

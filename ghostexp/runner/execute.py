@@ -1,0 +1,193 @@
+"""One task in one process: what it returns becomes result.json, what it raises failure.json."""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+from ghostexp.errors import format_error, print_error
+from ghostexp.runner.ranks import is_started_by_slurm, rank
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.fingerprint import fingerprint
+from ghostexp.runs.lock import locked
+from ghostexp.runs.naming import STUDY_TASKS
+from ghostexp.runs.outcome import Outcome, Outputs
+from ghostexp.runs.provenance import git_revision, versions
+from ghostexp.runs.signals import stop_signals
+from ghostexp.runs.text_files import ESCAPE, escape_streams
+
+log = logging.getLogger(__name__)
+LOCK_SECONDS = 2.0  # a process that was killed this moment may hold the lock still
+
+
+class Interrupted(BaseException):
+    """A stop signal came outside of training, where there is nothing to save."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = None) -> int:
+    """Run the task of a configuration; the exit code says how it ended.
+
+    threads: this process's share of the processor, where the configuration leaves it open.
+    """
+    escape_streams()
+    try:
+        with _locked(run), _interruptible():
+            if rank() == 0 and run.result.is_file() and config["task"]["name"] not in STUDY_TASKS:
+                return _finished_by_another(run)
+            return _execute(config, run, threads)
+    except BlockingIOError:  # which is no failure of the run that is here
+        print_error(ValueError(f"{run.path}: another process is running here"), config["traceback"])
+        return 1
+
+
+def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> int:
+    started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.perf_counter()
+    source = {"versions": versions(), "git": git_revision()}  # now: a commit may come while this runs
+
+    def record(outcome: dict[str, Any]) -> dict[str, Any]:
+        about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
+        ran = {"started": started, "wall_seconds": round(time.perf_counter() - clock, 2)}
+        return about | {"seed": config["seed"]} | outcome | ran | source
+
+    try:
+        setup_file_logging(run)
+        _prepare(config, threads)
+        task = importlib.import_module(f"ghostexp.tasks.{config['task']['name']}")
+        _silence_libraries()
+        outcome = task.run(config, run)
+        if rank() == 0:
+            result = outcome.result if isinstance(outcome, Outcome) else outcome
+            run.write_result(record(result))
+            if isinstance(outcome, Outcome):
+                failed = _make_outputs(outcome, run, config["task"]["name"])
+                with suppress(OSError):  # a full disk perhaps, for which outputs failed too; the result is there
+                    run.write_result(record(result | failed))
+    except Exception as error:
+        return _fail(error, config, run)
+    except BaseException as error:  # told to stop
+        return _stopped(error, run)
+    return 0
+
+
+def _make_outputs(outcome: Outcome, run: RunDirectory, task: str) -> dict[str, list[str]]:
+    """Make what none of which can cost the result; print, and return for its record, what failed."""
+    outputs = Outputs()
+    outcome.make_outputs(outputs)
+    if not outputs.failures:
+        return {}
+    lines = [f"warning: {failure}" for failure in outputs.failures]
+    again = "" if task == "test" else f"; task=test run={run.path} makes them again"
+    print(*lines, f"warning: the result is complete without these{again}", sep="\n", file=sys.stderr)
+    return {"failed_outputs": outputs.failures}
+
+
+@contextmanager
+def _locked(run: RunDirectory) -> Iterator[None]:
+    """Keep a second process from running in this directory while this one, the first of its run, does.
+
+    Raises BlockingIOError: there is one.
+    """
+    if rank() != 0:
+        yield
+        return
+    with locked(run.path, LOCK_SECONDS):
+        yield
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise `Interrupted` at stop signals; SIGINT is Python's own KeyboardInterrupt."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = {signum: signal.signal(signum, interrupt) for signum in stop_signals() if signum != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _finished_by_another(run: RunDirectory) -> int:
+    """Leave a result that another process has written since this one was started; returns the exit code.
+
+    Ranks that wait for this one have to be ended, which a code other than 0 does.
+    """
+    print(f"{run.path}: finished already, by another process", file=sys.stderr)
+    return 0 if os.environ.get("WORLD_SIZE", "1") == "1" else 1
+
+
+def _stopped(error: BaseException, run: RunDirectory) -> int:
+    """Say how to continue. Lightning turns an interrupt outside of training into SystemExit."""
+    signum = getattr(error, "signum", None)
+    if signum is None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        raise error
+    said = str(error) if signum is not None else "interrupted"
+    if rank() == 0:
+        log.info(said)  # for the terminal may be closed
+        how = "the result is written" if run.result.exists() else f"to continue: {run.resume_command}"
+        print(f"{said}; {how}", file=sys.stderr)
+    return 128 + (signum or signal.SIGINT)
+
+
+def _prepare(config: dict[str, Any], share: int | None) -> None:
+    """Set what holds for the whole process, before anything is computed."""
+    if not is_started_by_slurm():
+        os.environ.pop("SLURM_NTASKS", None)  # by which Lightning takes a batch script's process for one of several
+
+    threads = share if config["threads"] is None else config["threads"]
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads={threads}: a number >= 1, or null, is needed")
+        import torch  # here, for a task that needs none opens at once
+
+        torch.set_num_threads(threads)
+
+
+def _fail(error: Exception, config: dict[str, Any], run: RunDirectory) -> int:
+    log.error("failed", exc_info=error)
+    print_error(error, traceback=config["traceback"])
+    if rank() == 0:
+        try:
+            run.write_failure(error, format_error(error))
+        except OSError as second:
+            print_error(second, traceback=False)
+    return 1
+
+
+def setup_file_logging(run: RunDirectory) -> None:
+    """Send everything that is logged or warned about to run.log, and nothing of it to the terminal."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.FileHandler):
+            root.removeHandler(handler)
+            handler.close()
+    if rank() == 0:
+        handler = logging.FileHandler(run.log, encoding="utf-8", errors=ESCAPE)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a full disk ends the run where it matters, not at a line of the log
+    warnings.simplefilter("default")
+
+
+def _silence_libraries() -> None:
+    """Leave the loggers of libraries without handlers of their own, so that each message is written once."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True

@@ -1,0 +1,91 @@
+"""A CSV file that grows by rows and columns, and can be cut back to a step."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ghostexp.runs.text_files import ESCAPE, write_atomically
+
+
+class CSVTable:
+    """Rows keyed by `step`: values for the last row's step join it, and a new column rewrites the file.
+
+    With `resumed_step`, an earlier file is kept up to that step. Without it, an earlier file is replaced.
+    """
+
+    def __init__(self, path: Path, resumed_step: int | None = None) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        self.row: dict[str, Any] = {}
+        self.row_start = 0  # where the last row begins in the file
+        self.started = False
+        self.resumed_step = resumed_step
+
+    def add(self, values: dict[str, Any]) -> None:
+        """Write values, `step` among them, to disk."""
+        if not self.started:
+            self._start()
+        new_columns = [name for name in values if name not in self.columns]
+        if new_columns:
+            rows = read_rows(self.path)
+            self.columns += new_columns
+            self._rewrite(rows)
+        same_row = bool(self.row) and int(self.row["step"]) == int(values["step"])
+        self.row = self.row | values if same_row else dict(values)
+        with self.path.open("r+", newline="", encoding="utf-8", errors=ESCAPE) as file:
+            if same_row:
+                file.seek(self.row_start)
+                file.truncate()
+            else:
+                self.row_start = file.seek(0, os.SEEK_END)
+            file.write(self._line(self.row))
+
+    def sync(self) -> None:
+        """Bring the file from the system's memory to the disk."""
+        if self.path.exists():
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+    def _start(self) -> None:
+        self.started = True
+        rows = read_rows(self.path) if self.resumed_step is not None else []
+        self.columns = list(rows[0]) if rows else []
+        self._rewrite([row for row in rows if int(row["step"]) <= (self.resumed_step or 0)])
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        """Write header and rows anew, in one piece."""
+        *earlier, last = [self._line(row) for row in rows] or [""]
+        head = self._line({name: name for name in self.columns}) + "".join(earlier)
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        partial.write_text(head + last, newline="", encoding="utf-8", errors=ESCAPE)
+        partial.replace(self.path)
+        self.row_start = len(head.encode("utf-8", ESCAPE))
+        self.row = dict(rows[-1]) if rows else {}
+
+    def _line(self, row: dict[str, Any]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow([row.get(name, "") for name in self.columns])
+        return text.getvalue()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table, whole ones only: a killed process may have left half a line at the end."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    rows = list(csv.DictReader(whole))
+    return [row for row in rows if None not in row and None not in row.values()]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table in one piece, its columns those of all rows in the order in which they turn up."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())

@@ -1,0 +1,1 @@
+"""Many runs: the grid, the check before the first job, the scheduler, SLURM."""

@@ -1,0 +1,110 @@
+"""Compose the jobs of a sweep: Hydra reads the YAML files once for each choice of options, not once for each job."""
+
+import copy
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ghostexp.config.hydra_errors import unknown_key_message
+from ghostexp.sweeps.deferred import without_typed
+
+
+@dataclass(frozen=True)
+class Base:
+    """What Hydra composes of the options of groups: the configuration, pickled, and Hydra's own."""
+
+    config: bytes  # a copy out of which takes a third of the time of a deep copy
+    hydra: DictConfig
+
+
+class Composer:
+    """Composes configurations that differ in overrides, each as Hydra alone would.
+
+    What Hydra makes of the options of groups is kept; the overrides of values are then applied to a copy of it.
+    """
+
+    def __init__(self, master: DictConfig, loader: ConfigLoader) -> None:
+        self.master, self.loader = without_typed(master), loader
+        self.bases: dict[tuple[str, ...], Base] = {}
+        self.sets_value: dict[tuple[str, bool], bool] = {}  # by key, and whether the value is a mapping
+
+    def compose(self, overrides: Sequence[Override]) -> tuple[DictConfig, Mapping[str, str | None]]:
+        """Return the configuration of a job, without Hydra's own, and the option taken of each group.
+
+        Raises ValueError: a key that is not there, or is there already; Hydra's own errors for the rest.
+        """
+        base = self._base(overrides)
+        composed: DictConfig = pickle.loads(base.config)
+        for override in overrides:
+            if self.sets_value[_kind(override)]:
+                _apply(override, composed, overrides)
+        return composed, base.hydra.runtime.choices
+
+    def record(self, overrides: Sequence[Override], directory: Path) -> dict[str, str]:
+        """Return the files that Hydra leaves of a job, by name."""
+        lines = [str(override.input_line) for override in overrides]
+        hydra = copy.deepcopy(self._base(overrides).hydra)
+        with open_dict(hydra):
+            hydra.overrides.task = lines
+            hydra.job.override_dirname = ",".join(sorted(lines))
+            hydra.runtime.output_dir = str(directory)
+        nodes = {"config": self.compose(overrides)[0], "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}
+        return {f"{name}.yaml": OmegaConf.to_yaml(node) for name, node in nodes.items()}
+
+    def _base(self, overrides: Sequence[Override]) -> Base:
+        """What Hydra composes of the options alone."""
+        if any(_kind(override) not in self.sets_value for override in overrides):
+            self._sort(overrides)
+        options = tuple(str(one.input_line) for one in overrides if not self.sets_value[_kind(one)])
+        if options not in self.bases:
+            composed = self.loader.load_sweep_config(self.master, list(options))
+            hydra = composed.hydra
+            with open_dict(composed):
+                del composed["hydra"]
+            self.bases[options] = Base(pickle.dumps(composed), hydra)
+        return self.bases[options]
+
+    def _sort(self, overrides: Sequence[Override]) -> None:
+        """Ask Hydra which overrides set values, and which take options of groups."""
+        hydra = self.master.hydra
+        lines = [*hydra.overrides.hydra, *(str(override.input_line) for override in overrides)]
+        found = self.loader.compute_defaults_list(hydra.job.config_name, lines, RunMode.RUN)
+        values = {_kind(override) for override in found.config_overrides}
+        self.sets_value |= {kind: kind in values for kind in map(_kind, overrides)}
+
+
+def _kind(override: Override) -> tuple[str, bool]:
+    return override.get_key_element(), isinstance(override.value(), dict)
+
+
+def _apply(override: Override, composed: DictConfig, overrides: Sequence[Override]) -> None:
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config([override], composed)
+    except ConfigCompositionException:
+        key, typed = override.key_or_group, str(override.input_line)
+        parent, _, leaf = key.rpartition(".")
+        node = OmegaConf.select(composed, parent) if parent else composed
+        siblings = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        if leaf in siblings and override.is_add():
+            raise ValueError(f"{typed}: {key} is there already; leave out the +") from None
+        if leaf not in siblings:
+            raise ValueError(_no_such_key(typed, key, siblings, overrides)) from None
+        raise
+
+
+def _no_such_key(typed: str, key: str, siblings: Sequence[str], overrides: Sequence[Override]) -> str:
+    """What to say of a key that is not there: of the option that lacks it, where that was chosen among others."""
+    head, _, rest = key.partition(".")
+    option = next((one.input_line for one in overrides if rest and one.get_key_element() == head), None)
+    if option is None:
+        return unknown_key_message(typed, key, siblings)
+    names = ", ".join(str(name) for name in siblings if not str(name).startswith("_"))
+    return f"{option}: has no {rest}, which {typed} sets; there is {names}"

@@ -1,0 +1,183 @@
+"""From grids of overrides to the points of a sweep, which go to this project's runner instead of Hydra's launchers."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from ghostexp.config.compose import CONF, plain_node, resolve_config
+from ghostexp.config.config_files import naming_files
+from ghostexp.config.hydra_errors import to_user_error
+from ghostexp.config.schema import check_launcher, check_sweeper
+from ghostexp.errors import format_error
+from ghostexp.runner.fork_server import targets, warm_up
+from ghostexp.runner.ranks import is_started_by_slurm
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.naming import check_directory, job_dirname
+from ghostexp.runs.sweep_record import check_study
+from ghostexp.sweeps.compose_jobs import Composer
+from ghostexp.sweeps.deferred import typed_overrides, without_typed
+from ghostexp.sweeps.jobs import SweepJob
+from ghostexp.sweeps.scheduler import Sweep
+
+Values = dict[str, list[str]]  # by key, as they are typed
+REPEAT_KEYS = ("seed",)  # keys of a study whose further values repeat it, and do not change what it asks
+
+
+class GridPoint(NamedTuple):
+    """A point's name, its overrides, and those of them that tell it from the other points."""
+
+    name: str
+    overrides: list[str]
+    distinguishing_overrides: list[str]
+
+
+class Grid:
+    """Every combination of a grid once, and of a second one that a study brings as its baseline.
+
+    `hydra.sweeper.params` is the grid, values by key as Hydra knows them: `model.ratio: 1,2,3`. What is typed replaces
+    them. `hydra.sweeper.baseline_grid` is that of the ordinary network that a study compares with; see `combinations`.
+    """
+
+    def __init__(self, composed: DictConfig) -> None:
+        self.composed = composed
+        loader = GlobalHydra.instance().config_loader()
+        self.composer = Composer(composed, loader)
+        self.parser = OverridesParser.create(config_loader=loader)
+        self.parsed: dict[str, Override] = {}
+        self.directory = Path(composed.hydra.sweep.dir).absolute()
+        self.study: str | None = composed.hydra.runtime.choices.get("study")
+
+    def sweep(self) -> int:
+        """Run every point; returns the exit code."""
+        if is_started_by_slurm():
+            raise ValueError("-m under srun: start the sweep by itself, with hydra/launcher=submitit_slurm")
+        composed, launcher = self.composed, self._launcher()
+        with naming_files(composed.hydra.overrides.hydra, typed_overrides(composed)):
+            check_sweeper(plain_node(without_typed(composed).hydra.sweeper))
+            check_launcher(launcher)
+        check_directory(self.directory)
+        if launcher["backend"] != "local" and "%" in str(self.directory):
+            raise ValueError(f"{self.directory}: must have no %, which SLURM replaces; see name= and output_dir=")
+        check_study(self.directory, self.study)
+        warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
+        points, errors, all_jobs = self.points()
+        sweep = Sweep(self.directory, self.study, composed.n_jobs, composed.fail_fast, composed.dry_run, launcher)
+        return sweep.run(points, errors, all_jobs)
+
+    def points(self) -> tuple[list[SweepJob], list[tuple[str, str]], dict[str, list[str]]]:
+        """The points; name and error of those that cannot be composed; overrides by name of all that a study has."""
+        overrides = self.parser.parse_overrides(typed_overrides(self.composed))
+        typed = {override.get_key_element(): _values(override) for override in overrides}
+        params, baseline = self._values_of("params"), self._values_of("baseline")
+        self._check(overrides, params)
+        swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
+        not_narrowed = {key: values for key, values in typed.items() if key not in params}
+        names: dict[str, list[str]] = {}
+        all_jobs = _distinct(combinations(params, baseline, not_narrowed, swept), names)
+        wanted = _distinct(combinations(params, baseline, typed, swept), names)
+        points, errors = [], []
+        for combination in wanted:
+            try:
+                points.append(self._point(combination))
+            except Exception as error:
+                errors.append((combination.name, format_error(to_user_error(error, combination.overrides, CONF))))
+        return (
+            points,
+            errors,
+            {combination.name: combination.distinguishing_overrides for combination in [*all_jobs, *wanted]},
+        )
+
+    def _values_of(self, grid: str) -> Values:
+        lines = {key: f"{key}={value}" for key, value in (self.composed.hydra.sweeper.get(grid) or {}).items()}
+        return {key: _values(self.parser.parse_override(line)) for key, line in lines.items()}
+
+    def _launcher(self) -> dict[str, Any]:
+        launcher = plain_node(self.composed.hydra.launcher)
+        if "backend" not in launcher:
+            chosen = self.composed.hydra.runtime.choices["hydra/launcher"]
+            raise ValueError(f"hydra/launcher={chosen}: one of local, submitit_local, submitit_slurm is needed")
+        return launcher
+
+    def _check(self, overrides: list[Override], params: Values) -> None:
+        """Raise ValueError for what no sweep can be made of."""
+        for override in overrides:
+            said, key, values = override.input_line, override.get_key_element(), _values(override)
+            if not values:
+                raise ValueError(f"{said}: an empty grid")
+            if key == "study" and len(values) > 1:
+                raise ValueError(f"{said}: one study at a time")
+            for value in values:
+                if key in params and key not in REPEAT_KEYS and value not in params[key]:
+                    raise ValueError(f"{key}={value}: study={self.study} has {key}={','.join(params[key])}")
+
+    def _point(self, combination: GridPoint) -> SweepJob:
+        """Compose one point."""
+        path = self.directory / combination.name
+        overrides = [self._parse(text) for text in combination.overrides]
+        composed, choices = self.composer.compose(overrides)
+        with naming_files(self.composed.hydra.overrides.hydra, combination.overrides):
+            config = resolve_config(composed, choices)
+        config["name"] = self.directory.name
+        record = partial(self.composer.record, overrides, path)
+        return SweepJob(RunDirectory(path), tuple(combination.distinguishing_overrides), config, record)
+
+    def _parse(self, text: str) -> Override:
+        if text not in self.parsed:
+            self.parsed[text] = self.parser.parse_override(text)
+        return self.parsed[text]
+
+
+def combinations(params: Values, baseline: Values, typed: Values, swept: set[str]) -> Iterator[GridPoint]:
+    """Every combination of a study's grid, or of what is typed, and then of its baseline's.
+
+    What is typed replaces values of `params`. It replaces none of the baseline's, unless `params` has the same key,
+    and concerns the baseline only where its key is not one of `params` alone.
+    """
+    yield from _product({**params, **typed}, swept | params.keys())
+    if baseline:
+        shared = {key: values for key, values in typed.items() if (key in params) == (key in baseline)}
+        yield from _product({**baseline, **shared}, swept | baseline.keys())
+
+
+def _product(values: Values, distinguishing_overrides: set[str]) -> Iterator[GridPoint]:
+    """Every combination, named by the keys that tell it from the others."""
+    for chosen in itertools.product(*values.values()):
+        pairs = list(zip(values, chosen, strict=True))
+        apart = [pair for pair in pairs if pair[0] in distinguishing_overrides]
+        yield GridPoint(job_dirname(apart), *([f"{key}={value}" for key, value in some] for some in (pairs, apart)))
+
+
+def _distinct(combinations: Iterable[GridPoint], names: dict[str, list[str]]) -> list[GridPoint]:
+    """Give another name to each combination whose name one of other values has; `names` has what tells each apart."""
+    distinct = []
+    for combination in combinations:
+        if (
+            names.setdefault(combination.name, combination.distinguishing_overrides)
+            != combination.distinguishing_overrides
+        ):
+            pairs = [
+                (key, value) for key, _, value in (text.partition("=") for text in combination.distinguishing_overrides)
+            ]
+            combination = combination._replace(name=job_dirname(pairs, is_taken=True))
+            names[combination.name] = combination.distinguishing_overrides
+        distinct.append(combination)
+    return distinct
+
+
+def _values(override: Override) -> list[str]:
+    """The values of an override, one by one.
+
+    Raises ValueError: a range of reals.
+    """
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise ValueError(f"{override.input_line}: single values are needed, such as 1,2,3 or range(0,5)")
+    return list(override.sweep_string_iterator())

@@ -1,0 +1,77 @@
+"""What happens where Hydra would start its own sweeper: a sweep by this project's runner, a report on one, or both."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from ghostexp.config.compose import CONF, checked
+from ghostexp.config.config_files import naming_files
+from ghostexp.config.hydra_errors import to_user_error
+from ghostexp.errors import print_error
+from ghostexp.runner.execute import execute
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.naming import STUDY_TASKS
+from ghostexp.runs.sweep_record import check_study
+from ghostexp.sweeps.deferred import typed_overrides
+from ghostexp.sweeps.grid import Grid
+
+REPORT_KEYS = ("study", "name", "task", "output_dir", "traceback", "debug")  # what a report can be told of a study
+
+
+class SweepCallback(Callback):
+    """What Hydra calls before a multirun, and which does all of it: Hydra's own sweeper is never asked."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Run the sweep; raises SystemExit with the exit code."""
+        try:
+            code = _report(config) if config.task.name in STUDY_TASKS else _sweep(config)
+        except Exception as error:  # Hydra would make a warning of it
+            print_error(to_user_error(error, typed_overrides(config), CONF), config.traceback)
+            code = 1
+        raise SystemExit(code)
+
+
+def _sweep(composed: DictConfig) -> int:
+    """Run all points; profiles are there to be seen beside each other, so that their table follows at once."""
+    code = Grid(composed).sweep()
+    if code or composed.dry_run or composed.task.name != "profile":
+        return code
+    return _report_on(
+        Path(composed.hydra.sweep.dir).absolute(), OmegaConf.load(CONF / "task" / "report.yaml"), composed
+    )
+
+
+def _report(composed: DictConfig) -> int:
+    """Report on the runs of a sweep, which is one job; its configuration says nothing of how to train."""
+    typed = typed_overrides(composed)
+    unused = [text for text in typed if text.lstrip("+~").partition("=")[0].partition(".")[0] not in REPORT_KEYS]
+    if unused:
+        shows = f"task={composed.task.name} shows all of a study"
+        raise ValueError(f"{unused[0]}: {shows}; {', '.join(REPORT_KEYS)} alone go with it")
+    with naming_files(composed.hydra.overrides.hydra, typed):
+        checked(composed)
+    if composed.task.runs is not None:
+        raise ValueError("task.runs: brings its own runs; leave out study= and -m")
+    directory = Path(composed.hydra.sweep.dir).absolute()
+    if not directory.is_dir():
+        raise ValueError(
+            f"task={composed.task.name}: there is no {directory}; run the study first, or say name= or output_dir="
+        )
+    check_study(directory, composed.hydra.runtime.choices.get("study"))
+    compare = composed.hydra.sweeper.get("report_baseline")
+    if composed.task.baseline is None and compare is not None:
+        composed.task.baseline = compare
+    return _report_on(directory, composed.task, composed)
+
+
+def _report_on(directory: Path, task: Any, composed: DictConfig) -> int:
+    part = OmegaConf.masked_copy(composed, ["seed", "output_dir", "threads", "traceback"])
+    part.task = task
+    resolved = OmegaConf.to_container(part, resolve=True)
+    assert isinstance(resolved, dict)
+    config = {str(key): value for key, value in resolved.items()} | {"name": directory.name}
+    run = RunDirectory(directory / task.name)
+    run.write_config(config)
+    return execute(config, run)

@@ -1,0 +1,112 @@
+"""What a person sees of a sweep: a line for each job that ends, and on a terminal a bar under them."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from ghostexp.runs.metrics import primary_metric
+from ghostexp.sweeps.jobs import JobStatus, SweepJob
+
+
+class SweepProgress:
+    """Counts the jobs of a sweep, and says how long the rest will take."""
+
+    def __init__(self, points: list[SweepJob], n_jobs: int) -> None:
+        self.total, self.n_jobs = len(points), n_jobs
+        self.before = sum(point.state is JobStatus.FINISHED for point in points)
+        self.done = self.before
+        self.by_others = 0  # of the jobs that finished now
+        self.failures: list[tuple[SweepJob, str]] = []
+        self.seconds: list[float] = []  # of the jobs that finished now
+        self.width = max((len(point.name) for point in points), default=0)
+        self.console = Console(highlight=False, soft_wrap=True)
+        columns = (BarColumn(), TextColumn("{task.fields[state]}"))
+        self.bar = Bar(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task("", total=self.total, completed=self.done, state="")
+
+    def __enter__(self) -> Self:
+        self.started = time.monotonic()
+        self.bar.start()
+        if self.before:
+            self.console.print(f"{self.before} of {self.total} jobs are finished already")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        now = self.done - self.before
+        others = f" ({self.by_others} by another command)" if self.by_others else ""
+        seconds = _time(time.monotonic() - self.started)
+        self.console.print(f"{now} jobs finished in {seconds}{others}, {len(self.failures)} failed")
+
+    def show(self, running: int, waiting: int) -> None:
+        """Move the bar."""
+        left = ""
+        if self.seconds:
+            mean = sum(self.seconds) / len(self.seconds)
+            left = f", {_time(mean * (waiting + running / 2) / self.n_jobs)} left"
+        state = f"{self.done}/{self.total} done, {running} running, {len(self.failures)} failed{left}"
+        self.bar.update(self.task, completed=self.done + len(self.failures), state=state)
+
+    def note(self, point: SweepJob, text: str) -> None:
+        """Tell of a job that goes on."""
+        self.console.print(f"{point.name}: {text}", markup=False)
+
+    def finished(self, point: SweepJob, seconds: float | None = None, is_ours: bool = True) -> None:
+        """Tell of a job that is done; without seconds, those are of its own result."""
+        result = point.run.read_result() or {}
+        seconds = float(result.get("wall_seconds", 0)) if seconds is None else seconds
+        self.done += 1
+        self.seconds.append(seconds)
+        self.by_others += not is_ours
+        whose = "" if is_ours else "  by another command"
+        self._line(point, f"{_figure(result)}{_time(seconds):>8}{whose}")
+
+    def failed(self, point: SweepJob, cause: str) -> None:
+        """Tell of a job that failed."""
+        self.failures.append((point, cause))
+        self._line(point, f"failed: {cause}")
+
+    def print_failures(self, not_started: int = 0) -> int:
+        """Say what failed, and why; returns the exit code."""
+        for point, cause in self.failures:
+            print(f"error: {point.name}: {cause}; see {point.run.log}", file=sys.stderr)
+        if self.failures:
+            left = f", {not_started} not started" if not_started else ""
+            print(f"error: {len(self.failures)} failed{left}; the same command tries again", file=sys.stderr)
+        return 1 if self.failures else 0
+
+    def _line(self, point: SweepJob, text: str) -> None:
+        count = f"[{self.done + len(self.failures):>{len(str(self.total))}}/{self.total}]"
+        self.console.print(f"{count} {point.name:<{self.width}}  {text}", markup=False)
+
+
+def print_dry_run(points: list[SweepJob], n_jobs: int) -> None:
+    """Print what a sweep would do."""
+    width = max(len(str(point.run.path)) for point in points)
+    for point in points:
+        cost = "" if point.params is None else f"{point.params:>12,} params {point.macs:>15,} MACs"
+        print(f"{point.state.value:<8}  {point.run.path!s:<{width}}  {cost}".rstrip())
+    counts = [f"{sum(point.state is state for point in points)} {state.value}" for state in JobStatus]
+    print(f"{len(points)} jobs: {', '.join(counts)}; {n_jobs} at a time")
+
+
+def _figure(result: Mapping[str, Any]) -> str:
+    test = result.get("metrics", {}).get("test", {})
+    score = primary_metric(test)
+    return f"{test[score]:6.2f} %  " if score else ""
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,1 @@
+"""What tasks share; `instantiate` is the only place that builds objects from a configuration."""

@@ -1,0 +1,139 @@
+"""What a detector found: as COCO wants it, class by class, and in pictures."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import to_pil_image
+
+from ghostexp.data.detection_datamodule import DetectionDataModule
+from ghostexp.report.boxes import AnnotatedImage, Box, plot_boxes
+from ghostexp.runs.csv_table import write_rows
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.outcome import Outputs
+from ghostexp.runs.text_files import write_json
+from ghostexp.training.detection_module import DetectionModule, in_original
+from ghostexp.training.loggers.wandb import BoxImage, log_boxes
+
+log = logging.getLogger(__name__)
+
+SHOWN = 4  # images in the picture of a test
+SCORE = 0.5  # below, a box is in no picture
+PICTURE = "boxes.png"
+Found = Mapping[str, Tensor]  # boxes (k, 4), scores (k,), labels (k,)
+Seen = tuple[Tensor, Mapping[str, Any]]  # an image as the network reads it, and its target
+
+
+@rank_zero_only
+def save_detections(
+    module: DetectionModule,
+    datamodule: DetectionDataModule,
+    directory: RunDirectory,
+    title: str,
+    loggers: Sequence[Logger],
+    outputs: Outputs,
+) -> None:
+    """Write detections.json, per_class.csv and boxes.png of the last test, and show W&B what is in that picture."""
+    found = {number: one for number, (one, _) in module.evaluated.items()}
+    rows = coco_results(found, datamodule.category_ids, datamodule.text_ids)
+    if not rows:
+        log.warning(
+            "%s: nothing was found; pycocotools' loadRes raises an IndexError on an empty list: its metrics would be 0",
+            directory.path / "detections.json",
+        )
+    outputs.make("detections.json", write_json, directory.path / "detections.json", rows, indent=None)
+    names, precisions = datamodule.class_names, sorted(module.class_precision.items())
+    of_classes = [{"class": names[label], "map": value} for label, value in precisions]
+    outputs.make("per_class.csv", write_rows, directory.path / "per_class.csv", of_classes)
+    shown = [(image, target) for image, target in _sample(datamodule, SHOWN) if int(target["image_id"]) in found]
+    if shown:  # else trainer.limit_test_batches left them out
+        answers = [found[int(target["image_id"])] for _, target in shown]
+        outputs.make(PICTURE, _show, shown, answers, datamodule, title, directory, loggers)
+
+
+def show_sample(
+    network: nn.Module,
+    datamodule: DetectionDataModule,
+    count: int,
+    title: str,
+    directory: RunDirectory,
+    loggers: Sequence[Logger],
+) -> None:
+    """Draw what a network, in evaluation mode, finds in `count` test images, beside what is there, and show it W&B."""
+    device, found = next(network.parameters()).device, []
+    sample = _sample(datamodule, count)
+    for image, target in sample:
+        with torch.inference_mode():
+            (one,) = network([image.to(device)])
+        found.append(in_original({name: value.cpu() for name, value in one.items()}, image, target))
+    _show(sample, found, datamodule, title, directory, loggers)
+
+
+def _sample(datamodule: DetectionDataModule, count: int) -> list[Seen]:
+    return [pair for batch in datamodule.test_sample(count) for pair in zip(*batch, strict=True)]
+
+
+def _show(
+    sample: Sequence[Seen],
+    found: Sequence[Found],
+    datamodule: DetectionDataModule,
+    title: str,
+    directory: RunDirectory,
+    loggers: Sequence[Logger],
+) -> None:
+    scenes = [scene_of(image, target, one, datamodule) for (image, target), one in zip(sample, found, strict=True)]
+    plot_boxes(scenes, f"{title}\nboxes with a score of {SCORE} or more", directory.path / PICTURE)
+    boxes = [BoxImage(scene.title, scene.picture, _asdicts(scene.truth), _asdicts(scene.found)) for scene in scenes]
+    log_boxes(loggers, boxes, datamodule.class_names)
+
+
+def _asdicts(boxes: Iterable[Box]) -> list[dict[str, Any]]:
+    return [box._asdict() for box in boxes]
+
+
+def coco_results(
+    found: Mapping[int, Found], category_ids: Sequence[int | str], text_ids: Mapping[int, str] | None = None
+) -> list[dict[str, Any]]:
+    """Detections by image_id in COCO's format of results; boxes there are left, top, width, height.
+
+    text_ids: what the annotation file calls an image, where it calls images by texts.
+    """
+    id_of = text_ids or {}
+    return [
+        {
+            "image_id": id_of.get(image, image),
+            "category_id": category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        for image, one in sorted(found.items())
+        for (x1, y1, x2, y2), label, score in _rows(one, "boxes", "labels", "scores")
+    ]
+
+
+def scene_of(image: Tensor, target: Mapping[str, Any], found: Found, datamodule: DetectionDataModule) -> AnnotatedImage:
+    """An image of an evaluation and its target, with what was found in it; that is in pixels of the original image."""
+    names, (height, width) = datamodule.class_names, target["original"].tolist()
+    scale = torch.tensor([image.shape[2] / width, image.shape[1] / height] * 2)
+    kept = found["scores"] >= SCORE
+    inside = {"boxes": found["boxes"][kept] * scale, "labels": found["labels"][kept], "scores": found["scores"][kept]}
+    truth = [Box(x1, y1, x2, y2, n, names[int(n)]) for (x1, y1, x2, y2), n in _rows(target, "boxes", "labels")]
+    picture = to_pil_image(datamodule.denormalize(image))
+    image_id = int(target["image_id"])
+    return AnnotatedImage(
+        f"image {datamodule.text_ids.get(image_id, image_id)}", picture, truth, boxes_of(inside, names)
+    )
+
+
+def boxes_of(found: Found, names: Sequence[str]) -> list[Box]:
+    """Detections to draw, the worst first, so that the best lie on top."""
+    rows = list(_rows(found, "boxes", "labels", "scores"))[::-1]
+    return [Box(x1, y1, x2, y2, label, names[int(label)], score) for (x1, y1, x2, y2), label, score in rows]
+
+
+def _rows(columns: Mapping[str, Tensor], *names: str) -> Iterable[tuple[Any, ...]]:
+    return zip(*(columns[name].tolist() for name in names), strict=True)

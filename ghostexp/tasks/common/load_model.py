@@ -1,0 +1,116 @@
+"""A trained network: a run's checkpoint, or weights from elsewhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ghostexp.analysis.cost import Cost
+from ghostexp.data.classification_datamodule import ClassificationDataModule
+from ghostexp.models.finite import non_finite_weights
+from ghostexp.models.weights import check_match
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.weights_source import find_tested_checkpoint
+from ghostexp.training.callbacks.checkpoint import read_checkpoint
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network with its weights, what it costs on one image, and where the weights are from.
+
+    class_names, category_ids: those of the data that it was trained on, empty where its file does not say.
+    ema: the decay with which a run averaged its weights, which these then are.
+    """
+
+    network: nn.Module
+    cost: Cost
+    source: str
+    checkpoint: str | None = None  # best or last, of a run
+    class_names: tuple[str, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
+    backbone_macs: int | None = None  # of a detector
+    ema: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What result.json says of it."""
+        return {
+            "source": self.source,
+            "test_checkpoint": self.checkpoint,
+            "params": self.cost.params,
+            "macs": self.cost.macs,
+            **({} if self.ema is None else {"ema": self.ema}),
+        }
+
+
+def load_trained_model(config: instantiate.Config) -> LoadedModel:
+    """The network of `run=DIR` with `task.checkpoint`, or that of the configuration with `model.weights`.
+
+    checkpoint: best or last; null is the one from which the run's own test figure comes.
+    Raises ValueError: neither run nor weights, no such checkpoint, one of another network, or weights not finite.
+    """
+    trained = _from_weights(config) if config["run"] is None else _of_run(config)
+    if names := non_finite_weights(trained.network):
+        where = f"{trained.source} ({trained.checkpoint})" if trained.checkpoint else f"model.weights={trained.source}"
+        raise ValueError(f"{where}: holds weights that are not finite numbers ({', '.join(names[:3])})")
+    return trained
+
+
+def _of_run(config: instantiate.Config) -> LoadedModel:
+    run, chosen = RunDirectory(Path(config["run"])), config["task"]["checkpoint"]
+    if chosen not in ("best", "last", None):
+        raise ValueError(f"task.checkpoint={chosen}: best or last")
+    path = find_tested_checkpoint(run, "run") if chosen is None else run.path / "checkpoints" / f"{chosen}.ckpt"
+    built = instantiate.build_network(config)
+    content = read_checkpoint(path)
+    state = content.get("state_dict")
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: holds no state_dict")
+    module = nn.ModuleDict({"network": built.network})  # the names of a checkpoint
+    check_match(module.state_dict(), state, path)
+    module.load_state_dict(state)
+    names, numbers = (tuple(content.get(key, ())) for key in ("class_names", "category_ids"))
+    ema = run.read_config("run")["callbacks"].get("ema")
+    return LoadedModel(built.network, built.cost, str(run.path), path.stem, names, numbers, built.backbone_macs, ema)
+
+
+def _from_weights(config: instantiate.Config) -> LoadedModel:
+    task, source = config["task"]["name"], config["model"].get("weights")
+    if source is None:
+        raise ValueError(f"task={task}: needs run=DIR, the directory of an earlier run, or model.weights=...")
+    built = instantiate.build_network(config)
+    return LoadedModel(built.network, built.cost, str(source))
+
+
+def build_classification_data(config: instantiate.Config) -> ClassificationDataModule:
+    """The data of a classifier; nothing is read yet.
+
+    Raises ValueError: a detector, whose data have boxes.
+    """
+    datamodule = instantiate.build_datamodule(config)
+    if not isinstance(datamodule, ClassificationDataModule):
+        raise ValueError(f"task={config['task']['name']}: goes with classifiers, not with a detector")
+    return datamodule
+
+
+def check_int(config: instantiate.Config, key: str, at_least: int) -> int:
+    """`task.KEY`, or ValueError unless it is a whole number, `at_least` or more."""
+    value = config["task"][key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"task.{key}={value}: a whole number >= {at_least} is needed")
+    return value
+
+
+def check_fraction(config: instantiate.Config, key: str) -> None:
+    """Raise ValueError unless `task.KEY` is a number in [0, 1]."""
+    value = config["task"][key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"task.{key}={value}: a number in [0, 1] is needed")
+
+
+def inference_device(config: instantiate.Config) -> torch.device:
+    """Where a task that runs in one process computes: on the GPU, if there is one and none forbids it."""
+    on_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
+    return torch.device("cuda" if on_gpu else "cpu")

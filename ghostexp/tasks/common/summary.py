@@ -1,0 +1,119 @@
+"""What a run prints when it ends, and its result's shared entries."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from ghostexp.analysis.compression import conv_reductions
+from ghostexp.data.base import DataModule
+from ghostexp.runs.csv_table import write_rows
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.metrics import format_number, metric_title, primary_metric
+from ghostexp.runs.provenance import cpu
+from ghostexp.tasks.common import instantiate
+from ghostexp.training.base_module import BaseModule
+
+
+def metrics_with_prefix(module: BaseModule, *prefixes: str) -> dict[str, float]:
+    """The latest figures whose names begin with one of the prefixes."""
+    return {name: value for name, value in module.metrics.items() if name.startswith(prefixes)}
+
+
+def compute_baselines(datamodule: pl.LightningDataModule) -> dict[str, float]:
+    """Test accuracy, in percent, of methods that need no network, where the data know any."""
+    baselines = getattr(datamodule, "baselines", None)
+    return baselines() if baselines else {}
+
+
+def data_of(datamodule: pl.LightningDataModule) -> dict[str, Any]:
+    """The digest of the data, by which later commands see whether they are the same."""
+    return {"data": dict(datamodule.digest())} if isinstance(datamodule, DataModule) else {}
+
+
+def hardware_info(trainer: pl.Trainer) -> dict[str, Any]:
+    """On what a task ran."""
+    device = trainer.strategy.root_device
+    return {
+        "accelerator": device.type,
+        "devices": trainer.num_devices,
+        "nodes": trainer.num_nodes,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
+    """Print the closing table of a training."""
+    test, best = result["metrics"]["test"], result["metrics"]["best"]
+    score = primary_metric(test)
+    rows = [("test figure", "none: there was nothing to find in what was tested")]
+    if score is not None:
+        rows = [(f"test {metric_title(score)}", f"{test[score]:.2f} %  ({result['test_checkpoint']} epoch)")]
+    if "test/acc5" in test:
+        rows.append(("top-5", f"{test['test/acc5']:.2f} %"))
+    if result["test_checkpoint"] == "best" and score is not None:
+        value = best[score.replace("test/", "val/")]
+        rows.append(("best on validation", f"{value:.2f} %  (epoch {best['epoch'] + 1})"))
+    rows += [(name, f"{value:.2f} %") for name, value in result["baselines"].items()]
+    rows += [
+        ("parameters", f"{result['params']:,}"),
+        ("MACs per image", f"{result['macs']:,}"),
+        (
+            "training",
+            f"{result['epochs']} epochs, {result['train_seconds']:.1f} s, {_rate(result['images_per_second'])}",
+        ),
+        ("everything is in", str(run.path)),
+    ]
+    _print(rows + [("W&B", hint) for hint in hints])
+
+
+def show_test(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
+    """Print the closing table of a test."""
+    metrics = [(name, _with_unit(name, value)) for name, value in _test(result).items()]
+    average = ", EMA average" if "ema" in result else ""
+    source = result["source"] + (f" ({result['test_checkpoint']}{average})" if result["test_checkpoint"] else "")
+    rows = [*metrics, ("weights", source), ("everything is in", str(run.path))]
+    _print(rows + [("W&B", hint) for hint in hints])
+
+
+def _with_unit(name: str, value: float) -> str:
+    return format_number(value) if "loss" in name else f"{value:.4f} %"
+
+
+def _test(result: dict[str, Any]) -> dict[str, float]:
+    return result["metrics"]["test"]
+
+
+def _rate(rate: float | None) -> str:
+    return f"{rate:,.0f} img/s" if rate else "no rate measured"
+
+
+def _print(rows: list[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+
+
+log = logging.getLogger(__name__)
+
+
+@rank_zero_only
+def write_ghostify_report(built: instantiate.BuiltModel, config: instantiate.Config, run: RunDirectory) -> None:
+    """Write `ghostify.csv`, a row for each convolution that was replaced, and the totals as a line; else nothing."""
+    data = config["datamodule"]
+    rows = conv_reductions(built.network, (data["in_chans"], data["image_size"], data["image_size"]))
+    if not rows:
+        return
+    write_rows(run.path / "ghostify.csv", [asdict(row) for row in rows])
+    cost = built.cost
+    params = cost.params + sum(row.params_before - row.params_after for row in rows)
+    macs = cost.macs + sum(row.macs_before - row.macs_after for row in rows)
+    text = (
+        f"{len(rows)} convolutions replaced by ghost modules (ghostify.csv): "
+        f"parameters {params:,} -> {cost.params:,}, MACs {macs:,} -> {cost.macs:,}"
+    )
+    log.info(text)
+    print(text)

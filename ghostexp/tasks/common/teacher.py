@@ -1,0 +1,42 @@
+"""The teacher of a distillation, `loss.distill.teacher`: another run, or a model with weights."""
+
+from pathlib import Path
+from typing import Any
+
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.tasks.common import instantiate
+from ghostexp.training.distillation import Distillation
+
+KEY = "loss.distill.teacher"
+
+
+def build_distillation(config: instantiate.Config) -> tuple[Distillation, dict[str, Any]] | tuple[None, None]:
+    """What a student learns from, and what result.json says of it; None twice where there is no teacher.
+
+    Raises ValueError: no run there, one on other images or classes, or no weights for a model.
+    """
+    distill = config["loss"].get("distill") or {}  # of a run from before there were teachers: none
+    if distill.get("teacher") is None:
+        return None, None
+    try:
+        teacher = instantiate.build_network({**config, "model": _model(distill["teacher"], config), "run": None})
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(KEY) else f"{KEY}: {message}") from error
+    assert teacher.weights is not None
+    record = {"source": teacher.weights.source, "sha256": teacher.weights.sha256, "params": teacher.cost.params}
+    return Distillation(teacher.network, distill["temperature"], distill["weight"]), record
+
+
+def _model(teacher: str | dict[str, Any], config: instantiate.Config) -> dict[str, Any]:
+    """The teacher as a node like `model`: with weights."""
+    if isinstance(teacher, dict):
+        if teacher.get("weights") is None:
+            raise ValueError(f"{KEY}.weights: a teacher needs weights; set +{KEY}.weights=...")
+        return teacher
+    earlier = RunDirectory(Path(str(teacher))).read_config(KEY)
+    for key in ("num_classes", "in_chans"):
+        found, needed = earlier["datamodule"][key], config["datamodule"][key]
+        if found != needed:
+            raise ValueError(f"{KEY}={teacher}: was trained with datamodule.{key}={found}, not {needed}")
+    return earlier["model"] | {"weights": str(teacher), "reset_head": None}

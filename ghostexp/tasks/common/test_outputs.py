@@ -1,0 +1,84 @@
+"""What a test says of classes and single images: tables and pictures in the run's directory, and on W&B."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ghostexp.data.classification_datamodule import ClassificationDataModule
+from ghostexp.data.detection_datamodule import DetectionDataModule
+from ghostexp.data.image_files import display_name
+from ghostexp.report.confusion import Mistake, class_rows, confused_rows, draw_confusion, draw_mistakes
+from ghostexp.runs.csv_table import write_rows
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.outcome import Outputs
+from ghostexp.tasks.common.class_names import readable
+from ghostexp.tasks.common.detection_outputs import save_detections
+from ghostexp.training.base_module import BaseModule
+from ghostexp.training.classification_module import ClassificationModule
+from ghostexp.training.detection_module import DetectionModule
+from ghostexp.training.loggers.wandb import TestArtifacts, log_test
+from ghostexp.training.top_losses import TestOutputs, TopLosses
+
+
+def save_test_outputs(
+    module: BaseModule,
+    datamodule: pl.LightningDataModule,
+    directory: RunDirectory,
+    title: str,
+    loggers: Sequence[Logger],
+    outputs: Outputs,
+) -> None:
+    """Write down what the last test found beside its figures; one output that fails costs no other."""
+    if isinstance(module, DetectionModule):
+        assert isinstance(datamodule, DetectionDataModule)
+        save_detections(module, datamodule, directory, title, loggers, outputs)
+    elif isinstance(module, ClassificationModule) and module.tested is not None:
+        assert isinstance(datamodule, ClassificationDataModule)
+        _keep_classes(module.tested, datamodule, directory, title, loggers, outputs)
+
+
+@rank_zero_only
+def _keep_classes(
+    tested: TestOutputs,
+    datamodule: ClassificationDataModule,
+    directory: RunDirectory,
+    title: str,
+    loggers: Sequence[Logger],
+    outputs: Outputs,
+) -> None:
+    """Write confusion.csv, per_class.csv and misclassified.csv, draw the first and the last, and hand all of it to W&B."""
+    confusion, names = tested.confusion.numpy(), readable(datamodule.class_names)
+    pairs, classes = confused_rows(confusion, names), class_rows(confusion, names)
+    mistakes = mistakes_of(tested.worst, datamodule, names)
+    pixels = datamodule.denormalize(tested.worst.images.float()).movedim(1, -1).numpy()
+    tables = {"confusion": pairs, "per_class": classes, "mistakes": [asdict(mistake) for mistake in mistakes]}
+    for name, rows in tables.items():
+        if rows:
+            outputs.make(f"{name}.csv", write_rows, directory.path / f"{name}.csv", rows)
+    said = f"{title}: {confusion.diagonal().sum():,} of {confusion.sum():,} test images right"
+    matrix, worst = (directory.path / f"{name}.png" for name in ("confusion", "mistakes"))
+    drawn = [
+        outputs.make(matrix.name, draw_confusion, confusion, names, said, matrix),
+        outputs.make(worst.name, draw_mistakes, pixels, mistakes, said, worst),
+    ]
+    pictures = [path for path in drawn if path is not None]
+    outputs.make("W&B", log_test, loggers, TestArtifacts(pairs, classes, tables["mistakes"], pixels, pictures))
+
+
+def mistakes_of(worst: TopLosses, datamodule: ClassificationDataModule, names: Sequence[str]) -> list[Mistake]:
+    """The mistakes in words, and where in the test set their images are."""
+    columns = zip(*(values.tolist() for values in worst[:-1]), strict=True)
+    assert datamodule.images is not None
+    files = getattr(datamodule.images.test, "paths", None)
+    mistakes = []
+    for loss, truth, prediction, probability, rank, batch, place in columns:
+        start, _ = replace(datamodule.distributed_batches, rank=rank).eval_ranges(datamodule.test_images)[batch]
+        image = start + place
+        file = "" if files is None else display_name(str(files[image]))
+        mistakes.append(
+            Mistake(image, names[int(truth)], names[int(prediction)], round(probability, 6), round(loss, 6), file)
+        )
+    return mistakes

@@ -1,0 +1,149 @@
+"""Weights from before a run, `model.weights=SOURCE`: where they are, which they were, and into the network."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import re
+import sys
+import urllib.parse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.hub
+from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
+
+from ghostexp.models.weights import Partial, read_weights
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import write_json
+
+log = logging.getLogger(__name__)
+
+SOURCES = "a file, a run's directory, https://...#sha256=HEX or timm/NAME is needed"
+HUB = re.compile(r"timm/[\w.-]+")
+HUB_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """Which weights a network started from.
+
+    dropped: the names that `model.reset_head` left out. layout: what was recognised of the file's.
+    """
+
+    source: str
+    sha256: str
+    dropped: tuple[str, ...] = ()
+    layout: tuple[str, ...] = ()
+
+
+def load_weights_source(
+    network: nn.Module, source: str, folder: Path, partial: Partial | None = None, key: str = "model.weights"
+) -> WeightsRecord:
+    """Load weights into a network, strictly; downloads are kept in `folder`.
+
+    source: a file of any layout that `read_weights` knows; a run's directory, of which the checkpoint that the run
+    tested; a URL with the file's SHA-256 behind `#sha256=`; `timm/NAME`, from the Hugging Face hub and its cache.
+    Raises ValueError of one line that begins with `key`: there is no such source, or its weights are not the network's.
+    """
+    try:
+        file = find_weights_file(source, folder)
+        found = read_weights(network, file, partial)
+    except ValueError as error:
+        raise ValueError(str(error).replace("model.weights", key, 1)) from error
+    network.load_state_dict(found.state)
+    loaded = WeightsRecord(source, _sha256(file), found.dropped, found.recognised)
+    _say(loaded, key)
+    return loaded
+
+
+@rank_zero_only
+def _say(loaded: WeightsRecord, key: str) -> None:
+    layout = "".join(f", {part}" for part in loaded.layout)
+    log.info("%s=%s: loaded (sha256 %s)%s", key, loaded.source, loaded.sha256, layout)
+    if loaded.dropped and key == "model.weights":  # else: a detector has no use for a classifier's last layer
+        text = f"model.reset_head=true: {', '.join(loaded.dropped)} not taken from {loaded.source}, but drawn anew"
+        log.warning(text)
+        print(text, file=sys.stderr)
+
+
+def weights_record(loaded: WeightsRecord | None, run: RunDirectory) -> dict[str, Any] | None:
+    """What result.json says of the weights; a resumed run, which loads none, says it from the note that it left."""
+    note = run.path / "weights.json"
+    if loaded is None:
+        return json.loads(note.read_bytes()) if note.is_file() else None
+    if rank_zero_only.rank == 0:
+        write_json(note, asdict(loaded))
+    return asdict(loaded)
+
+
+def find_weights_file(source: str, folder: Path) -> Path:
+    """The file of weights that a source means, downloaded to `folder` if it is far away.
+
+    Raises ValueError that names the source: it is none of those known, or cannot be had.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return find_tested_checkpoint(RunDirectory(path), "model.weights")
+    if path.exists():
+        return path
+    if source.startswith(("https://", "http://")):
+        return _download(source, folder)
+    if HUB.fullmatch(source):
+        return _from_hub(source)
+    raise ValueError(f"model.weights={source}: no such file; {SOURCES}")
+
+
+def find_tested_checkpoint(run: RunDirectory, key: str) -> Path:
+    """The checkpoint from which a run's own test figure comes; `key` names the directory in the error."""
+    validate_on = run.read_config(key)["datamodule"].get("validate_on")
+    recorded = (run.read_result() or {}).get("test_checkpoint")  # the last one too where no validation had a score
+    return run.best if (recorded or {"val": "best"}.get(split)) == "best" else run.last
+
+
+def _download(source: str, folder: Path) -> Path:
+    """A URL's file, from `folder` if it is there; it gets its name when it is whole and has the right hash."""
+    url, _, expected = source.partition("#sha256=")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", expected):
+        raise ValueError(f"model.weights={source}: the file's SHA-256 is needed behind the address, #sha256=64 digits")
+    name = Path(urllib.parse.urlsplit(url).path).name
+    file = folder / f"{expected[:12].lower()}-{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("wb") as lock:  # one of several processes downloads, the others find the file
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.exists():
+                show = sys.stderr.isatty()
+                torch.hub.download_url_to_file(url, str(file), hash_prefix=expected.lower(), progress=show)
+    except (OSError, RuntimeError) as error:  # RuntimeError: another hash
+        raise ValueError(f"model.weights={source}: not downloaded ({error})") from error
+    if _sha256(file) != expected.lower():
+        raise ValueError(f"model.weights={source}: {file} has another SHA-256; delete it to download it again")
+    return file
+
+
+def _from_hub(source: str) -> Path:
+    """A file from the Hugging Face hub; one that is in its cache needs no network."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError:
+        raise ValueError(f'model.weights={source}: needs the hub; pip install "ghostexp[hub]"') from None
+    try:
+        try:
+            return Path(hf_hub_download(source, HUB_FILE, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return Path(hf_hub_download(source, HUB_FILE))
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"model.weights={source}: not in the hub's cache, and not downloaded ({reason}); "
+            f"where there is a network: hf download {source} {HUB_FILE}"
+        ) from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,191 @@
+"""What the LightningModules share: optimizer and schedule, chance that a resume repeats, and figures."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ghostexp.models.finite import non_finite_weights
+from ghostexp.training.loggers import log_metrics
+from ghostexp.training.schedulers import Schedule
+from ghostexp.training.top_losses import TestOutputs
+
+
+class BaseModule(pl.LightningModule):
+    """A network with its optimizer and schedule.
+
+    A batch is images and targets, images first. Training means are sums that travel in the checkpoint, and the random
+    state is a function of (seed, batch), so that a resumed run repeats the unbroken one to the bit.
+    """
+
+    score: str  # the figure, in percent, by which networks are compared
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[nn.Module], Optimizer],
+        schedule: Callable[[int, int], Schedule],
+        *,
+        seed: int,
+        sums: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.build_optimizer = optimizer
+        self.build_lr_factor = schedule
+        self.seed = seed
+        self.lr = 0.0  # of the last step taken
+        self.metrics: dict[str, float] = {}  # the latest of each
+        self.is_validated = False  # whether the epoch under way has been
+        self.tested: TestOutputs | None = None  # classes and images of the last test, where the task has such
+        # What this rank's epoch has added up so far. No buffer: DDP would overwrite it with rank 0's.
+        self.train_sums = torch.zeros(sums)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, and the schedule stepped after every optimizer step."""
+        epochs = self.trainer.max_epochs
+        assert epochs is not None
+        optimizer = self.build_optimizer(self.network)
+        _ = self.trainer.estimated_stepping_batches  # has the loader made, whose length is needed
+        schedule = LambdaLR(optimizer, self.build_lr_factor(epochs, self._steps_per_epoch()))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps_per_epoch(self) -> int:
+        """Count the optimizer steps of an epoch.
+
+        Raises ValueError: `trainer.limit_train_batches` or `overfit_batches` leaves one that is not whole.
+        """
+        batches, accumulate = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
+        overfit = self.trainer.overfit_batches  # pyright: ignore[reportAttributeAccessIssue]
+        key, limit = (
+            ("overfit_batches", overfit) if overfit else ("limit_train_batches", self.trainer.limit_train_batches)
+        )
+        if batches % accumulate:
+            near = max(1, batches // accumulate) * accumulate
+            raise ValueError(
+                f"trainer.{key}={limit}: leaves {batches} micro-batches an epoch, which must be a multiple of "
+                f"trainer.accumulate_grad_batches={accumulate}; set trainer.{key}={near}"
+            )
+        return batches // accumulate
+
+    def on_train_start(self) -> None:
+        """Bring the sums, of an epoch that was broken off perhaps, to the device."""
+        self.train_sums = self.train_sums.to(self.device)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make all that the network draws a function of (seed, batch, rank)."""
+        batches = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        key = f"{self.seed} {self.global_rank} {batches}".encode()
+        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
+        # torch.manual_seed without a GPU formats a stack for its lazy call: up to a millisecond.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed(seed)
+
+    def accumulate_train_metrics(self, loss: Tensor, batch_idx: int, sums: Tensor) -> None:
+        """Add a batch's share to the epoch's sums, and log the loss of the step now taken, if it is its turn."""
+        self.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.train_sums += sums
+        done = self.trainer.global_step + 1
+        ends_step = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if self.global_rank == 0 and every and ends_step and done % every == 0:
+            log_metrics(self.trainer, {"train/loss_step": float(loss.detach()), "lr": self.lr}, step=done)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means over all devices, and forget the validation of an earlier epoch."""
+        if not self.is_validated:
+            self._forget_validation()
+        self.is_validated = False
+        self.log_epoch_metrics(self.average_train_metrics(self.sum_over_devices(self.train_sums)) | {"lr": self.lr})
+        self.train_sums.zero_()
+
+    def average_train_metrics(self, sums: list[float]) -> dict[str, float]:
+        """An epoch's figures, of its sums over all devices."""
+        raise NotImplementedError
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the validation figures."""
+        self._check_weights()
+        self.reset_eval_metrics()
+
+    def on_test_epoch_start(self) -> None:
+        """Start the test figures."""
+        self._check_weights()
+        self.reset_eval_metrics()
+
+    def _check_weights(self) -> None:
+        """Raise FloatingPointError where weights are not finite: a detector finds nothing then, without a word."""
+        if names := non_finite_weights(self.network):
+            raise FloatingPointError(f"the weights to evaluate are not finite numbers ({', '.join(names[:3])})")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Add a batch to the validation figures."""
+        self.update_eval_metrics(batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Add a batch to the test figures."""
+        self.update_eval_metrics(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation figures, each image counted once over all devices."""
+        self._forget_validation()
+        self.is_validated = True
+        self.log_epoch_metrics({f"val/{name}": value for name, value in self.compute_eval_metrics().items()})
+
+    def _forget_validation(self) -> None:
+        self.metrics = {name: value for name, value in self.metrics.items() if not name.startswith("val/")}
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test figures, each image counted once over all devices."""
+        self.log_epoch_metrics({f"test/{name}": value for name, value in self.compute_eval_metrics().items()})
+
+    def reset_eval_metrics(self) -> None:
+        """Begin to evaluate anew."""
+        raise NotImplementedError
+
+    def update_eval_metrics(self, batch: Any) -> Any:
+        """Add a batch to what is evaluated."""
+        raise NotImplementedError
+
+    def compute_eval_metrics(self) -> dict[str, float]:
+        """The figures of what was evaluated on all devices."""
+        raise NotImplementedError
+
+    def sum_over_devices(self, sums: Tensor) -> list[float]:
+        """Sums of all devices, which every device gets."""
+        total = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total.tolist()
+
+    def log_epoch_metrics(self, metrics: dict[str, float]) -> None:
+        """Give figures to the callbacks and, when training, to the loggers."""
+        self.metrics |= metrics
+        self.log_dict(metrics, logger=False, sync_dist=True)  # equal on all ranks
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            log_metrics(self.trainer, metrics)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the latest figures, what the classes are called, and every rank's sums of the epoch under way."""
+        checkpoint["figures"] = self.metrics
+        for name in ("class_names", "category_ids"):
+            checkpoint[name] = list(getattr(self.trainer.datamodule, name, ()))  # pyright: ignore
+        sums = self.all_gather(self.train_sums)
+        assert isinstance(sums, Tensor)
+        checkpoint["train_sums"] = sums.reshape(-1, len(self.train_sums))  # (ranks, sums)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the figures, and this rank's sums; on another number of ranks, all of them go to the first."""
+        self.metrics = checkpoint["figures"]
+        sums = checkpoint["train_sums"]
+        if len(sums) == self.trainer.world_size:
+            self.train_sums = sums[self.global_rank]
+        else:
+            self.train_sums = sums.sum(0) if self.global_rank == 0 else torch.zeros_like(sums[0])

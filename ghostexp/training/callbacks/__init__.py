@@ -1,0 +1,41 @@
+"""The callbacks of a run, from the scalars of `conf/callbacks`."""
+
+from pathlib import Path
+
+from lightning.pytorch.callbacks import Callback
+
+from ghostexp.training.callbacks.checkpoint import ModelCheckpoint
+from ghostexp.training.callbacks.divergence import TerminateOnNaN, WarnOnDivergence
+from ghostexp.training.callbacks.ema import EMAWeightAveraging
+from ghostexp.training.callbacks.progress_bar import EpochProgressBar
+from ghostexp.training.callbacks.stopping import ResumableEarlyStopping, SignalHandler
+from ghostexp.training.callbacks.throughput import Throughput
+
+
+def build_callbacks(
+    folder: Path,
+    monitor: str,
+    ema: float | None = None,
+    patience: int | None = None,
+    save_every_n_epochs: int | None = 1,
+    save_every_n_steps: int | None = None,
+    save_every_n_minutes: float | None = None,
+    progress: bool = True,
+) -> list[Callback]:
+    """Everything that watches a training; checkpoints go to `folder`.
+
+    Lightning itself moves `ModelCheckpoint` behind the others.
+    """
+    if ema is not None and not 0 < ema < 1:
+        raise ValueError(f"callbacks.ema={ema}: a decay in (0, 1), or null, is needed")
+    if patience is not None and patience < 1:
+        raise ValueError(f"callbacks.patience={patience}: a number of epochs >= 1, or null, is needed")
+    checkpoints = ModelCheckpoint(folder, monitor, save_every_n_epochs, save_every_n_steps, save_every_n_minutes)
+    callbacks: list[Callback] = [TerminateOnNaN(checkpoints.last), WarnOnDivergence(), Throughput()]
+    if ema is not None:
+        callbacks.append(EMAWeightAveraging(ema))
+    if patience is not None:
+        callbacks.append(ResumableEarlyStopping(monitor, patience))
+    if progress:
+        callbacks.append(EpochProgressBar(monitor))
+    return [*callbacks, SignalHandler(checkpoints), checkpoints]

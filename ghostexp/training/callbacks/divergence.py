@@ -1,0 +1,113 @@
+"""Watch the loss and the weights: stop where they are not finite, warn where the loss explodes."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from ghostexp.models.finite import non_finite_weights
+from ghostexp.runs.metrics import format_number
+
+log = logging.getLogger(__name__)
+REMEDY = "try a lower optimizer.lr, scheduler.warmup_epochs=1 or trainer.gradient_clip_val=1"
+
+
+class TerminateOnNaN(Callback):
+    """Raise FloatingPointError where the loss or the weights are NaN or infinite, before anything is saved.
+
+    On a GPU the loss is looked at every `every` batches and at the end of each epoch, because looking waits for the
+    device; the weights are looked at before each checkpoint: a finite loss may have a gradient that is not.
+    """
+
+    def __init__(self, last: Path, every: int = 50) -> None:
+        self.last = last
+        self.every = every
+        self.first_bad: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note a bad loss, and look whether there was one."""
+        loss = outputs["loss"]
+        if self.first_bad is None:
+            self.first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
+        is_first = ~torch.isfinite(loss) & (self.first_bad < 0)
+        self.first_bad = torch.where(is_first, trainer.global_step, self.first_bad)
+        if loss.device.type == "cpu" or batch_idx % self.every == 0:
+            self._raise_if_bad()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the epoch's losses."""
+        self._raise_if_bad()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        """Look before a checkpoint replaces a good one."""
+        self._raise_if_bad()
+        if names := non_finite_weights(pl_module):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            self._stop(f"the weights after step {trainer.global_step} ({names[0]}{more})", "are not finite numbers")
+
+    def _raise_if_bad(self) -> None:
+        if self.first_bad is not None and (step := int(self.first_bad)) >= 0:
+            self._stop(f"the loss of step {step}", "is not a finite number")
+
+    def _stop(self, what: str, problem: str) -> NoReturn:
+        kept = f"{self.last} is kept" if self.last.exists() else "no checkpoint was saved before"
+        raise FloatingPointError(f"{what} {problem}; {kept} ({REMEDY})")
+
+
+class WarnOnDivergence(Callback):
+    """Warn once of a training whose loss is finite, but many times what it was at the first step.
+
+    The first loss travels in the checkpoint; it is looked at when an epoch ends, because looking waits for the device.
+    """
+
+    TIMES = 10  # the first step's loss, or 1 where that is less: a fine-tuned network begins near nothing
+
+    def __init__(self) -> None:
+        self.first: Tensor | None = None
+        self.has_warned = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the first loss."""
+        if self.first is None:
+            self.first = outputs["loss"].detach().clone()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the epoch before, whose mean is known only now."""
+        self._compare(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the last epoch."""
+        self._compare(trainer, pl_module)
+
+    def _compare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics: dict[str, float] = pl_module.metrics  # pyright: ignore[reportAssignmentType]
+        loss = metrics.get("train/loss")
+        if self.first is None or loss is None or self.has_warned or loss <= self.TIMES * max(float(self.first), 1.0):
+            return
+        self.has_warned = True
+        text = (
+            f"the training diverges: the mean loss of epoch {trainer.current_epoch} is {format_number(loss)}, "
+            f"that of the first step was {format_number(float(self.first))} ({REMEDY})"
+        )
+        log.warning(text)
+        if trainer.is_global_zero:
+            print(f"warning: {text}", file=sys.stderr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The first loss, and whether a warning was given."""
+        return {"first": None if self.first is None else float(self.first), "has_warned": self.has_warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the first loss."""
+        first = state_dict["first"]
+        self.first = None if first is None else torch.tensor(first)
+        self.has_warned = state_dict["has_warned"]

@@ -1,0 +1,103 @@
+"""Stop a training before its last epoch: on signals, and without progress."""
+
+import math
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+
+from ghostexp.runs.signals import stop_signals
+from ghostexp.training.callbacks.checkpoint import ModelCheckpoint, at_step_end
+
+
+class StoppedBySignal(BaseException):
+    """The run was told to stop, and its last checkpoint is saved. Not an Exception: no library may swallow it."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
+        self.signum = signum
+
+
+class SignalHandler(Callback):
+    """On a stop signal, save at the end of the step and raise `StoppedBySignal`; at a second signal, stop at once.
+
+    All ranks stop after the same step, even if only one of them was signalled.
+    """
+
+    def __init__(self, checkpoints: ModelCheckpoint) -> None:
+        self.checkpoints = checkpoints
+        self.received: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the signals over from Lightning, which would end with exit code 0 and no checkpoint.
+
+        Lightning sets its handlers after `on_fit_start`; they wait for the other ranks inside the handler and hang.
+        """
+        self.before = {signum: signal.signal(signum, self._receive) for signum in stop_signals()}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop inside an epoch."""
+        if at_step_end(trainer, batch_idx) and self._is_signalled(trainer):
+            self.checkpoints.save_last(trainer)
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have the epoch's end saved, if it is where the training stops."""
+        self.checkpoints.save_requested = self._is_signalled(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop between epochs."""
+        if self.checkpoints.save_requested:
+            self._stop(trainer)
+
+    def _is_signalled(self, trainer: pl.Trainer) -> bool:
+        signalled = self.received is not None
+        return signalled if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(signalled, all=False)
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        raise StoppedBySignal(self.received or signal.SIGTERM, trainer.global_step)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            self._restore()
+            raise KeyboardInterrupt
+        self.received = signum
+
+    def _restore(self) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)
+        self.before = {}
+
+
+class ResumableEarlyStopping(EarlyStopping):
+    """Lightning's early stopping by epochs, which also ends a resumed run whose patience was exhausted at its save.
+
+    Lightning's own counts validations, of which there may be one in several epochs.
+    """
+
+    def __init__(self, monitor: str, epochs: int) -> None:
+        super().__init__(monitor, mode="max", patience=epochs)
+        self.epochs = epochs
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Turn the epochs into validations."""
+        super().setup(trainer, pl_module, stage)
+        self.patience = math.ceil(self.epochs / (trainer.check_val_every_n_epoch or 1))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop before the next epoch if the last one should have been the last."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True

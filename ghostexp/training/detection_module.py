@@ -1,0 +1,123 @@
+"""The LightningModule of every detecting network."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics.detection import MeanAveragePrecision
+
+from ghostexp.training.base_module import BaseModule
+from ghostexp.training.schedulers import Schedule
+
+Target = dict[str, Any]
+Columns = dict[str, Tensor]  # by name, a row for each box
+Batch = tuple[list[Tensor], list[Target]]
+
+# COCO's twelve figures, as torchmetrics calls them.
+COCO_METRICS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
+COCO_METRICS += ("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large")
+
+# COCO's thresholds. Torchmetrics' own are float32: a recall of exactly 0.2 then falls short of the threshold 0.2.
+IOUS = np.linspace(0.5, 0.95, 10).tolist()
+RECALLS = np.linspace(0, 1, 101).tolist()
+
+
+class DetectionModule(BaseModule):
+    """The network's own losses, each by its name, and COCO's twelve figures, in percent.
+
+    A batch is images, (3, H, W) each, and targets: `boxes` (n, 4) as left, top, right, bottom in pixels of the image
+    and `labels` (n,) from 0 on. Under evaluation a target has besides `image_id`, `original`, the height and width
+    that the image had before it was scaled, and `truth`: all annotations in pixels of that.
+    Figures are those of the original images, as COCO wants them, without any that no object has a part in.
+    """
+
+    score = "map"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[nn.Module], Optimizer],
+        schedule: Callable[[int, int], Schedule],
+        *,
+        loss_names: Sequence[str],
+        seed: int = 0,
+    ) -> None:
+        super().__init__(network, optimizer, schedule, seed=seed, sums=len(loss_names) + 1)
+        self.loss_names = tuple(loss_names)
+        # What was found in an image and what is there, by image_id and on the CPU: of this rank's images, and, once an
+        # evaluation is over, of all.
+        self.evaluated: dict[int, tuple[Columns, Columns]] = {}
+        self.class_precision: dict[int, float] = {}  # the latest mAP of each label that the truth has, in percent
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of a batch's losses, its share of the epoch's means kept."""
+        losses: Mapping[str, Tensor] = self.network(*batch)
+        values = torch.stack([losses[name] for name in self.loss_names])
+        loss = values.sum()
+        count = torch.full_like(loss, len(batch[0]))
+        self.accumulate_train_metrics(loss, batch_idx, torch.cat([values.detach() * count, count[None]]).float())
+        return loss
+
+    def average_train_metrics(self, sums: list[float]) -> dict[str, float]:
+        """The losses of an epoch, and their sum."""
+        *losses, images = sums
+        means = zip(self.loss_names, losses, strict=True)
+        return {"train/loss": sum(losses) / images} | {f"train/loss_{name}": loss / images for name, loss in means}
+
+    def reset_eval_metrics(self) -> None:
+        """Forget what was found before."""
+        self.evaluated = {}
+
+    def update_eval_metrics(self, batch: Batch) -> None:
+        """Add what is found in a batch."""
+        images, targets = batch
+        found = [
+            in_original(one, image, target) for one, image, target in zip(self.network(images), *batch, strict=True)
+        ]
+        for one, target in zip(found, targets, strict=True):
+            self.evaluated[int(target["image_id"])] = _on_cpu(one), _on_cpu(target["truth"])
+
+    def compute_eval_metrics(self) -> dict[str, float]:
+        """COCO's figures of the images of all devices."""
+        self.evaluated = self._of_all_devices(self.evaluated)
+        values = coco_metrics(self.evaluated.values())
+        classes, precisions = (values[name].reshape(-1).tolist() for name in ("classes", "map_per_class"))
+        self.class_precision = {int(c): 100 * p for c, p in zip(classes, precisions, strict=True) if p >= 0}
+        return {name: 100 * float(values[name]) for name in COCO_METRICS if values[name] >= 0}
+
+    def _of_all_devices(self, own: dict[int, Any]) -> dict[int, Any]:
+        """What belongs to the images of all devices, in the order of their ids, whoever had them."""
+        parts: list[Any] = [own]
+        if self.trainer.world_size > 1:
+            parts = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, own)
+        return dict(sorted((number, value) for part in parts for number, value in part.items()))
+
+
+def coco_metrics(evaluated: Iterable[tuple[Columns, Columns]]) -> dict[str, Tensor]:
+    """COCO's figures, in [0, 1], of what was found in images and what is there; -1 where no object has a part.
+
+    All images are given at once: torchmetrics waits for ever when devices have unequally many.
+    """
+    precision = MeanAveragePrecision(
+        iou_thresholds=IOUS, rec_thresholds=RECALLS, class_metrics=True, backend="pycocotools", sync_on_compute=False
+    )
+    precision.warn_on_many_detections = False  # COCO counts the best hundred of an image
+    for found, truth in evaluated:
+        precision.update([found], [truth])
+    return precision.compute()
+
+
+def _on_cpu(columns: Columns) -> Columns:
+    return {name: values.cpu() for name, values in columns.items()}
+
+
+def in_original(found: Mapping[str, Tensor], image: Tensor, target: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Detections with their boxes in pixels of the image as it was before it was scaled."""
+    height, width = image.shape[-2:]
+    scale = target["original"].flip(0).repeat(2) / found["boxes"].new_tensor([width, height] * 2)
+    return {**found, "boxes": found["boxes"].float() * scale, "scores": found["scores"].float()}

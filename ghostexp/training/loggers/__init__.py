@@ -1,0 +1,89 @@
+"""Loggers that go on, after a resume, where the checkpoint was: nothing lost and nothing twice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from ghostexp.runs.csv_table import CSVTable
+
+Metrics = Mapping[str, float]
+
+
+def log_metrics(trainer: pl.Trainer, metrics: Metrics, step: int | None = None) -> None:
+    """Hand a row to every logger at once, before any checkpoint of the same step can be written.
+
+    `step` counts optimizer steps done. Lightning's own way logs an epoch after its checkpoint, so that a run killed
+    in between would lose the row.
+    """
+    step = trainer.global_step if step is None else step
+    for logger in trainer.loggers:
+        logger.log_metrics({"epoch": trainer.current_epoch + 1, **metrics}, step)
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a logger needs to know of the run: where it is, who it is, and from where it goes on."""
+
+    folder: Path
+    id: str
+    title: str
+    task: str
+    config: Mapping[str, Any]
+    resumed_step: int | None = None  # of the checkpoint
+
+
+class CSVLogger(Logger):
+    """`metrics.csv`, a function of the configuration alone, and `speed.csv`, which differs from machine to machine.
+
+    One row per step that logged anything. On resuming from step n, later rows are dropped: they come again.
+    """
+
+    def __init__(self, run: RunInfo) -> None:
+        super().__init__()
+        self.metrics = CSVTable(run.folder / "metrics.csv", run.resumed_step)
+        self.speed = CSVTable(run.folder / "speed.csv", run.resumed_step)
+
+    @property
+    def name(self) -> str:
+        """The key in `conf/logger`."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """One run, one directory: there are no versions."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Metrics, step: int | None = None) -> None:
+        """Add values to the row of `step`."""
+        position = {"step": step or 0, "epoch": int(metrics["epoch"])} if "epoch" in metrics else {"step": step or 0}
+        speed = {name: value for name, value in metrics.items() if name.startswith("speed/")}
+        rest = {name: value for name, value in metrics.items() if name not in speed and name != "epoch"}
+        if rest:
+            self.metrics.add(position | rest)
+        if speed:
+            self.speed.add(position | speed)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: config.yaml is beside metrics.csv."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Bring what was logged to the disk."""
+        self.metrics.sync()
+        self.speed.sync()
+
+
+class TensorBoardRunLogger(TensorBoardLogger):
+    """Lightning's TensorBoard logger in the run's directory."""
+
+    def __init__(self, run: RunInfo) -> None:
+        # With purge_step, TensorBoard hides what an earlier process logged after the checkpoint.
+        purge: dict[str, Any] = {} if run.resumed_step is None else {"purge_step": run.resumed_step + 1}
+        super().__init__(save_dir=run.folder, name="", version="tensorboard", default_hp_metric=False, **purge)

@@ -1,0 +1,175 @@
+"""What layers cost, the memory at the peak, and how latencies are taken."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ghostexp.analysis import latency
+from ghostexp.analysis.cost import count_cost, layer_costs, peak_memory
+from ghostexp.analysis.latency import InferenceMode, benchmark_modes, build_mode, time_fractions
+from ghostexp.models.ghost_module import GhostModule
+from ghostexp.models.ghostify import ghostify
+from ghostexp.models.ghostnet import ghostnet
+from ghostexp.models.ghostnetv3 import ghostnetv3
+from ghostexp.models.resnet_cifar import resnet20, resnet56
+from ghostexp.models.torchvision_timm import torchvision_network
+from ghostexp.models.vgg_cifar import vgg16
+
+CPU = torch.device("cpu")
+EAGER = {"dtype": torch.float32, "layout": torch.contiguous_format}
+
+
+@pytest.mark.parametrize(
+    ("build", "side"),
+    [
+        (lambda: ghostnet(width=0.5), 64),
+        (lambda: ghostnetv3(width=0.5), 64),
+        (lambda: torchvision_network("mobilenet_v3_small"), 64),
+        (lambda: torchvision_network("swin_t"), 64),  # products within an attention belong to no layer
+    ],
+)
+def test_the_layers_add_up_to_the_whole(build: Callable[[], nn.Module], side: int) -> None:
+    network, shape = build(), (3, side, side)
+    rows, whole = layer_costs(network, shape), count_cost(network, shape)
+    assert (sum(row.params for row in rows), sum(row.macs for row in rows)) == (whole.params, whole.macs)
+
+
+@pytest.mark.parametrize(
+    ("build", "published"),
+    [
+        (lambda: resnet56(shortcut="B"), 127926912),
+        (lambda: ghostify(resnet56(shortcut="B"), 2, 3), 67504768),
+        (vgg16, 314569728),
+        (lambda: ghostify(vgg16(bias=False), 2, 3), 159215616),
+    ],
+)
+def test_counts_by_thop_are_those_measured_with_it(build: Callable[[], nn.Module], published: int) -> None:
+    assert sum(row.thop for row in layer_costs(build(), (3, 32, 32))) == published
+
+
+@pytest.mark.parametrize("network", [ghostnet(width=0.5), ghostnetv3(width=0.5), ghostify(resnet20(), norm_act="bn")])
+def test_layers_say_to_which_part_of_a_ghost_module_they_belong(network: nn.Module) -> None:
+    parts = {row.name: row.part for row in layer_costs(network, (3, 64, 64))}
+    ghosts = [name for name, module in network.named_modules() if isinstance(module, GhostModule)]
+    inside = {name: part for name, part in parts.items() if any(name.startswith(f"{ghost}.") for ghost in ghosts)}
+    for name, part in inside.items():
+        attention = ".short_conv." in name
+        assert part == ("" if attention else "cheap" if ".cheap_" in name else "primary"), name
+    assert {parts[name] for name in parts if name not in inside} == {""}
+    assert "cheap" in parts.values()
+
+
+def test_a_layer_that_runs_twice_costs_twice_and_shows_what_it_writes() -> None:
+    conv = nn.Conv2d(4, 4, 3, padding=1, groups=2)
+    (row,) = layer_costs(nn.Sequential(conv, conv), (4, 8, 6))
+    assert (row.kind, row.output, row.params) == ("conv 3x3, 2 groups", "4 x 8 x 6", 4 * 2 * 9 + 4)
+    assert (row.macs, row.activations) == (2 * 4 * 48 * 2 * 9, 2 * 4 * 48)
+
+
+class Residual(nn.Module):
+    """A map that is needed again at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Conv2d(4, 16, 1, bias=False)
+        self.down = nn.Conv2d(16, 4, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(self.up(x).relu_())
+
+
+def test_the_peak_is_when_most_maps_live_at_once() -> None:
+    pixels, weights = 64, 4 * (3 * 4 + 4 * 8)
+    chain = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(inplace=True), nn.Conv2d(4, 8, 1, bias=False))
+    assert peak_memory(chain, (3, 8, 8)) == weights + 4 * pixels * (3 + 4 + 8)
+    assert peak_memory(chain, (3, 8, 8), batch=5) == weights + 5 * 4 * pixels * (3 + 4 + 8)
+    chain[1] = nn.ReLU()  # the image, which the caller holds, and two maps of 4 need less than the 4 + 8 that follow
+    assert peak_memory(chain, (3, 8, 8)) == weights + 4 * pixels * (3 + 4 + 8)
+    assert peak_memory(Residual(), (4, 8, 8)) == 4 * 2 * 4 * 16 + 4 * pixels * (4 + 16 + 4)
+
+
+def test_a_form_is_what_its_words_say() -> None:
+    network, x = resnet20().eval(), torch.randn(2, 3, 8, 8)
+    mode = build_mode(network, "fused+bf16+channels_last", CPU)
+    assert isinstance(mode.network, nn.Module)
+    assert not [module for module in mode.network.modules() if isinstance(module, nn.BatchNorm2d)]
+    weight = mode.network.get_parameter("layer1.0.conv1.weight")
+    assert weight.dtype == torch.bfloat16
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert mode.images(x).dtype == torch.bfloat16
+    assert mode.images(x).is_contiguous(memory_format=torch.channels_last)
+    build_mode(network, "bf16+channels_last", CPU)
+    assert network.conv1.weight.dtype == torch.float32  # all were copies
+    assert not network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert hasattr(build_mode(network, "compiled", CPU).network, "_orig_mod")
+    with pytest.raises(ValueError, match=r"^task.modes=fast: words of eager, fused, "):
+        build_mode(network, "fast", CPU)
+
+
+def test_forms_are_timed_in_turn_and_their_logits_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SAMPLE_SECONDS", 1e-9)  # one run a sample
+    calls: list[str] = []
+
+    def network(name: str, seconds: float, error: float) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            calls.append(name)
+            time.sleep(seconds)
+            return torch.tensor([[0.0, 2.0], [4.0, 6.0 + error]])
+
+        return run
+
+    modes = {
+        "a": InferenceMode(network("a", 0.002, 0.0), **EAGER),
+        "b": InferenceMode(network("b", 0.010, 3.0), **EAGER),
+    }
+    a, b = benchmark_modes(modes, torch.zeros(4, 3), rounds=3)
+    assert calls[-6:] == ["a", "b"] * 3
+    assert (a.mode, a.batch, a.difference) == ("a", 4, 0.0)
+    assert b.difference == pytest.approx(3.0 / torch.tensor([0.0, 2.0, 4.0, 6.0]).std().item())
+    assert a.low_ms <= a.median_ms <= a.high_ms
+    assert b.median_ms > a.median_ms >= 2
+    assert a.images_per_second == pytest.approx(4000 / a.median_ms)
+
+
+def test_the_speedup_is_the_median_of_the_rounds_own_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = {name: InferenceMode(lambda x: torch.eye(2), **EAGER) for name in "ab"}
+    times = iter([1.0, 1.0, 1.0, 1.0, 10.0, 5.0, 80.0, 40.0, 30.0, 10.0])  # two warm each mode up, then three rounds
+    monkeypatch.setattr(latency, "_milliseconds", lambda norm_act, images, runs: next(times))
+    monkeypatch.setattr(latency, "SAMPLE_SECONDS", 1e-9)
+    a, b = benchmark_modes(modes, torch.zeros(1), rounds=3)
+    assert (a.median_ms, b.median_ms) == (30.0, 10.0)
+    assert (a.speedup, b.speedup) == (1.0, 2.0)
+
+
+def test_a_fast_network_runs_often_for_one_sample_and_its_time_is_that_of_one_run() -> None:
+    calls: list[float] = []
+
+    def run(x: Tensor) -> Tensor:
+        time.sleep(0.001)
+        calls.append(1)
+        return torch.eye(2)
+
+    (found,) = benchmark_modes({"a": InferenceMode(run, **EAGER)}, torch.zeros(1), rounds=2)
+    assert len(calls) > 10
+    assert 1 <= found.median_ms < 5
+
+
+def test_the_share_of_the_cheap_operations_is_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = ghostify(resnet20()), torch.randn(1, 3, 8, 8)
+    cheap = GhostModule.cheap
+
+    def slow(self: GhostModule, intrinsic: Tensor) -> Tensor:
+        time.sleep(0.003)
+        return cheap(self, intrinsic)
+
+    before = time_fractions(network, x, rounds=2)
+    assert before["primary"] > 0
+    assert before["cheap"] > 0
+    assert sum(before.values()) < 1
+    monkeypatch.setattr(GhostModule, "cheap", slow)
+    after = time_fractions(network, x, rounds=2)
+    assert after["cheap"] > 0.6 > after["primary"]
+    assert time_fractions(resnet20(), x, rounds=2) == {}

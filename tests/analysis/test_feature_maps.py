@@ -1,0 +1,168 @@
+"""Correlations, ranks and linear fits, beside what NumPy and torch.linalg make of all maps at once."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ghostexp.analysis.feature_maps import cheap_filters, extract_feature_maps, select_layers, selectable_layers
+from ghostexp.analysis.layer_statistics import layer_statistics
+from ghostexp.analysis.similarity import (
+    SIZES,
+    LinearFits,
+    RunningCovariance,
+    distinct_pairs,
+    effective_rank,
+    most_similar,
+)
+from ghostexp.models.ghost_module import GhostModule
+from ghostexp.models.ghostify import ghostify
+from ghostexp.models.ghostnet import ghostnet
+from ghostexp.models.ghostnetv3 import ghostnetv3
+from ghostexp.models.resnet_cifar import resnet20
+
+IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def correlation_of(maps: Tensor, parts: int = 2) -> Tensor:
+    """Of maps (N, C, H, W), added in parts."""
+    moments = RunningCovariance()
+    for part in maps.chunk(parts):
+        moments.add(part)
+    return moments.correlation()
+
+
+def test_correlations_from_sums_are_numpys() -> None:
+    maps = 5 + 3 * torch.randn(8, 4, 5, 7)
+    maps[:, 1] = 0.3 * maps[:, 0] - maps[:, 2]
+    expected = np.corrcoef(maps.transpose(0, 1).flatten(1).numpy())
+    np.testing.assert_allclose(correlation_of(maps, parts=3), expected, atol=1e-6)
+
+
+def test_a_constant_map_is_like_none_and_takes_no_direction() -> None:
+    maps = torch.randn(4, 3, 6, 6)
+    maps[:, 1] = 7.3
+    correlation = correlation_of(maps)
+    assert not correlation[1].any()
+    assert effective_rank(correlation) == pytest.approx(effective_rank(correlation[[0, 2]][:, [0, 2]]))
+
+
+def test_the_effective_rank_counts_directions() -> None:
+    noise = torch.randn(50, 4, 20, 20, generator=torch.Generator().manual_seed(1))
+    assert effective_rank(correlation_of(noise)) == pytest.approx(4, abs=0.01)
+    copies = torch.cat([noise[:, :1], -3 * noise[:, :1] + 2, noise[:, 1:2]], 1)
+    # Two equal maps and one alone: singular values in proportion to the square roots of 2, 0 and 1.
+    shares = torch.tensor([2.0, 1.0]).sqrt() / (1 + 2**0.5)
+    expected = float(torch.exp(-(shares * shares.log()).sum()))
+    assert effective_rank(correlation_of(copies)) == pytest.approx(expected, abs=0.01)
+
+
+def test_partners_are_the_most_similar_maps_whatever_the_sign() -> None:
+    correlation = torch.tensor([[1, 0.2, -0.9, 0.1], [0.2, 1, 0.3, 0.5], [-0.9, 0.3, 1, 0], [0.1, 0.5, 0, 1]])
+    partners, r = most_similar(correlation)
+    assert partners.tolist() == [2, 3, 0, 1]
+    assert r.tolist() == pytest.approx([-0.9, 0.5, -0.9, 0.5])
+    assert distinct_pairs(partners, r, 5) == [(2, 0), (3, 1)]
+
+
+def test_a_filtered_copy_is_explained_from_its_size_on() -> None:
+    source = torch.randn(6, 1, 12, 12, generator=torch.Generator().manual_seed(2))
+    kernel = torch.randn(1, 1, 5, 5, generator=torch.Generator().manual_seed(3))
+    target = F.conv2d(source, kernel, padding=2) + 0.7
+    fits = LinearFits([(0, 1), (1, 0)])
+    for part in torch.cat([source, target], 1).split(4):
+        fits.add(part)
+    unexplained = fits.unexplained()
+    assert (unexplained[0, :2] > 0.2).all()
+    assert (unexplained[0, 2:] < 1e-9).all()
+    assert (unexplained[1] > 0.01).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_errors_are_those_of_a_trained_convolutions_optimum(size: int) -> None:
+    generator = torch.Generator().manual_seed(4)
+    maps = torch.rand(5, 2, 9, 9, generator=generator).double()
+    maps[:, 1] += 0.5 * maps[:, 0].roll(1, 2)
+    fits = LinearFits([(0, 1)])
+    fits.add(maps)
+    columns = F.unfold(maps[:, :1], size, padding=size // 2).transpose(1, 2).reshape(-1, size**2)
+    design = torch.cat([columns, torch.ones(len(columns), 1)], 1)
+    target = maps[:, 1].reshape(-1, 1)
+    residual = target - design @ torch.linalg.lstsq(design, target).solution
+    assert float(fits.errors()[0, SIZES.index(size)]) == pytest.approx(float(residual.square().mean()), rel=1e-6)
+    variance = float(target.var(correction=0))
+    assert float(fits.unexplained()[0, SIZES.index(size)]) * variance == pytest.approx(float(residual.square().mean()))
+
+
+class Two(nn.Sequential):
+    """A ghost module whose last ghosts are cut off, and a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__(GhostModule(3, 16, 3, ratio=5, norm_act="none"), nn.ReLU(inplace=True), nn.Conv2d(16, 4, 3))
+
+
+def test_a_ghost_belongs_to_the_map_that_its_filter_reads() -> None:
+    network = Two().eval()
+    module = network[0]
+    assert isinstance(module, GhostModule)
+    (maps,) = extract_feature_maps(network, {"0": module}, IMAGES).values()
+    assert maps.ghosts is not None
+    assert (maps.intrinsic.shape[1], maps.ghosts.shape[1], maps.each) == (4, 12, 4)
+    assert torch.equal(maps.together, module(IMAGES))
+    inside = layer_statistics(network, {"0": module}, lambda: IMAGES.split(2))["0"]
+    kernels = cheap_filters(module)
+    for ghost, parent in enumerate(inside.source_map.tolist()):
+        made = F.conv2d(maps.intrinsic[:, parent : parent + 1], kernels[ghost][None, None], padding=1)[:, 0]
+        torch.testing.assert_close(made, maps.ghosts[:, ghost])
+        r = np.corrcoef(maps.intrinsic[:, parent].flatten().numpy(), made.detach().flatten().numpy())[0, 1]
+        assert float(inside.ghost_r[ghost]) == pytest.approx(r, abs=1e-5)
+
+
+def test_an_ordinary_layers_maps_are_those_before_what_follows_in_place() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    (maps,) = extract_feature_maps(network, {"0": network[0]}, IMAGES).values()
+    assert maps.ghosts is None
+    torch.testing.assert_close(maps.together, network[0](IMAGES))
+    assert float(maps.intrinsic.min()) < 0
+    inside = layer_statistics(network, {"0": network[0]}, lambda: [IMAGES])["0"]
+    assert (len(inside.ghost_r), len(inside.kernels), inside.rank) == (0, 0, inside.rank_intrinsic)
+
+
+def test_layers_are_chosen_by_name_by_pattern_and_by_themselves() -> None:
+    ordinary, ghostly = resnet20().eval(), ghostify(resnet20(), ratio=2).eval()
+    assert list(selectable_layers(ordinary)) == list(selectable_layers(ghostly))
+    assert list(select_layers(ordinary, None, IMAGES[:1])) == ["conv1", "layer2.1.conv1", "layer3.2.conv2"]
+    assert list(select_layers(ghostly, None, IMAGES[:1])) == ["conv1", "layer2.1.conv1", "layer3.2.conv2"]
+    assert list(select_layers(ghostly, ["layer1.*.conv2", "layer1.0"], IMAGES[:1])) == [
+        "layer1.0.conv2",
+        "layer1.1.conv2",
+        "layer1.2.conv2",
+        "layer1.0",
+    ]
+    with pytest.raises(ValueError, match=r"task.layers=stem: no such layer; there are conv1, layer1.0.conv1"):
+        select_layers(ghostly, ["stem"], IMAGES[:1])
+    with pytest.raises(ValueError, match=r"task.layers=fc: makes no maps"):
+        select_layers(ghostly, ["fc"], IMAGES[:1])
+    all_ghosts = select_layers(ghostnet(image_size=16).eval(), None, IMAGES[:1])
+    assert all(name.endswith(("ghost1", "ghost2")) for name in all_ghosts)
+    squeezed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 2, 1))
+    assert list(select_layers(squeezed, None, IMAGES[:1])) == ["0"]  # a map of one pixel is none to look at
+
+
+def test_branches_are_looked_at_once_they_are_one() -> None:
+    torch.manual_seed(0)
+    network = ghostnetv3(num_classes=4, image_size=16, width=0.5).eval()
+    network.reparameterize()
+    layers = select_layers(network, ["blocks.0.0.ghost1"], IMAGES[:1])
+    (module,) = layers.values()
+    assert isinstance(module, GhostModule)
+    assert module.cheap_operation is not None
+    (maps,) = extract_feature_maps(network, layers, IMAGES).values()
+    assert maps.ghosts is not None
+    kernels, bias = cheap_filters(module), module.cheap_operation[0].bias
+    assert isinstance(bias, Tensor)
+    made = F.conv2d(maps.intrinsic, kernels[:, None], bias.detach(), padding=1, groups=len(kernels)).relu()
+    torch.testing.assert_close(made, maps.ghosts)
+    inside = layer_statistics(network, layers, lambda: [IMAGES])["blocks.0.0.ghost1"]
+    assert len(inside.kernels) == len(inside.ghost_r) == maps.ghosts.shape[1] > 0

@@ -1,0 +1,113 @@
+"""Command lines for tests: in this process through the entry's own function, or in a process of their own."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ghostexp.__main__ import main
+
+TINY = ("model=resnet20", "datamodule=fake", "datamodule.num_images=64", "datamodule.batch_size=16")
+TINY += ("trainer.max_epochs=2", "callbacks.progress=false", "threads=1")
+
+TINY_DETECTOR = ("model=faster_rcnn_ghostnet", "model@model.backbone=ghostnet_small", "model.backbone.width=0.25")
+TINY_DETECTOR += (
+    "model.fpn_channels=8",
+    "model.head_channels=16",
+    "model.rpn_post_nms_top_n=20",
+    "model.box_batch_size_per_image=8",
+)
+TINY_DETECTOR += ("datamodule=shapes", "datamodule.num_images=60", "datamodule.image_size=64")
+TINY_DETECTOR += ("datamodule.batch_size=4", "optimizer.lr=0.01", "trainer.max_epochs=2")
+TINY_DETECTOR += ("trainer.limit_train_batches=3", "callbacks.progress=false", "threads=1")
+
+
+def command(*arguments: str) -> int:
+    """The exit code of `python -m ghostexp ARGUMENTS`, run in this process."""
+    return main(arguments)
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `python -m ghostexp ARGUMENTS` in a session of its own."""
+    return start_writing_to(subprocess.PIPE, *arguments, **environment)
+
+
+def start_writing_to(output: int, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The same, with a file descriptor for what it prints."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ghostexp", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=output,
+        stderr=output,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(*arguments: str, timeout: float = 300, **environment: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command line in a process of its own."""
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def in_directory(path: Path) -> str:
+    """The override that puts a run into a directory."""
+    return f"hydra.run.dir={path}"
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    """Wait until a file is there."""
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert path.exists()
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Processes that have a file in a folder open, as each process of a run has its log."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if str(link.readlink()).startswith(str(folder)):
+                found.add(int(link.parts[2]))
+    return sorted(found - {os.getpid()})
+
+
+def processes_with(text: str) -> list[int]:
+    """List the processes that were started with a text in their environment, as all of `start`'s with its outputs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if text.encode() in path.read_bytes():
+                found.append(int(path.parts[2]))
+    return sorted(found)
+
+
+def processes_in_session(leader: int) -> list[int]:
+    """List a run's process and its workers, each run being a session of its own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(path.name)) == leader and is_running(int(path.name)):
+                found.append(int(path.name))
+    return sorted(found)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only its exit code."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()

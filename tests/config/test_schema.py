@@ -1,0 +1,257 @@
+"""The schema of the configuration: one table for what is composed and for what editors complete."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import get_object
+from jsonschema import Draft7Validator
+from omegaconf import OmegaConf
+
+from ghostexp.config.json_schema import RECIPES, schemas
+from ghostexp.config.key import Key
+from ghostexp.config.keys import GROUPS, LOSS, ROOT, SET_HERE, TASKS
+from ghostexp.config.schema import key_of
+from ghostexp.config.signatures import signature
+from ghostexp.models.validation import RULES
+from tests.cli import command
+
+CONF = Path(__file__).parent.parent / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+
+
+def content(path: Path) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(path))
+
+
+def schema_of(path: Path) -> Path:
+    """The schema that the head of a file points to."""
+    head = path.read_text().splitlines()[:2]
+    (name,) = [found[1] for line in head if (found := re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", line))]
+    return (path.parent / name).resolve()
+
+
+def errors(content: Any, schema: Path) -> list[str]:
+    return [error.message for error in Draft7Validator(json.loads(schema.read_text())).iter_errors(content)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_each_file_is_valid_and_a_misspelt_key_in_it_is_not(path: Path) -> None:
+    found, schema = content(path), schema_of(path)
+    assert not errors(found, schema)
+    if path.parent != CONF / "hydra" and path.parent != CONF / "hydra" / "launcher":  # Hydra's, submitit's own keys
+        assert errors({**found, "sed": 3}, schema)
+
+
+@pytest.mark.parametrize("folder", RECIPES)
+def test_recipes_point_to_the_schema_of_a_whole_configuration(folder: str) -> None:
+    assert {schema_of(path) for path in (CONF / folder).glob("*.yaml")} == {(CONF / "schema.json").resolve()}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"modle": {"ratio": 5}},
+        {"model": {"ratoi": 5}},
+        {"model": {"network": {"shrtcut": "A"}}},
+        {"model": {"dw_size": 4}},
+        {"trainer": {"max_epoch": 5}},
+        {"trainer": {"callbacks": []}},
+        {"trainer": {"precision": "bf61-mixed"}},
+        {"optimizer": {"lr": 0}},
+        {"optimizer": {"lr": "fast"}},
+        {"loss": {"distil": {}}},
+        {"logger": {"wandb": {"projct": "x"}}},
+        {"task": {"nme": "fit"}},
+        {"task": {"name": "fit", "top": 3}},
+        {"hydra": {"sweeper": {"parms": {}}}},
+        {"name": 11},
+        {"compile": "of"},
+    ],
+    ids=str,
+)
+def test_editors_refuse_wrong_recipes(wrong: dict[str, Any]) -> None:
+    assert errors(wrong, CONF / "schema.json")
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"optimizer": {"lr": "${loss.label_smoothing}"}},
+        {"trainer": {"profiler": "simple", "precision": 16}},
+        {"defaults": [{"override /model": "mine"}], "model": {"depth": 4}},
+        {"model": {"_target_": "mine.Network", "depth": 4}},
+        {"loss": {"distill": {"teacher": {"name": "resnet18", "weights": "a.pth"}}}},
+    ],
+    ids=str,
+)
+def test_editors_take_references_and_what_somebody_elses_targets_take(right: dict[str, Any]) -> None:
+    assert not errors(right, CONF / "schema.json")
+
+
+def test_the_committed_schemas_are_those_of_the_tables() -> None:
+    """If not: python -m ghostexp.config.json_schema."""
+    made = schemas(CONF)
+    assert {path: json.loads(path.read_text()) for path in CONF.rglob("schema.json")} == made
+
+
+def test_each_key_has_a_sentence() -> None:
+    tables = [ROOT, LOSS, *GROUPS.values(), *TASKS.values()]
+    assert all(re.fullmatch(r"\S.*\.", key.about) for keys in tables for key in keys.values())
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name in GROUPS], ids=lambda path: path.stem)
+def test_signatures_read_from_source_are_those_of_python(path: Path) -> None:
+    found = content(path)
+    for node in [found, *[value for value in found.values() if isinstance(value, dict)]]:
+        if "_target_" in node:
+            taken = signature(node["_target_"])
+            assert taken is not None
+            assert list(taken.arguments) == list(inspect.signature(get_object(node["_target_"])).parameters)
+
+
+@pytest.mark.parametrize(
+    ("target", "known"), [("torch.optim.SGD", "lr"), ("timm.create_model", "pretrained"), ("torch.nothing.Here", None)]
+)
+def test_signatures_of_other_packages(target: str, known: str | None) -> None:
+    found = signature(target)
+    assert (found is None) == (known is None)
+    assert found is None or known in found.arguments
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_the_ranges_are_those_that_networks_check(name: str) -> None:
+    key, (_, allowed) = GROUPS["model"][name], RULES[name]
+    values = [True, "two", -1, 0, 0.5, 1, 2, 3, 1.5, [], [1], [0.5, 2.0]]
+    if "array" in key.kinds:  # what is in a list is left to the network
+        values = [value for value in values if value != [] and not isinstance(value, list)]
+    assert [key.allows(value) for value in values] == [bool(allowed(value)) for value in values]
+
+
+def test_what_the_program_sets_itself_is_all_of_it() -> None:
+    """Every argument that tasks/build.py passes beside the configuration is refused in the configuration."""
+    tree = ast.parse(inspect.getsource(importlib.import_module("ghostexp.tasks.common.instantiate")))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "build"]
+    passed = {
+        (re.split(r"\W", ast.unparse(call.args[1]).lstrip("f'"))[0], str(argument.arg))
+        for call in calls
+        for argument in call.keywords
+    }
+    assert {group for group, _ in passed} == {"trainer", "callbacks", "logger", "model"}
+    refused = {(group, name) for group, names in SET_HERE.items() for name in names}
+    assert passed - refused == {("model", "backbone")}  # which is built of the configuration's own model.backbone
+
+
+@pytest.mark.parametrize(
+    ("path", "task", "is_text"),
+    [
+        ("name", "fit", True),
+        ("datamodule.root", "fit", True),
+        ("model.backbone.weights", "fit", True),
+        ("loss.distill.teacher", "fit", True),
+        ("loss.distill.teacher.weights", "fit", True),
+        ("task.images", "predict", True),
+        ("task.images", "visualize", False),
+        ("logger.wandb.notes", "fit", True),
+        ("hydra.run.dir", "fit", True),
+        ("model.ratio", "fit", False),
+    ],
+)
+def test_text_is_known_by_its_key(path: str, task: str, is_text: bool) -> None:
+    key = key_of(path, task)
+    assert isinstance(key, Key)
+    assert key.is_text == is_text
+
+
+RECIPE = "# @package _global_\n"
+WRONG = [
+    ("sed: 3\nmodle: {ratio: 5}", "experiment/mine.yaml: sed: the configuration has no sed", "did you mean seed?"),
+    ("trainer: {max_epoch: 1}", "experiment/mine.yaml: trainer.max_epoch: trainer has no max_epoch", "max_epochs?"),
+    ("model: {ratoi: 5}", "experiment/mine.yaml: model.ratoi: model has no ratoi", "did you mean model.ratio?"),
+    ("optimizer: {lr: fast}", "experiment/mine.yaml: optimizer.lr=fast: a number > 0 is needed", ""),
+    ("optimizer: 3", "experiment/mine.yaml: optimizer=3: values by key are needed", ""),
+    ("model.ratio: 3", "experiment/mine.yaml: model.ratio: keys within keys are written as model: {ratio: 2}", ""),
+    ("name: 1_1", "experiment/mine.yaml: name=11: text (in YAML: in quotes), or null, is needed", ""),
+    ("logger: {csv: {path: x}}", "experiment/mine.yaml: logger.csv.path: logger.csv has no path", ""),
+    ("trainer: {plugins: []}", "experiment/mine.yaml: trainer.plugins: is set by the program; use trainer.pre", ""),
+    ("optimizer: {lr: '${my_lr}'}", "optimizer.lr: Interpolation key 'my_lr' not found", ""),
+]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A directory for recipes of one's own."""
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "study").mkdir()
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize(("text", "wanted", "hint"), WRONG, ids=lambda value: str(value)[:30])
+def test_a_wrong_recipe_is_named(
+    text: str, wanted: str, hint: str, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mine / "experiment" / "mine.yaml").write_text(RECIPE + text)
+    assert command("experiment=mine", "--config-dir", str(mine)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {wanted}")
+    assert line.endswith(hint)
+
+
+@pytest.mark.parametrize("head", ["", "# what it is for\n# @package _global_\n"])
+def test_a_recipe_without_its_first_line_is_named(head: str, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (mine / "experiment" / "mine.yaml").write_text(f"{head}trainer: {{max_epochs: 1}}")
+    assert command("--config-dir", str(mine), "experiment=mine") == 1
+    wanted = "error: experiment/mine.yaml: its first line has to be `# @package _global_`; without it nothing is used\n"
+    assert capsys.readouterr().err == wanted
+
+
+def test_a_misspelt_grid_is_named(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "hydra: {mode: MULTIRUN, sweeper: {parms: {seed: '0,1'}}}"
+    (mine / "study" / "mine.yaml").write_text(RECIPE + text)
+    assert command("--config-dir", str(mine), "study=mine") == 1
+    wanted = (
+        "error: study/mine.yaml: hydra.sweeper.parms: hydra.sweeper has no parms; there is params, baseline, compare"
+    )
+    assert capsys.readouterr().err.startswith(wanted)
+
+
+def test_a_report_on_a_study_has_no_further_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("task=report", "study=width", "+task.tilte=x") == 1
+    wanted = (
+        "error: +task.tilte=x: task has no tilte; there is name, runs, to, title, baseline; did you mean task.title?"
+    )
+    assert capsys.readouterr().err.strip() == wanted
+
+
+def test_a_recipe_may_have_variables_and_further_arguments(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["my_epochs: 0", "trainer: {max_epochs: '${my_epochs}', profiler: simple, detect_anomaly: true}"]
+    (mine / "experiment" / "mine.yaml").write_text(RECIPE + "\n".join(lines))
+    assert command("--config-dir", str(mine), "experiment=mine") == 1
+    assert "experiment/mine.yaml: trainer.max_epochs=0: a whole number >= 1" in capsys.readouterr().err  # and that only
+
+
+def test_somebody_elses_network_has_its_own_keys(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_package.py").write_text("def network(num_classes: int, depth: int = 3, *, width='wide'): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    node = "model: {_target_: my_package.network, num_classes: 10, width: narrow, "
+    for rest, wanted in (
+        (
+            "detph: 4}",
+            "experiment/mine.yaml: model.detph: model has no detph; there is weights, reset_head, num_classes",
+        ),
+        ("depth: deep}", "experiment/mine.yaml: model.depth=deep: a whole number is needed"),
+    ):
+        (mine / "model").mkdir(exist_ok=True)
+        (mine / "model" / "mine.yaml").write_text("_target_: my_package.network\nnum_classes: 10\n")
+        (mine / "experiment" / "mine.yaml").write_text(
+            f"{RECIPE}defaults: [_self_, {{override /model: mine}}]\n{node}{rest}"
+        )
+        assert command("--config-dir", str(mine), "experiment=mine") == 1
+        assert capsys.readouterr().err.startswith(f"error: {wanted}")

@@ -1,0 +1,107 @@
+"""The trunk that a detector keeps of a classifier: what is cut off, what is frozen, and whose weights it has."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ghostexp.models.detection.fpn import BackboneWithFPN, parameters_feeding
+from ghostexp.models.ghostnet import ghostnet, ghostnet_replication
+from ghostexp.models.weights import load_weights
+
+from .tiny_detectors import BACKBONES, COARSE, KINDS, target, total
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_trunk_is_the_classifier_without_what_feeds_no_used_map(name: str) -> None:
+    build, strides = BACKBONES[name]
+    whole, before = build().eval(), build()
+    before.load_state_dict(whole.state_dict())
+    trunk = BackboneWithFPN(before, strides, 8).eval().body
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        maps, expected = trunk.feature_maps(x), whole.feature_maps(x)
+    for stride in strides:
+        assert torch.equal(maps[stride], expected[stride])
+    assert list(trunk.feature_channels) == list(strides)
+    left, all_shapes = shapes(trunk), shapes(whole)
+    assert left.items() < all_shapes.items()
+    assert not any(key.startswith(("classifier", "fc", "conv_head")) for key in left)
+    assert {id(parameter) for parameter in trunk.parameters()} == {
+        id(one) for one in parameters_feeding(trunk, strides)
+    }
+
+
+def shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def test_what_stands_behind_the_last_used_map_is_gone() -> None:
+    trunk = BackboneWithFPN(ghostnet(width=0.3), (8, 16), 8).body
+    assert max(int(name.split(".")[1]) for name in shapes(trunk) if name.startswith("blocks")) == 6
+    trunk = BackboneWithFPN(ghostnet_replication(), COARSE, 8).body
+    assert {name.split(".")[1] for name in shapes(trunk) if name.startswith("blocks")} == set("012345678")
+
+
+def test_a_classifiers_weights_load_strictly_and_keep_their_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = ghostnet(num_classes=10, width=0.3)
+    torch.save(classifier.state_dict(), tmp_path / "weights.pth")
+    backbone = ghostnet(num_classes=3, width=0.3)
+    load_weights(backbone, tmp_path / "weights.pth", partial="head")
+    state = KINDS["retinanet"](backbone).state_dict()
+    trunk = {name.removeprefix("backbone.trunk."): state[name] for name in state if name.startswith("backbone.trunk.")}
+    assert len(trunk) > 100
+    for name, tensor in trunk.items():
+        assert torch.equal(tensor, classifier.state_dict()[name]), name
+    with pytest.raises(ValueError, match="the weights of another network"):
+        load_weights(ghostnet(num_classes=3, width=0.4), tmp_path / "weights.pth", partial="head")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frozen_batchnorm_stays_as_it_was_loaded(kind: str) -> None:
+    torch.manual_seed(0)
+    network = KINDS[kind](ghostnet(width=0.3), strides=COARSE, freeze_batchnorm=True)
+    frozen, free = {}, []
+    for name, module in network.backbone.body.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            frozen |= {f"{name}.{key}": value.clone() for key, value in module.state_dict().items()}
+        free += [one for one in module.parameters(recurse=False) if not isinstance(module, nn.BatchNorm2d)]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
+    total(network, [torch.randn(3, 64, 64)], [target((5, 5, 60, 60))]).backward()
+    optimizer.step()
+    state = network.backbone.body.state_dict()
+    assert len(frozen) > 100
+    assert all(torch.equal(state[name], value) for name, value in frozen.items())
+    assert all(one.grad is not None for one in free)
+
+
+def test_without_freezing_batchnorm_learns() -> None:
+    network = KINDS["retinanet"](ghostnet(width=0.3), strides=COARSE)
+    total(network, [torch.randn(3, 64, 64)], [target((5, 5, 60, 60))])
+    norm = network.backbone.body.get_submodule("bn1")
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.training
+    assert norm.running_mean is not None
+    assert norm.running_mean.any()
+
+
+def test_frozen_stages_end_with_a_map() -> None:
+    expected = {0: -1, 1: 2, 2: 4, 3: 6, 4: 8}  # the last stage of GhostNet that a number freezes
+    for stages, last in expected.items():
+        network = KINDS["retinanet"](ghostnet(width=0.3), strides=COARSE, freeze_stages=stages).train()
+        trunk = network.backbone.body
+        assert {int(name.split(".")[1]) for name, one in trunk.named_parameters() if is_frozen_block(name, one)} == set(
+            range(last + 1)
+        )
+        assert trunk.get_parameter("conv_stem.weight").requires_grad == (stages == 0)
+        for name, module in trunk.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                stage = int(name.split(".")[1]) if name.startswith("blocks") else -1 if stages else 99
+                assert module.training == (stage > last), name
+        assert all(one.requires_grad for one in network.backbone.fpn.parameters())
+
+
+def is_frozen_block(name: str, parameter: nn.Parameter) -> bool:
+    return name.startswith("blocks") and not parameter.requires_grad

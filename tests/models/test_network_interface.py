@@ -1,0 +1,229 @@
+"""What every network promises."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from ghostexp.models.base import Network
+from ghostexp.models.ghostify import ghostify
+from ghostexp.models.ghostnet import ghostnet, ghostnet_replication, ghostnet_small
+from ghostexp.models.ghostnetv2 import ghostnetv2
+from ghostexp.models.ghostnetv3 import ghostnetv3
+from ghostexp.models.resnet_cifar import BasicBlock, Shortcut, resnet20, resnet56
+from ghostexp.models.torchvision_timm import FEATURE_MAPS, torchvision_network
+from ghostexp.models.vgg_cifar import vgg16
+
+from .timm_reference import randomize_norms
+
+NETWORKS: dict[str, Callable[[], Network]] = {
+    "ghostnet": lambda: ghostnet(num_classes=7),
+    "ghostnet ratio 3": lambda: ghostnet(num_classes=7, ratio=3, width=0.6),
+    "ghostnet_small": lambda: ghostnet_small(num_classes=7),
+    "ghostnet_replication": lambda: ghostnet_replication(num_classes=7),
+    "ghostnetv2": lambda: ghostnetv2(num_classes=7),
+    "ghostnetv3": lambda: ghostnetv3(num_classes=7),
+    "ghostnetv3 ratio 3": lambda: ghostnetv3(num_classes=7, ratio=3, width=0.6, num_branches=2),
+    "resnet20": lambda: resnet20(num_classes=7),
+    "ghost_resnet20": lambda: ghostify(resnet20(num_classes=7, shortcut="B")),
+    "vgg16": lambda: vgg16(num_classes=7),
+    "vgg16 linear": lambda: vgg16(num_classes=7, head="linear"),
+    **{name: lambda name=name: torchvision_network(name, num_classes=7) for name in FEATURE_MAPS},
+}
+
+
+def build(name: str) -> Network:
+    torch.manual_seed(0)
+    return NETWORKS[name]().eval()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_logits_are_the_head_of_the_features(name: str) -> None:
+    network, x = build(name), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        logits = network(x)
+        features = network.forward_features(x)
+        assert features.ndim == 4
+        assert logits.shape == (2, 7)
+        assert torch.equal(network.forward_head(features), logits)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_feature_maps_have_the_channels_and_the_stride_that_they_say(name: str) -> None:
+    network = build(name)
+    with torch.no_grad():
+        maps = network.feature_maps(torch.randn(1, 3, 64, 96))
+    assert list(maps) == list(network.feature_channels) == sorted(maps)
+    for stride, found in maps.items():
+        assert found.shape == (1, network.feature_channels[stride], 64 // stride, 96 // stride)
+
+
+def test_ghostnet_s_maps_are_the_last_ones_at_their_resolution() -> None:
+    network, x = build("ghostnet"), torch.randn(1, 3, 64, 64)
+    assert network.feature_channels == {4: 24, 8: 40, 16: 112, 32: 160}
+    seen: dict[str, torch.Tensor] = {}
+
+    def remember(block: nn.Module, _: tuple, out: torch.Tensor) -> None:
+        seen[names[block]] = out.clone()
+
+    names = {network.get_submodule(f"blocks.{name}"): name for name in "2468"}
+    for block in names:
+        block.register_forward_hook(remember)
+    with torch.no_grad():
+        network(x)
+        maps = network.feature_maps(x)
+    for stride, name in zip((4, 8, 16, 32), "2468", strict=True):
+        assert torch.equal(maps[stride], seen[name])
+
+
+@pytest.mark.parametrize("name", FEATURE_MAPS)
+def test_a_torchvision_network_s_maps_are_the_last_ones_at_their_resolution(name: str) -> None:
+    network, x = build(name), torch.randn(1, 3, 64, 64)
+    last: dict[tuple[int, int], torch.Tensor] = {}  # (side, channels) -> the last output of that shape
+
+    def remember(_: nn.Module, __: tuple, out: torch.Tensor) -> None:
+        last[out.shape[-1], out.shape[1]] = out.clone()
+
+    layers = network.children() if name.startswith("resnet") else network.get_submodule("features").children()
+    for layer in layers:
+        if not isinstance(layer, nn.Linear):
+            layer.register_forward_hook(remember)
+    with torch.no_grad():
+        network(x)
+        maps = network.feature_maps(x)
+    for stride, found in maps.items():
+        assert torch.equal(found, last[64 // stride, network.feature_channels[stride]])
+
+
+@pytest.mark.parametrize("build", [ghostnet, ghostnet_small, vgg16])
+def test_dropout_acts_in_the_head_and_only_in_training(build: Callable[..., Network]) -> None:
+    torch.manual_seed(0)
+    network = build(drop_rate=0.5)
+    features = network.eval().forward_features(torch.randn(1, 3, 32, 32))
+    assert torch.equal(network.forward_head(features), network.forward_head(features))
+    network.train()
+    assert not torch.equal(network.forward_head(features), network.forward_head(features))
+    network = build(drop_rate=0).train()
+    assert torch.equal(network.forward_head(features), network.forward_head(features))
+
+
+def test_the_coarsest_map_of_the_small_image_networks_is_their_features() -> None:
+    for name in ("resnet20", "vgg16"):
+        network, x = build(name), torch.randn(1, 3, 32, 32)
+        with torch.no_grad():
+            assert torch.equal(list(network.feature_maps(x).values())[-1], network.forward_features(x))
+
+
+@pytest.mark.parametrize(
+    "name", ["ghostnetv3", "ghostnetv3 ratio 3", "ghostnetv2", "ghost_resnet20", "mobilenet_v3_small"]
+)
+def test_re_parameterising_keeps_the_logits_and_is_allowed_to_have_nothing_to_do(name: str) -> None:
+    network, x = build(name).double(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network(x)
+        network.reparameterize()
+        torch.testing.assert_close(network(x), expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [(8, 8), (31, 40), (1, 1)])
+def test_the_smallest_size_that_works_is_told_and_true(name: str, size: tuple[int, int]) -> None:
+    network, x = build(name), torch.randn(1, 3, *size)
+    for function in (network, network.forward_features, network.feature_maps):
+        if min(size) >= network.min_size:
+            function(x)
+        else:
+            with pytest.raises(ValueError, match="smallest image that works"):
+                function(x)
+    network(torch.randn(1, 3, network.min_size, network.min_size))
+
+
+def test_an_image_too_small_for_vgg_is_an_error_of_one_line() -> None:
+    with pytest.raises(ValueError, match="smallest") as error:
+        vgg16()(torch.randn(2, 3, 8, 8))
+    assert str(error.value) == (
+        "model: VGG halves the image 5 times, so 32 x 32 is the smallest image that works; "
+        "found 8 x 8 (datamodule.image_size)"
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_builds_without_memory_on_the_meta_device(name: str) -> None:
+    with torch.device("meta"):
+        network = NETWORKS[name]()
+        assert network(torch.empty(2, 3, 64, 64)).shape == (2, 7)
+    assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.parametrize("name", ["ghostnet", "ghostnetv3", "ghost_resnet20", "vgg16", "mobilenet_v3_small"])
+def test_channels_last_changes_the_layout_and_not_the_logits(name: str) -> None:
+    network, x = build(name), torch.randn(2, 3, 64, 64)
+    randomize_norms(network)
+    with torch.no_grad():
+        expected = network(x)
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        features = network.forward_features(x.to(memory_format=torch.channels_last))
+        found = network.forward_head(features)
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ghostnet_small", "ghost_resnet20", "vgg16"])
+def test_it_compiles_in_place_as_one_graph(name: str) -> None:
+    network, x = build(name), torch.randn(2, 3, 32, 32)
+    keys = list(network.state_dict())
+    with torch.no_grad():
+        expected = network(x)
+        network.compile(backend="eager", fullgraph=True)
+        torch.testing.assert_close(network(x), expected)
+    assert list(network.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", FEATURE_MAPS)
+def test_a_torchvision_network_has_torchvision_s_state_dict_and_logits(name: str) -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, weights=None, num_classes=7).eval()
+    ours = torchvision_network(name, num_classes=7).eval()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_a_torchvision_network_reads_other_channels_and_names_an_unknown_one() -> None:
+    torch.manual_seed(0)
+    network = torchvision_network("mobilenet_v3_small", num_classes=7, in_chans=1).eval()
+    assert network(torch.randn(1, 1, 32, 32)).shape == (1, 7)
+    first = network.get_parameter("features.0.0.weight")
+    assert first.shape == (16, 1, 3, 3)
+    assert first.std().item() == pytest.approx((2 / (16 * 9)) ** 0.5, rel=0.25)
+    with pytest.raises(ValueError, match=r"^model.name=resnet5: torchvision has no such network; near are resnet50, "):
+        torchvision_network("resnet5")
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_a_residual_block_without_its_convolutions_is_its_shortcut(shortcut: Shortcut) -> None:
+    network = resnet56(shortcut=shortcut).eval()
+    block = network.layer2[0]
+    assert isinstance(block, BasicBlock)
+    nn.init.zeros_(block.bn2.weight)
+    nn.init.ones_(block.bn2.bias)
+    x = torch.randn(1, 16, 9, 9)
+    torch.testing.assert_close(block(x), (block.shortcut(x) + 1).relu())
+    if shortcut == "A":
+        assert torch.equal(block.shortcut(x)[:, :16], x[:, :, ::2, ::2])
+        assert not block.shortcut(x)[:, 16:].any()
+
+
+@pytest.mark.parametrize(("side", "stride"), [(8, 8), (12, 8), (16, 16), (31, 16), (32, 32), (224, 32)])
+def test_ghostnet_leaves_out_the_first_strides_that_a_small_image_has_no_pixels_for(side: int, stride: int) -> None:
+    whole, network = ghostnet(width=0.5), ghostnet(width=0.5, image_size=side)
+    network.load_state_dict(whole.state_dict())  # the weights fit whatever the image
+    maps = network.eval().feature_maps(torch.randn(1, 3, side, side))
+    assert max(maps) == stride
+    assert {key: value.shape[1] for key, value in maps.items()} == network.feature_channels
+    assert maps[stride].shape[-1] == -(-side // stride)
+    assert network.conv_stem.stride == ((1, 1) if stride < 32 else (2, 2))

@@ -1,0 +1,158 @@
+"""What a report takes runs for: arms, repetitions, foreigners, failures, and what each arm is compared with."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ghostexp.report.load_runs import RunStatus, find_runs, find_study
+from ghostexp.report.readme import command_of
+from ghostexp.report.variants import build_study
+from tests.report.fake_runs import finish, start, study
+
+RATIOS = {1: [95.0, 94.0, 96.0], 2: [94.0, 94.5, 95.0], 10: [90.0, 91.0, 92.5]}
+
+
+def test_a_study_has_an_arm_for_each_ratio_in_order_and_pairs_it_with_the_ordinary_network(tmp_path: Path) -> None:
+    found = build_study("mine", find_study(study(tmp_path, {10: RATIOS[10], 2: RATIOS[2], 1: RATIOS[1]})))
+    assert [variant.label for variant in found.variants] == ["s = 1", "s = 2", "s = 10"]
+    assert [variant.accuracy.mean for variant in found.variants] == pytest.approx([95.0, 94.5, 91.16667], abs=1e-4)
+    ordinary, _, ten = found.variants
+    assert ordinary.baseline is None
+    assert ten.baseline is ordinary
+    assert ten.difference is not None
+    assert ten.difference.differences == {0: -5.0, 1: -3.0, 2: -3.5}
+
+
+def test_each_run_that_cannot_count_is_listed_as_what_it_is(tmp_path: Path) -> None:
+    folder = study(tmp_path / "study", RATIOS)
+    (folder / "ratio-2_seed-2" / "result.json").unlink()
+    unfinished = folder / "ratio-2_seed-2"
+    failed = start(folder / "ratio-10_seed-2", 2, {"model.ratio": 10})
+    failed.result.unlink()
+    failed.write_failure(RuntimeError("x"), "the loss of step 6 is not a finite number")
+    finish(start(folder / "ratio-3_seed-0", 0, {"model.ratio": 3, "trainer.max_epochs": 9}), 99.0)
+    finish(start(folder / "ratio-1_again", 0, {"model.ratio": 1}), 10.0)
+    (folder / "ratio-1_seed-2" / "result.json").write_text("{")
+    old = start(folder / "ratio-1_seed-7", 7, {})
+    old.write_config({key: value for key, value in old.read_config().items() if key != "choices"})
+    (folder / "notes").mkdir()
+    record = folder / "sweep.yaml"
+    points = yaml.safe_load(record.read_text())["points"] | {"ratio-4_seed-0": ["model.ratio=4", "seed=0"]}
+    record.write_text(yaml.safe_dump({"study": "x", "points": points}, sort_keys=False))
+    found = build_study("study", find_study(folder))
+    states = {run.name: (run.state, run.note) for run in found.others}
+    assert states.pop("ratio-1_seed-2")[0] is RunStatus.UNREADABLE
+    assert states == {
+        unfinished.name: (RunStatus.UNFINISHED, "3 of 3 epochs; it runs, or resume= continues it"),
+        "ratio-10_seed-2": (RunStatus.FAILED, "the loss of step 6 is not a finite number"),
+        "ratio-3_seed-0": (RunStatus.INCOMPATIBLE, "trainer.max_epochs is 9, not 3"),
+        "ratio-1_again": (RunStatus.DUPLICATE, "the same arm and seed as ratio-1_seed-0, which counts"),
+        "ratio-4_seed-0": (RunStatus.MISSING, "not started"),
+        "ratio-1_seed-7": (RunStatus.UNREADABLE, "ValueError: config.yaml has no choices"),
+    }
+    assert [(variant.label, variant.accuracy.n) for variant in found.variants] == [
+        ("s = 1", 2),
+        ("s = 2", 2),
+        ("s = 10", 2),
+    ]
+    assert found.variants[0].accuracy.mean == 94.5
+
+
+def test_values_that_follow_from_a_swept_group_make_nobody_foreign(tmp_path: Path) -> None:
+    points = {}
+    for name, rise in (("cosine", 0.0), ("onecycle", 0.3)):
+        for seed in (0, 1):
+            points[f"{name}_{seed}"] = [f"scheduler={name}", f"seed={seed}"]
+            finish(
+                start(tmp_path / f"{name}_{seed}", seed, {"scheduler.pct_start": rise}, {"scheduler": name}),
+                90.0 + seed,
+            )
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "points": points}))
+    found = build_study("mine", find_study(tmp_path))
+    assert found.others == []
+    assert [variant.label for variant in found.variants] == ["cosine", "onecycle"]
+    assert found.variants[1].baseline is found.variants[0]  # without an ordinary network, the first
+
+
+def test_a_twin_is_the_baseline_where_several_keys_vary(tmp_path: Path) -> None:
+    points = {}
+    for ratio in (2, 1):
+        for width in (1, 3):
+            points[f"{ratio}_{width}"] = [f"model.ratio={ratio}", f"model.dw_size={width}", "seed=0"]
+            run = start(tmp_path / f"{ratio}_{width}", 0, {"model.ratio": ratio, "model.dw_size": width})
+            finish(run, 90.0 + 3 * ratio + width)
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "points": points}))
+    variants = {variant.label: variant for variant in build_study("mine", find_study(tmp_path)).variants}
+    for width in (1, 3):
+        assert variants[f"s = 2, d = {width}"].baseline is variants[f"s = 1, d = {width}"]
+    asked = {
+        variant.label: variant for variant in build_study("mine", find_study(tmp_path), {"model.dw_size": 1}).variants
+    }
+    assert asked["s = 2, d = 3"].baseline is asked["s = 2, d = 1"]
+    with pytest.raises(ValueError, match=r"7\}: no arm has it; there are s = 1, d = 1; s = 1, d = 3; "):
+        build_study("mine", find_study(tmp_path), {"model.dw_size": 7})
+
+
+def test_any_runs_are_told_apart_by_all_that_differs_but_seeds(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        finish(start(tmp_path / "a" / str(seed), seed, {"optimizer.lr": 0.1}), 90.0 + seed)
+        finish(start(tmp_path / "b" / str(seed), seed, {"optimizer.lr": 0.2}), 92.0 + seed)
+        ordinary = {"model": {"shortcut": "A"}, "optimizer.lr": 0.2}
+        finish(start(tmp_path / "c" / str(seed), seed, ordinary, {"model": "resnet20"}), 93.0 + seed)
+    found = build_study(
+        "mine", find_runs([f"{tmp_path}/a/*", str(tmp_path / "b"), f"{tmp_path}/c/0", f"{tmp_path}/c/1"])
+    )
+    assert found.keys == ("model", "optimizer.lr")
+    assert [run.name for run in found.variants[0].runs] == ["a/0", "a/1"]
+    labels = ["ghost_resnet20, lr = 0.1", "ghost_resnet20, lr = 0.2", "resnet20, lr = 0.2"]
+    assert [(variant.label, variant.accuracy.n) for variant in found.variants] == [(label, 2) for label in labels]
+
+
+def test_a_sweep_named_by_its_directory_is_all_of_it(tmp_path: Path) -> None:
+    shutil.rmtree(study(tmp_path / "mine", RATIOS) / "ratio-2_seed-0")
+    found = build_study("mine", find_runs([str(tmp_path / "mine")]))
+    assert [(run.name, run.state) for run in found.others] == [("ratio-2_seed-0", RunStatus.MISSING)]
+    assert len(build_study("mine", find_runs([f"{tmp_path}/mine/*"])).others) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "wanted"),
+    [
+        ("ratio_ablation", ["study=ratio_ablation"], "python -m ghostexp study=ratio_ablation"),
+        (None, ["name=mine"], "python -m ghostexp -m model.ratio=1,2 seed=0,1 name=mine"),
+        (
+            "ratio_ablation",
+            ["study=ratio_ablation", "output_dir=/of/mine", "datamodule.root=/of/mine", "trainer.max_epochs=3"],
+            "python -m ghostexp study=ratio_ablation datamodule.root=DIR trainer.max_epochs=3",
+        ),
+    ],
+)
+def test_the_command_of_the_runs_is_known_without_the_places_of_a_machine(
+    name: str | None, typed: list[str], wanted: str, tmp_path: Path
+) -> None:
+    folder = study(tmp_path, {1: [95.0, 94.0], 2: [94.0, 93.0]}, name)
+    (folder / "ratio-1_seed-0" / ".hydra").mkdir()
+    record = [typed[0], "model.ratio=1", "seed=0", *typed[1:]]
+    (folder / "ratio-1_seed-0" / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(record))
+    assert command_of(find_study(folder), ["model.ratio"]) == wanted
+
+
+def test_places_without_trainings_are_named(tmp_path: Path) -> None:
+    start(tmp_path / "test", 0, {"task.name": "test"})
+    with pytest.raises(ValueError, match=r"task\.runs=.*none.*: no trainings there"):
+        find_runs([f"{tmp_path}/none*"])
+    with pytest.raises(ValueError, match="no trainings there; study=NAME"):
+        find_study(tmp_path)
+
+
+def test_a_lone_ordinary_network_is_told_by_its_ratio_and_the_others_without(tmp_path: Path) -> None:
+    points = {}
+    for ratio, side in ((2, 1), (2, 5), (1, 3)):
+        points[f"{ratio}_{side}"] = [f"model.dw_size={side}", f"model.ratio={ratio}", "seed=0"]
+        finish(start(tmp_path / f"{ratio}_{side}", 0, {"model.ratio": ratio, "model.dw_size": side}), 90.0)
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "points": points}))
+    variants = build_study("mine", find_study(tmp_path)).variants
+    assert [variant.label for variant in variants] == ["d = 1", "s = 1", "d = 5"]
+    assert [variant.baseline and variant.baseline.label for variant in variants] == ["s = 1", None, "s = 1"]

@@ -1,0 +1,87 @@
+"""Several processes: the same training as one, one directory, nothing left behind."""
+
+import csv
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ghostexp.models.resnet_cifar import ResNet, resnet20
+from tests.cli import TINY, command, in_directory, processes_in, start, wait_for
+
+# Fifty steps, the log of each; BatchNorm is frozen because torch synchronises it on GPUs only.
+FIFTY = (
+    "model=resnet20",
+    "model._target_=tests.runner.test_multi_process.frozen_resnet20",
+    "threads=1",
+    "optimizer.lr=0.005",
+)
+FIFTY += ("trainer.max_epochs=5", "trainer.limit_train_batches=10", "callbacks.progress=false")
+
+
+def frozen_resnet20(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
+    """ResNet-20 whose BatchNorm stays in evaluation mode."""
+    network = resnet20(num_classes, in_chans, "B" if shortcut == "B" else "A")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train(False)
+            module.train = lambda mode=True, module=module: module
+    return network
+
+
+def losses(run: Path) -> list[float]:
+    """The mean training loss after every epoch."""
+    with (run / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def mistakes(run: Path) -> dict[str, str]:
+    """The true classes of the images that were most wrong, by their places in the test set."""
+    with (run / "misclassified.csv").open() as file:
+        return {row["image"]: row["truth"] for row in csv.DictReader(file)}
+
+
+def test_two_devices_train_as_one_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert command(*FIFTY, in_directory(one)) == 0
+    capfd.readouterr()
+    assert command(*FIFTY, "trainer.devices=2", in_directory(two)) == 0
+    ours, theirs = torch.tensor(losses(one)), torch.tensor(losses(two))
+    assert len(ours) == 5
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-4), (ours, theirs)
+    weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-3) for name in weights[0])
+    truths = [mistakes(run) for run in (one, two)]
+    both = truths[0].keys() & truths[1].keys()
+    assert len(both) > 0.8 * len(truths[0])  # an image or two at the edge may fall otherwise
+    assert all(truths[0][image] == truths[1][image] for image in both)
+    assert len(list(tmp_path.rglob("result.json"))) == 2
+    assert processes_in(two) == []
+
+
+def test_a_killed_parent_leaves_no_rank_behind_and_a_stopped_one_can_be_continued(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = (*TINY, "trainer.devices=2", "trainer.max_epochs=100", in_directory(run))
+    process = start(*arguments)
+    wait_for(run / "metrics.csv")
+    os.kill(process.pid, signal.SIGKILL)  # the parent alone: not its group
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while processes_in(run) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_in(run) == []
+
+    process = start(f"resume={run}")
+    before = len(losses(run))
+    deadline = time.monotonic() + 120
+    while len(losses(run)) <= before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert f"to continue: python -m ghostexp resume={run}" in err
+    assert processes_in(run) == []

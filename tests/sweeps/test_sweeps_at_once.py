@@ -1,0 +1,163 @@
+"""The same sweep, started twice at once: each job is trained once, and both commands have all results."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ghostexp.runner.execute import execute
+from ghostexp.runner.resources import ResourcePool, Resources
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.lock import locked
+from ghostexp.sweeps.jobs import SweepJob
+from ghostexp.sweeps.local_jobs import Jobs
+from tests.cli import TINY, command, start, wait_for
+
+SWEEP = ("-m", *TINY, "trainer.max_epochs=1", "name=sweep", "n_jobs=1")
+
+
+def test_each_job_is_trained_once_and_both_commands_succeed(tmp_path: Path) -> None:
+    both = [start(*SWEEP, "seed=0,1") for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    for _, err in said:
+        assert "error" not in err
+    folder = tmp_path / "outputs" / "sweep"
+    for name in ("seed-0", "seed-1"):
+        assert (folder / name / "run.log").read_text().count("`Trainer.fit` stopped") == 1
+    for out, _ in said:
+        assert "2 jobs finished" in out or "finished already" in out
+
+
+def test_a_job_that_another_command_runs_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command(*SWEEP) == 0
+    capfd.readouterr()
+    run = RunDirectory(tmp_path / "outputs" / "sweep" / "job")
+    result = run.result.read_text()
+    run.result.unlink()
+
+    def other_command() -> None:
+        with locked(run.path, 0):
+            held.set()
+            time.sleep(5)  # more than a job waits for the lock
+            run.result.write_text(result)
+
+    held, other = threading.Event(), threading.Thread(target=other_command)
+    other.start()
+    held.wait()
+    assert command(*SWEEP) == 0
+    other.join()
+    said = capfd.readouterr().out
+    assert "job: runs in another command; waiting for its result" in said
+    assert "(1 by another command), 0 failed" in said
+    assert run.result.read_text() == result
+    assert (run.path / "run.log").read_text().count("`Trainer.fit` stopped") == 1
+
+
+def test_a_process_that_waited_for_another_leaves_its_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_result({"seed": 0})
+    assert execute({"task": {"name": "fit"}, "traceback": False}, run) == 0
+    assert json.loads(run.result.read_text()) == {"seed": 0}
+    assert f"{tmp_path}: finished already, by another process" in capfd.readouterr().err
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    """A sweep of one job, which runs elsewhere."""
+    monkeypatch.setattr("ghostexp.sweeps.local_jobs.STOP_SECONDS", 0.5)
+    run = RunDirectory(tmp_path / "seed-0")
+    config = {"task": {"name": "fit"}, "seed": 0, "trainer": {"devices": 1, "num_nodes": 1}}
+    run.write_config(config)
+    jobs = Jobs(tmp_path, [SweepJob(run, ("seed=0",), config)], ResourcePool([], 1, 1, 1), fail_fast=False)
+    jobs.elsewhere = [jobs.waiting.pop()]
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("leave", "finished", "failed", "waiting"),
+    [
+        (lambda run: run.write_result({"seed": 0}), 1, 0, 0),
+        (lambda run: run.write_failure(ValueError("out of data"), "out of data"), 0, 1, 0),
+        (lambda run: None, 0, 0, 1),
+    ],
+)
+def test_what_another_command_left_is_taken(
+    leave: Callable[[RunDirectory], None], finished: int, failed: int, waiting: int, jobs: Jobs
+) -> None:
+    run = jobs.elsewhere[0].run
+    with locked(run.path, 0):
+        jobs._look_elsewhere()
+        assert len(jobs.elsewhere) == 1
+        leave(run)
+    jobs._look_elsewhere()
+    assert jobs.elsewhere == []
+    assert (jobs.progress.done, len(jobs.progress.failures), len(jobs.waiting)) == (finished, failed, waiting)
+    if waiting:
+        assert jobs._claim(jobs.waiting[0])
+        assert jobs.waiting[0].config["resume"] == str(run.path)
+
+
+def test_a_job_of_another_configuration_is_not_started(jobs: Jobs) -> None:
+    point = jobs.elsewhere.pop()
+    point.run.write_config({**point.config, "seed": 5})
+    assert not jobs._claim(point)
+    assert "seed: 5 -> 0" in jobs.progress.failures[0][1]
+    assert point.run.read_config()["seed"] == 5
+
+
+class Hanging:
+    """A job that does not stop."""
+
+    def __init__(self) -> None:
+        self.slot = Resources(1)
+        self.signals: list[int] = []
+        self.is_killed = False
+
+    def signal(self, signum: int) -> None:
+        self.signals.append(signum)
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+
+def test_a_job_that_runs_elsewhere_is_not_started_and_has_not_failed(jobs: Jobs) -> None:
+    point = jobs.elsewhere.pop()
+    with locked(point.run.path, 0):
+        assert not jobs._claim(point)
+        assert jobs.elsewhere == [point]
+        started = Hanging()  # before the other command had the lock
+        jobs.running = {started: (jobs.elsewhere.pop(), 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
+        jobs._end(started, 1)  # pyright: ignore[reportArgumentType]
+    assert (jobs.elsewhere, jobs.progress.failures) == ([point], [])
+
+
+def test_a_job_that_does_not_stop_is_killed(jobs: Jobs, capfd: pytest.CaptureFixture[str]) -> None:
+    hanging = Hanging()
+    jobs.running = {hanging: (jobs.elsewhere[0], 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
+    jobs.stop = signal.SIGTERM
+    jobs._signal_running_jobs()
+    jobs._signal_running_jobs()
+    assert (hanging.signals, hanging.is_killed) == ([signal.SIGTERM], False)
+    time.sleep(0.6)
+    jobs._signal_running_jobs()
+    assert (hanging.signals, hanging.is_killed) == ([signal.SIGTERM], True)
+    assert "seed-0: did not stop within 0 s, killed" in capfd.readouterr().out
+
+
+def test_a_sweep_that_only_waits_for_others_ends_on_sigterm(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "outputs" / "sweep" / "job")
+    run.path.mkdir(parents=True)
+    with locked(run.path, 0):
+        process = start(*SWEEP)
+        wait_for(run.path.parent / "sweep.yaml")
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "stopped by SIGTERM; the same command does the rest" in err
+    assert not run.config.exists()

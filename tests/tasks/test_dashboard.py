@@ -1,0 +1,228 @@
+"""An offline W&B sweep through the runner, and the dashboard of its runs."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb_workspaces.reports.v2.interface import Report
+from wandb_workspaces.workspaces import Workspace
+
+from ghostexp.report.load_runs import find_study
+from ghostexp.report.variants import Study, build_study
+from ghostexp.report.wandb_dashboard import filters_of, page_of
+from ghostexp.report.wandb_panels import panels_of
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.fingerprint import flatten
+from ghostexp.runs.naming import run_identity
+from tests.cli import TINY, command
+from tests.offline_wandb import config_of, records, rows, summary_of
+from tests.report import fake_runs
+
+# What each kind of panel names: lists of metrics, single ones.
+NAMED = {
+    "Scatter Plot": ((), ("xAxis", "yAxis", "zAxis")),
+    "Bar Chart": (("metrics",), ("groupBy",)),
+    "Run History Line Plot": (("metrics",), ("xAxis", "groupBy")),
+    "Media Browser": (("mediaKeys",), ()),
+    "Markdown Panel": ((), ()),
+}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three jobs, each in a process of its own, recorded offline."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    jobs = ("-m", *TINY, "model=ghost_resnet20", "model.ratio=1,2,3", "trainer.max_epochs=1")
+    wandb = ("logger=wandb", "logger.wandb.offline=true", "logger.wandb.project=ghosts")
+    assert command(*jobs, *wandb, "name=ratios", f"output_dir={outputs}") == 0
+    return outputs / "ratios"
+
+
+def dashboard(sweep: Path) -> int:
+    """The exit code of the sweep's `task=dashboard`."""
+    return command("task=dashboard", "name=ratios", f"output_dir={sweep.parent}")
+
+
+def panels(node: Any) -> Iterator[dict[str, Any]]:
+    """Every panel of a specification."""
+    if isinstance(node, dict):
+        if "viewType" in node:
+            yield node
+        node = list(node.values())
+    for child in node if isinstance(node, list) else ():
+        yield from panels(child)
+
+
+def named(panel: dict[str, Any]) -> set[str]:
+    """The metrics and configured values that a panel names, without the marks of where they are."""
+    several, single = NAMED[panel["viewType"]]
+    config = panel["config"]
+    found = [name for key in several for name in config[key]] + [config[key] for key in single if key in config]
+    return {name.removeprefix("summary:").removeprefix("config:").replace(".value", "") for name in found}
+
+
+def made_up_study(folder: Path) -> Study:
+    """What a report sees in a folder."""
+    return build_study(folder.name, find_study(folder))
+
+
+def test_a_sweep_is_three_runs_in_one_group(sweep: Path) -> None:
+    began = {run.name: record.run for run in sweep.glob("ratio-*") for record in records(run) if record.HasField("run")}
+    assert sorted(began) == ["ratio-1", "ratio-2", "ratio-3"]
+    assert {run.run_group for run in began.values()} == {"ratios"}
+    assert {run.job_type for run in began.values()} == {"fit"}
+    assert {run.project for run in began.values()} == {"ghosts"}
+    assert len({run.run_id for run in began.values()}) == 3
+    assert [config_of(sweep / name)["model"]["ratio"] for name in sorted(began)] == [1, 2, 3]
+    assert [record.exit.exit_code for run in began for record in records(sweep / run) if record.HasField("exit")] == [
+        0,
+        0,
+        0,
+    ]
+
+
+def test_the_specification_names_only_what_every_run_logs(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dashboard(sweep) == 0
+    said = capsys.readouterr().out
+    assert f"3 runs are not on W&B yet: wandb sync {sweep}/*/wandb/offline-run-*" in said
+    assert "no W&B key here: wandb login, and the same command again" in said
+    specification = json.loads((sweep / "dashboard" / "dashboard.json").read_text())
+    wanted = {
+        "model.ratio",
+        "macs",
+        "images_per_second",
+        "test/acc1",
+        "epoch",
+        "lr",
+        "val/acc1",
+        "val/loss",
+        "train/loss",
+    }
+    wanted |= {"test/confusion", "test/mistakes"}
+    for view in ("workspace", "report"):
+        found = list(panels(specification[view]["spec"]))
+        assert len(found) == 10
+        assert set[str]().union(*map(named, found)) == wanted
+        assert specification[view]["project"] == "ghosts"
+        asked = json.dumps(specification[view])
+        assert all(f'"op": "=", "value": "{value}"' in asked for value in ("ratios", "fit"))
+    for run in sweep.glob("ratio-*"):
+        logged = {key for row in rows(run) for key in row} | summary_of(run).keys() | flatten(config_of(run)).keys()
+        assert wanted <= logged, wanted - logged
+
+
+def test_with_a_key_both_are_saved_and_said_where(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[Any] = []
+    for view in (Workspace, Report):
+        monkeypatch.setattr(view, "save", lambda self: saved.append(self) or self)
+        monkeypatch.setattr(view, "url", property(lambda self: f"https://wandb.example.org/{type(self).__name__}"))
+    monkeypatch.setattr("wandb.Api", lambda: type("Api", (), {"default_entity": "somebody"}))
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert dashboard(sweep) == 0
+    assert [(type(view), view.entity, view.project) for view in saved] == [
+        (Workspace, "somebody", "ghosts"),
+        (Report, "somebody", "ghosts"),
+    ]
+    assert "https://wandb.example.org/Report" in capsys.readouterr().out
+    assert json.loads((sweep / "dashboard" / "result.json").read_text())["workspace"].endswith("/Workspace")
+
+
+def test_a_refusal_of_wandb_is_one_line(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Workspace) -> None:
+        raise ValueError("Project not found")
+
+    monkeypatch.setattr(Workspace, "save", refuse)
+    monkeypatch.setattr("wandb.Api", lambda: type("Api", (), {"default_entity": "somebody"}))
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert dashboard(sweep) == 1
+    err = capsys.readouterr().err
+    assert err == "error: task=dashboard: W&B did not take it (ValueError: Project not found)\n"
+
+
+def test_without_the_extra_one_line_says_how_to_get_it(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "ghostexp.report.wandb_dashboard")
+    monkeypatch.delattr("ghostexp.report.wandb_dashboard", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb_workspaces"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert dashboard(sweep) == 1
+    err = capsys.readouterr().err
+    assert err == 'error: task=dashboard: needs wandb-workspaces; pip install "ghostexp[dashboard]"\n'
+
+
+def logged_study(folder: Path, loggers: Sequence[Mapping[str, Any]], name: str | None = None) -> None:
+    """A made-up study of an arm for each entry, which says how it was logged to W&B; an empty one: not at all."""
+    fake_runs.study(folder, {ratio + 1: [90.0 - ratio] for ratio in range(len(loggers))}, name)
+    for run, logger in zip(sorted(folder.glob("ratio-*")), loggers, strict=True):
+        directory = RunDirectory(run)
+        entry = {"wandb": {**logger, "group": None}} if logger else {"csv": {}}
+        directory.write_config(directory.read_config() | {"logger": entry})
+
+
+@pytest.mark.parametrize(
+    ("loggers", "wanted"),
+    [
+        ([{}, {}], "none of the runs was logged to W&B; train them with logger=wandb"),
+        ([{"project": "a", "entity": None}, {"project": "b", "entity": "us"}], "several W&B projects (a, us/b)"),
+    ],
+)
+def test_runs_that_are_on_no_one_project_have_no_dashboard(
+    loggers: list[dict[str, Any]], wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logged_study(tmp_path / "outputs" / "ratios", loggers)
+    assert command("task=dashboard", "name=ratios") == 1
+    assert wanted in capsys.readouterr().err
+
+
+def test_a_study_has_its_dashboard_beside_its_report(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "ratio_ablation"
+    logged_study(folder, [{"project": "a", "entity": "us"}] * 2, "ratio_ablation")
+    assert command("task=dashboard", "study=ratio_ablation", "task.title=Ratios") == 0
+    specification = json.loads((folder / "dashboard" / "dashboard.json").read_text())
+    assert specification["report"]["title"] == "Ratios"
+    assert "s = 2" in json.dumps(specification["report"])
+    assert not (folder / "report").exists()
+
+
+def test_published_values_are_beside_the_plots_of_a_published_network(tmp_path: Path) -> None:
+    choices = {"model": "ghost_resnet56", "datamodule": "cifar10"}
+    for ratio in (1, 2):
+        run = fake_runs.start(tmp_path / f"ratio-{ratio}", 0, {"model.ratio": ratio, "model.dw_size": 1}, choices)
+        fake_runs.finish(run, 92.0 + ratio)
+    results = panels_of(made_up_study(tmp_path))["Results"]
+    (text,) = [panel.markdown for panel in results if hasattr(panel, "markdown")]
+    assert "| s = 2 | paper | 92.70 |" in text
+
+
+def test_what_is_no_number_is_grouped_by_and_not_plotted_against(tmp_path: Path) -> None:
+    for name in ("cosine", "onecycle"):
+        fake_runs.finish(fake_runs.start(tmp_path / name, 0, {}, {"scheduler": name}), 90.0)
+    found = panels_of(made_up_study(tmp_path))
+    axes = [panel.x for panel in found["Results"] if type(panel).__name__ == "ScatterPlot"]
+    assert [axis.name for axis in axes] == ["macs", "images_per_second"]
+    assert {panel.groupby.name for panel in found["Learning curves"]} == {"choices.scheduler"}
+
+
+def test_runs_of_no_one_group_are_named_one_by_one(tmp_path: Path) -> None:
+    runs = [fake_runs.start(tmp_path / name, 0, {}, {"scheduler": name}) for name in ("cosine", "onecycle")]
+    ids = []
+    for run in runs:
+        fake_runs.finish(run, 90.0)
+        config = run.read_config() | {"logger": {"wandb": {"project": "a", "entity": None, "group": None}}}
+        run.write_config(config)
+        ids.append(run_identity(run.path, config))
+    (found,) = filters_of(made_up_study(tmp_path))
+    assert (found.key.name, found.op, sorted(found.value)) == ("ID", "IN", sorted(ids))
+
+
+def test_a_study_without_a_finished_run_has_a_page_that_says_so(tmp_path: Path) -> None:
+    fake_runs.start(tmp_path / "ratio-1", 0, {})
+    assert page_of(made_up_study(tmp_path)) == ["No run is finished: there is nothing to show yet."]

@@ -1,0 +1,66 @@
+"""The profile of a network through the command line."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.cli import TINY, command, in_directory
+from tests.training.test_fit import result_of
+
+PROFILE = (
+    "task=profile",
+    "task.repeats=2",
+    "task.batch_sizes=[1,3]",
+    "task.modes=[fused]",
+    "threads=1",
+    "datamodule=fake",
+)
+
+
+def test_a_profile_says_what_a_network_costs_and_how_fast_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert command(*PROFILE, "model=ghost_resnet20", "task.show_flops=true", in_directory(run)) == 0
+    result, out = result_of(run), capsys.readouterr().out
+    assert (result["task"], result["params"], result["image"]) == ("profile", 138970, [3, 32, 32])
+    assert result["flops"] == 2 * result["macs"]
+    assert result["macs_primary"] + result["macs_cheap"] + 640 == result["macs"]  # 640: the linear layer
+    assert set(result["shares"]) == {"primary", "cheap"}
+    assert [(row["mode"], row["batch"]) for row in result["latency"]] == [
+        ("eager", 1),
+        ("fused", 1),
+        ("eager", 3),
+        ("fused", 3),
+    ]
+    rows = list(csv.DictReader((run / "layers.csv").open()))
+    assert sum(int(row["macs"]) for row in rows) == result["macs"]
+    assert len(list(csv.DictReader((run / "latency.csv").open()))) == 4
+    for said in ("which the GhostNet papers call FLOPs", "by thop", f"{result['macs']:,}", "layer1.0.conv1", "fused"):
+        assert said in out
+
+
+def test_a_network_with_branches_is_counted_without_them_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("model=ghostnetv3", "model.width=0.5", "task.modes=[]", "task.batch_sizes=[1]", "task.repeats=1")
+    assert command(*PROFILE, "datamodule.image_size=64", *arguments, in_directory(tmp_path / "run")) == 0
+    result = result_of(tmp_path / "run")
+    assert result["macs_deployed"] < result["macs"] / 2
+    assert result["params_deployed"] < result["params"]
+    assert f"{result['macs_deployed']:,} MACs: the branches of training folded" in capsys.readouterr().out
+
+
+def test_drawn_weights_are_settled_so_that_rounding_stays_rounding(tmp_path: Path) -> None:
+    arguments = ("model=ghostnetv2", "datamodule.image_size=64", "task.batch_sizes=[1]", "task.repeats=1")
+    assert command(*PROFILE, *arguments, in_directory(tmp_path / "run")) == 0
+    assert result_of(tmp_path / "run")["latency"][1]["difference"] < 1e-3
+
+
+def test_a_run_s_network_is_profiled_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, in_directory(run)) == 0
+    assert command(*PROFILE[:-2], f"run={run}") == 0
+    assert result_of(run / "profile")["params"] == result_of(run)["params"]
+    assert "thop" not in capsys.readouterr().out

@@ -1,0 +1,164 @@
+"""Losses, weights and outputs that are not finite, or explode: said in one line, never saved, never counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch.optim import Optimizer
+
+from ghostexp.models.finite import non_finite_weights
+from ghostexp.models.resnet_cifar import resnet20
+from ghostexp.runs.metrics import format_number
+from ghostexp.training.callbacks import checkpoint
+from ghostexp.training.classification_module import ClassificationModule
+from ghostexp.training.detection_module import DetectionModule
+from tests.cli import TINY, TINY_DETECTOR, command, in_directory
+
+SMALL = (*TINY, "trainer.max_epochs=1")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of one epoch."""
+    run = tmp_path_factory.mktemp("finite") / "run"
+    assert command(*SMALL, "trainer.max_epochs=1", in_directory(run)) == 0
+    return run
+
+
+def changed(run: Path, name: str, value: float, path: Path) -> Path:
+    """A file of a run's weights, one value of one tensor changed."""
+    state = checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+    state[f"network.{name}"][(0,) * state[f"network.{name}"].ndim] = value
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["layer1.1.bn1.running_var", "conv1.weight"])
+def test_weights_that_are_not_finite_are_named_by_every_task(
+    name: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = changed(run, name, float("nan"), tmp_path / "bad.pth")
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
+    for task in (["test"], ["predict", f"task.images={tmp_path}/image.png"], ["export", "task.formats=[torch]"]):
+        where = tmp_path / "out" / task[0]
+        arguments = (*TINY, f"model.weights={bad}", f"task={task[0]}", *task[1:], in_directory(where))
+        assert command(*arguments) == 1
+        wanted = f"error: model.weights={bad}: holds weights that are not finite numbers ({name})"
+        assert capsys.readouterr().err.strip() == wanted
+        assert not (where / "result.json").exists()
+
+
+def test_outputs_that_are_not_finite_are_no_guess(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    huge = changed(run, "fc.weight", 3e38, tmp_path / "huge.pth")
+    state = torch.load(huge, weights_only=True)
+    state["network.fc.weight"].fill_(3e38)
+    torch.save(state, huge)
+    assert command(*TINY, f"model.weights={huge}", "task=test", in_directory(tmp_path / "test")) == 1
+    wanted = "error: the network's outputs for 16 of 16 images are not finite numbers (evaluated in trainer.prec"
+    assert wanted in capsys.readouterr().err
+    assert not (tmp_path / "test" / "result.json").exists()
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
+    where = (f"model.weights={huge}", "task=predict", f"task.input={tmp_path}/image.png")
+    assert command(*TINY, *where, in_directory(tmp_path / "predict")) == 1
+    err = capsys.readouterr().err
+    assert "image.png: the network's outputs are not finite numbers" in err
+    assert "1 of 1 images have no prediction" in err
+    assert json.loads((tmp_path / "predict" / "predictions.json").read_text())["predictions"] == []
+
+
+def test_a_validation_without_finite_outputs_ends_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ClassificationModule.on_validation_epoch_start
+
+    def overflow(self: ClassificationModule) -> None:
+        start(self)
+        if self.current_epoch == 1:
+            self.network.fc.weight.data.fill_(3e38)  # pyright: ignore
+
+    monkeypatch.setattr(ClassificationModule, "on_validation_epoch_start", overflow)
+    assert command(*TINY, in_directory(tmp_path / "run")) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "the network's outputs for 16 of 16 images are not finite numbers" in line
+    assert checkpoint.read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["epoch"] == 0
+
+
+def test_a_detector_without_finite_weights_finds_nothing_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(self: DetectionModule, *_: Any) -> None:
+        next(self.network.parameters()).data.fill_(float("inf"))
+
+    monkeypatch.setattr(DetectionModule, "on_train_batch_end", spoil)
+    assert command(*TINY_DETECTOR, "trainer.limit_train_batches=1", in_directory(tmp_path / "run")) == 1
+    assert "error: the weights to evaluate are not finite numbers (backbone." in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_never_replace_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_number(self: ClassificationModule, optimizer: Optimizer) -> None:
+        if self.trainer.global_step == 5:
+            self.network.fc.bias.grad.fill_(float("nan"))  # pyright: ignore
+
+    monkeypatch.setattr(ClassificationModule, "on_before_optimizer_step", no_number)
+    run = tmp_path / "run"
+    assert command(*TINY, "callbacks.save_every_n_steps=1", in_directory(run)) == 1
+    last = run / "checkpoints" / "last.ckpt"
+    wanted = f"error: the weights after step 6 (network.fc.bias) are not finite numbers; {last} is kept (try a lower"
+    assert capsys.readouterr().err.startswith(wanted)
+    assert checkpoint.read_checkpoint(last)["global_step"] == 5
+
+
+def test_without_a_checkpoint_none_is_said_to_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward = ClassificationModule.training_step
+    monkeypatch.setattr(ClassificationModule, "training_step", lambda *arguments: forward(*arguments) * float("nan"))
+    assert command(*TINY, in_directory(tmp_path / "run")) == 1
+    assert "the loss of step 1 is not a finite number; no checkpoint was saved before (" in capsys.readouterr().err
+    with pytest.raises(OSError, match=r"could not be written \(.*\); there is none before it"):
+        checkpoint.AtomicCheckpointIO().save_checkpoint({}, "/dev/null/last.ckpt")
+
+
+@pytest.mark.parametrize("first_bad", [0, 1])
+def test_a_loss_that_explodes_gets_one_warning_and_a_short_number(
+    first_bad: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    average_train_metrics = ClassificationModule.average_train_metrics
+
+    def explode(self: ClassificationModule, sums: list[float]) -> dict[str, float]:
+        means = average_train_metrics(self, sums)
+        return means | ({"train/loss": 1.52639238e29} if self.current_epoch >= first_bad else {})
+
+    monkeypatch.setattr(ClassificationModule, "train_means", explode)
+    run = tmp_path / "run"
+    assert command(*TINY, "callbacks.progress=true", in_directory(run)) == 0
+    out, err = capsys.readouterr()
+    (line,) = err.strip().splitlines()
+    assert line.startswith(f"warning: the training diverges: the mean loss of epoch {first_bad + 1} is 1.526e+29, that")
+    assert "epoch 2/2  train/loss 1.526e+29  val/acc1" in out
+    assert "WARNING ghostexp.training.callbacks.divergence: the training diverges" in (run / "run.log").read_text()
+
+
+def test_a_training_that_learns_gets_no_warning(run: Path) -> None:
+    assert "diverges" not in (run / "run.log").read_text()
+
+
+def test_masks_may_hold_infinities() -> None:
+    network = resnet20(num_classes=10, in_chans=1)
+    network.register_buffer("mask", torch.full((3,), -torch.inf))
+    assert non_finite_weights(network) == []
+    network.bn1.running_mean[1] = torch.inf  # pyright: ignore
+    assert non_finite_weights(network) == ["bn1.running_mean"]
+
+
+def test_numbers_have_four_digits() -> None:
+    assert [format_number(value) for value in (2.302585, 0.0123456, 152639238437066120298533748736.0, 100, 0)] == [
+        *("2.303", "0.01235", "1.526e+29", "100", "0")
+    ]

@@ -1,0 +1,279 @@
+"""Where W&B records: online, offline or nowhere, whatever a shell has left, and with all of the history."""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ghostexp.runs import wandb_mode
+from ghostexp.runs.csv_table import read_rows
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.naming import run_identity
+from ghostexp.runs.wandb_key import has_key, hosts
+from ghostexp.runs.wandb_mode import Recording, find_connection_problem, resolve_for_sweep, resolve_recording
+from ghostexp.runs.wandb_names import NAME_LENGTH, check_tags, shorten_name
+from ghostexp.training.loggers import RunInfo, wandb
+from ghostexp.training.loggers.wandb import ResumableWandbLogger
+from ghostexp.training.loggers.wandb_run import NOT_USED
+from tests.cli import TINY, command, in_directory
+from tests.config.test_user_errors import expect_one_line
+from tests.offline_wandb import records, rows
+
+KEY = "a" * 40
+NOWHERE = "http://127.0.0.1:9"  # a port at which nobody listens
+UNREACHABLE = f"{NOWHERE} cannot be reached (Connection refused)"
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, and a server that is not there."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("offline", "mode", "key", "network", "wanted"),
+    [
+        (None, "", True, True, Recording("online")),
+        (None, "", False, True, Recording("offline")),
+        (None, "", True, False, Recording("offline", UNREACHABLE)),
+        (None, "offline", True, True, Recording("offline")),
+        (None, "dryrun", True, False, Recording("offline")),
+        (None, "disabled", False, False, Recording("disabled")),
+        (None, "online", False, True, Recording("offline", "there is no W&B key (wandb login)")),
+        (True, "online", True, True, Recording("offline")),
+        (False, "offline", True, True, Recording("online")),
+    ],
+)
+def test_the_configuration_decides_then_wandb_mode_then_the_key_and_the_network(
+    offline: bool | None, mode: str, key: bool, network: bool, wanted: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_API_KEY", KEY if key else "")
+    monkeypatch.setattr(wandb_mode, "find_connection_problem", lambda _: None if network else UNREACHABLE)
+    assert resolve_recording(offline) == wanted
+
+
+@pytest.mark.usefixtures("no_network")
+def test_what_cannot_be_recorded_as_it_is_asked_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"wandb\.offline=false: http://127\.0\.0\.1:9 cannot be reached"):
+        resolve_recording(False)
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    with pytest.raises(ValueError, match="WANDB_MODE=nonsense: must be online, offline or disabled"):
+        resolve_recording(None)
+
+
+def test_settings_are_read_from_wandbs_files_and_the_environment_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "settings").write_text("[default]\nmode = disabled\nbase_url = https://wandb.example.org\n")
+    (tmp_path / "netrc").write_text("machine wandb.example.org\n  login user\n  password 0\n")
+    assert resolve_recording(None) == Recording("disabled")
+    assert (hosts(), has_key()) == (("https://wandb.example.org",), True)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert resolve_recording(None) == Recording("offline")
+
+
+def test_a_connection_is_tried_to_the_proxy_where_there_is_one_and_never_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert find_connection_problem([NOWHERE, address]) is None
+        monkeypatch.setenv("WANDB_HTTPS_PROXY", address)
+        assert find_connection_problem(["https://wandb.invalid"]) is None
+
+    def hang(*_: object) -> None:
+        time.sleep(1)
+        raise OSError
+
+    monkeypatch.setattr(wandb_mode, "CONNECT_TIMEOUT", 0.05)
+    monkeypatch.setattr(wandb_mode.socket, "create_connection", hang)
+    assert find_connection_problem(["https://slow"]) == "https://slow cannot be reached (no answer in 0.05 s)"
+
+
+def recordings(run: Path) -> list[Path]:
+    return sorted(run.glob("wandb/*run-*"))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_a_network_a_run_is_recorded_offline_and_the_last_line_names_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*TINY, "logger=wandb", in_directory(tmp_path / "run")) == 0
+    out, err = capsys.readouterr()
+    assert err.count(f"W&B: {UNREACHABLE}; this run is recorded offline\n") == 1
+    (folder,) = recordings(tmp_path / "run")
+    assert out.splitlines()[-1].split() == ["W&B", "wandb", "sync", str(folder)]
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_disabled_recording_is_not_spoken_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert command(*TINY, "logger=wandb", in_directory(tmp_path / "run")) == 0
+    assert "W&B" not in "".join(capsys.readouterr())
+    assert not recordings(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_first_error_stays_the_one_that_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*TINY, "logger=wandb", "logger.wandb.offline=false", in_directory(tmp_path / "run")) == 1
+    expect_one_line(capsys.readouterr().err, f"logger.wandb.offline=false: {UNREACHABLE}; null or true records offline")
+    assert not recordings(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_sweep_says_once_that_its_jobs_are_recorded_offline(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [{"logger": {"csv": {}, "wandb": {"offline": None}}} for _ in range(3)]
+    resolve_for_sweep([{"logger": {"csv": {}}}, {"logger": None}])
+    resolve_for_sweep(jobs)
+    assert capsys.readouterr().err == f"W&B: {UNREACHABLE}; all jobs are recorded offline\n"
+    assert resolve_recording(None) == Recording("offline")  # in the environment that the jobs inherit
+    with pytest.raises(ValueError, match=r"logger\.wandb\.offline=false"):
+        resolve_for_sweep([*jobs, {"logger": {"wandb": {"offline": False}}}])
+
+
+def test_a_run_takes_none_of_the_names_that_the_shell_has_left_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in NOT_USED:
+        monkeypatch.setenv(name, "left")
+    run = tmp_path / "kind" / "run"
+    assert command(*TINY, "logger=wandb", in_directory(run)) == 0
+    (began,) = (record.run for record in records(run) if record.HasField("run"))
+    assert (began.display_name, began.run_group, began.project, began.job_type) == ("kind/run", "", "ghostexp", "fit")
+    assert (began.sweep_id, list(began.tags)) == ("", ["resnet20", "fake"])
+    assert began.run_id == run_identity(run, RunDirectory(run).read_config())
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "WANDB_RUN_ID" in line)
+    assert line.endswith("not used; the run's directory and logger.wandb decide its id, names and project")
+    assert set(NOT_USED) <= os.environ.keys()
+
+
+def test_a_resumed_run_records_what_a_killed_one_could_not_and_takes_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    every_step = ("trainer.log_every_n_steps=1", "logger=wandb")
+    assert command(*TINY, *every_step, in_directory(run)) == 0
+    whole = rows(run)
+    (run / "result.json").unlink()
+    (first,) = recordings(run)
+    (record,) = first.glob("*.wandb")
+    record.write_bytes(record.read_bytes()[:7])  # what kill -9 leaves
+    assert command(f"resume={run}") == 0
+    (second,) = recordings(run)
+    assert (run / "wandb" / "superseded" / first.name).is_dir()
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"wandb sync {second}")
+    assert [history(row) for row in rows(run) if "epoch" in row] == [history(row) for row in whole if "epoch" in row]
+
+
+def history(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without W&B's own columns."""
+    return {key: value for key, value in row.items() if not key.startswith("_")}
+
+
+def test_every_step_is_one_row_with_all_that_is_known_of_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, "trainer.log_every_n_steps=1", "logger=wandb", in_directory(run)) == 0
+    logged = [row for row in rows(run) if "epoch" in row]
+    assert [row["trainer/global_step"] for row in logged] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert {"train/loss", "train/loss_step", "val/acc1", "speed/images_per_second"} <= logged[-1].keys()
+    last = read_rows(run / "metrics.csv")[-1]
+    assert logged[-1]["val/acc1"] == float(last["val/acc1"])
+
+
+class OnServer:
+    """A run that the server had up to a step, and all that is logged to it now."""
+
+    resumed = True
+
+    def __init__(self, last: int) -> None:
+        self.summary = {"trainer/global_step": last}
+        self.steps: list[int] = []
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.steps.append(row["trainer/global_step"])
+
+
+@pytest.mark.parametrize(("last", "steps"), [(3, [4, 5, 6]), (5, [6]), (-1, [1, 2, 3, 4, 5, 6])])
+def test_the_server_gets_the_rows_that_it_does_not_have(
+    last: int, steps: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = OnServer(last)
+    monkeypatch.setattr(wandb, "start_run", lambda *_: run)
+    (tmp_path / "metrics.csv").write_text("step,epoch,lr\n" + "".join(f"{step},1,0.1\n" for step in range(1, 6)))
+    logger = ResumableWandbLogger(RunInfo(tmp_path, "0", "a/b", "fit", {}, resumed_step=4), project="ghosts")
+    for step in (5, 6):
+        logger.log_metrics({"lr": 0.1}, step)
+    logger.save()
+    assert run.steps == steps
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server to which the key says nothing."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(401)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{http.server_port}")
+        yield
+        http.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("refusing")
+def test_a_server_that_refuses_the_run_leaves_it_offline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert command(*TINY, "logger=wandb", in_directory(run)) == 0
+    assert "W&B: the server did not take the run (" in capfd.readouterr().err
+    (folder,) = recordings(run)
+    assert folder.name.startswith("offline-run-")
+    assert [row["trainer/global_step"] for row in rows(run) if "epoch" in row] == [4, 8]
+
+
+def test_what_wandb_does_at_the_end_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("gone")
+
+    monkeypatch.setattr(ResumableWandbLogger, "log_test", fail)
+    monkeypatch.setattr(wandb, "set_aside", fail)
+    assert command(*TINY, "logger=wandb", in_directory(tmp_path / "run")) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B: ")]
+    assert [line.partition(" (")[2] for line in lines] == ["RuntimeError: gone)"] * 2
+    assert "test/acc1" in json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["test"]
+
+
+def test_names_and_tags_keep_to_what_the_server_takes() -> None:
+    names = [shorten_name("a" * 200 + end) for end in "xy"]
+    assert [len(name) for name in names] == [NAME_LENGTH] * 2
+    assert names[0] != names[1]
+    assert shorten_name("study/ratio-2") == "study/ratio-2"
+    check_tags(["a", "b" * 64])
+    for tag in ("", "b" * 65):
+        with pytest.raises(ValueError, match=r"logger\.wandb\.tags: a tag must have 1 to 64 characters, got"):
+            check_tags([tag])
