@@ -57,7 +57,7 @@ MODEL: Keys = {
     "weights": string(
         "Start from weights: a file, a run's directory, https://...#sha256=HEX or timm/NAME from the Hugging Face hub."
     ).or_null(),
-    "reset_head": choice("head: all weights but the last linear layer's, for other classes.", "head", also=["null"]),
+    "reset_head": boolean("Load all weights but the last linear layer's, for other classes."),
     "name": string("The network's name in its library."),
     "num_classes": integer("Classes; the datamodule's.", least=1),
     "in_chans": integer("Channels of an image; the datamodule's.", least=1),

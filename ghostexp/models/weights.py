@@ -2,51 +2,46 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .validation import check_choice
 from .weight_files import read
 from .weight_layouts import known_as, recognise
 
-Partial = Literal["head"]
-
 
 class Weights(NamedTuple):
-    """The weights that a file has for a network, the names that `partial` left out, and what was recognised."""
+    """The weights that a file has for a network, the names that `reset_head` left out, and what was recognised."""
 
     state: dict[str, Tensor]
     dropped: tuple[str, ...]
     recognised: tuple[str, ...]
 
 
-def load_weights(network: nn.Module, source: str | Path, *, partial: Partial | None = None) -> tuple[str, ...]:
-    """Load a file's weights into a network, every one, and return the names of those that `partial` left out.
+def load_weights(network: nn.Module, source: str | Path, *, reset_head: bool = False) -> tuple[str, ...]:
+    """Load a file's weights into a network, every one, and return the names of those that `reset_head` left out.
 
-    For files, layouts, `partial` and errors see `read_weights`; after an error the network is unchanged.
+    For files, layouts, `reset_head` and errors see `read_weights`; after an error the network is unchanged.
     """
-    weights = read_weights(network, source, partial)
+    weights = read_weights(network, source, reset_head)
     network.load_state_dict(weights.state)
     return weights.dropped
 
 
-def read_weights(network: nn.Module, source: str | Path, partial: Partial | None = None) -> Weights:
+def read_weights(network: nn.Module, source: str | Path, reset_head: bool = False) -> Weights:
     """Read from a file what is to be loaded into a network.
 
     Files: `.safetensors`, or what torch saved. Layouts: a plain state dict, or one under a key of people's training
     scripts (`state_dict`, `model`, ...), of which averaged weights are taken where there are such; with a prefix that
     DataParallel, torch.compile, a LightningModule or a wrapper has put before each name; under timm's names, which
     are the official ones, or those of a replication that `weight_layouts.RENAMES` knows.
-    partial: `head` leaves the last linear layer as it is, for other classes, whatever the file has there.
+    reset_head: leave the last linear layer as it is, for other classes, whatever the file has there.
     Raises ValueError of one line: the file is not there, not whole or not weights, or its weights are not exactly
     the network's; names that are missing or unexpected and other shapes are listed.
     """
-    if partial is not None:
-        check_choice("reset_head", partial, get_args(Partial))
     content, key = _read(source), f"model.weights={source}"
     ours = network.state_dict()
-    head = head_parameter_names(network) if partial == "head" else ()
+    head = head_parameter_names(network) if reset_head else ()
     try:
         layout = recognise(content, ours.keys(), optional=head)
     except ValueError as error:

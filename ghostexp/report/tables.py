@@ -206,7 +206,7 @@ def _run_row(run: Run, variant: str, study: Study) -> dict[str, Any]:
     }
     row |= {
         key: run.result.get(key, "")
-        for key in ("params", "macs", "images_per_second", "train_seconds", "epochs", "steps", "tested")
+        for key in ("params", "macs", "images_per_second", "train_seconds", "epochs", "steps", "test_checkpoint")
     }
     row["hardware"] = _machine(run.result) if run.result else ""
     row |= {key: run.result.get(key, "") for key in ("started", "git", "fingerprint")}

@@ -169,7 +169,7 @@ def test_without_any_score_on_validation_the_last_epoch_is_tested_with_a_word(
     def without_score(self: ClassificationModule, figures: dict[str, float]) -> None:
         log_epoch_metrics(self, {name: value for name, value in figures.items() if name != "val/acc1"})
 
-    monkeypatch.setattr(ClassificationModule, "log_figures", without_score)
+    monkeypatch.setattr(ClassificationModule, "log_epoch_metrics", without_score)
     run = tmp_path / "run"
     assert command(*TINY, "datamodule.validate_on=holdout", in_directory(run)) == 0
     wanted = (

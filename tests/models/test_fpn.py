@@ -49,14 +49,14 @@ def test_a_classifiers_weights_load_strictly_and_keep_their_names(tmp_path: Path
     classifier = ghostnet(num_classes=10, width=0.3)
     torch.save(classifier.state_dict(), tmp_path / "weights.pth")
     backbone = ghostnet(num_classes=3, width=0.3)
-    load_weights(backbone, tmp_path / "weights.pth", partial="head")
+    load_weights(backbone, tmp_path / "weights.pth", reset_head=True)
     state = KINDS["retinanet"](backbone).state_dict()
     trunk = {name.removeprefix("backbone.trunk."): state[name] for name in state if name.startswith("backbone.trunk.")}
     assert len(trunk) > 100
     for name, tensor in trunk.items():
         assert torch.equal(tensor, classifier.state_dict()[name]), name
     with pytest.raises(ValueError, match="the weights of another network"):
-        load_weights(ghostnet(num_classes=3, width=0.4), tmp_path / "weights.pth", partial="head")
+        load_weights(ghostnet(num_classes=3, width=0.4), tmp_path / "weights.pth", reset_head=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ import torch
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
-from ghostexp.models import reparam as branches_module
+from ghostexp.models import reparam
 from ghostexp.models.ghostnetv2 import ghostnetv2
 from ghostexp.models.ghostnetv3 import GhostBottleneckV3, GhostModuleV3, ghostnetv3
 from ghostexp.models.reparam import ReparamBranch, ReparamMixin, sum_branches
@@ -193,6 +193,6 @@ def without_mean(weight: Tensor, _: None, norm: nn.BatchNorm2d) -> tuple[Tensor,
 def test_a_wrong_fold_would_be_seen(fold: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, x = pair("ghostnetv3_050")[0].double(), images().double()
     truth = outputs(ours, x)
-    monkeypatch.setattr(branches_module, "folded", fold)
+    monkeypatch.setattr(reparam, "fold_batchnorm", fold)
     ours.reparameterize()
     assert distance(outputs(ours, x), truth) > 1e4 * EXACTLY

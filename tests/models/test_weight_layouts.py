@@ -112,7 +112,7 @@ def test_a_replications_ghost_resnet_is_loaded_under_this_projects_names(tmp_pat
 def test_a_replications_head_is_left_out_like_any_other(tmp_path: Path) -> None:
     torch.save(as_replicated(ghostify(resnet20(num_classes=100)).state_dict()), tmp_path / "weights.pth")
     network = ghostify(resnet20(num_classes=7))
-    assert load_weights(network, tmp_path / "weights.pth", partial="head") == ("fc.weight", "fc.bias")
+    assert load_weights(network, tmp_path / "weights.pth", reset_head=True) == ("fc.weight", "fc.bias")
 
 
 def test_a_replications_ghost_vgg_has_this_projects_indices(tmp_path: Path) -> None:

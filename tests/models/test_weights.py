@@ -176,7 +176,7 @@ def test_a_head_of_another_size_is_an_error_unless_the_head_is_left_out_by_name(
         network, file
     )
     fresh = network.classifier.weight.clone()
-    assert load_weights(network, file, partial="head") == ("classifier.weight", "classifier.bias")
+    assert load_weights(network, file, reset_head=True) == ("classifier.weight", "classifier.bias")
     assert torch.equal(network.classifier.weight, fresh)
     assert equal(network, {**state, "classifier.weight": fresh, "classifier.bias": network.classifier.bias})
 
@@ -189,7 +189,7 @@ def test_a_head_that_is_left_out_stays_as_it_is_also_when_it_would_fit_and_when_
     torch.save(state, tmp_path / "whole.pth")
     torch.save({name: tensor for name, tensor in state.items() if "classifier.4" not in name}, tmp_path / "none.pth")
     for file in ("whole.pth", "none.pth"):
-        assert load_weights(network, tmp_path / file, partial="head") == ("classifier.4.weight", "classifier.4.bias")
+        assert load_weights(network, tmp_path / file, reset_head=True) == ("classifier.4.weight", "classifier.4.bias")
         assert torch.equal(network.get_parameter("classifier.4.weight"), fresh)
     assert "2 missing (classifier.4.weight, classifier.4.bias)" in fails(network, tmp_path / "none.pth")
 
@@ -198,17 +198,14 @@ def test_leaving_the_head_out_excuses_nothing_else(tmp_path: Path) -> None:
     state = released("ghostnet_050")
     del state["conv_head.bias"]
     torch.save(state, tmp_path / "weights.pth")
-    message = fails(ghostnet(width=0.5, num_classes=10), tmp_path / "weights.pth", partial="head")
+    message = fails(ghostnet(width=0.5, num_classes=10), tmp_path / "weights.pth", reset_head=True)
     assert message.endswith("of another network: 1 missing (conv_head.bias)")
-    assert fails(ghostnet(width=0.5), tmp_path / "weights.pth", partial="trunk") == (
-        "model.reset_head=trunk: one of head is needed"
-    )
 
 
 def test_a_network_without_a_linear_layer_has_no_head_to_leave_out(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 1))
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    assert "Sequential has no linear layer" in fails(network, tmp_path / "weights.pth", partial="head")
+    assert "Sequential has no linear layer" in fails(network, tmp_path / "weights.pth", reset_head=True)
 
 
 class Executes:

@@ -80,7 +80,7 @@ def test_a_network_is_built_once_for_all_jobs_that_have_it(
     points, _, _ = Grid(master(loader, "optimizer.lr=0.1,0.2,0.3", "model.ratio=2,3", "seed=0,1")).points()
     built, build_network = [], instantiate.build_network
     monkeypatch.setattr(
-        build, "network_of", lambda *args, **options: built.append(args) or build_network(*args, **options)
+        instantiate, "build_network", lambda *args, **options: built.append(args) or build_network(*args, **options)
     )
     checker, costs = Checker(), set()
     for point in sorted(points, key=lambda point: network_key(point.config)):

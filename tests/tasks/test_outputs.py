@@ -53,7 +53,7 @@ def test_outputs_that_fail_cost_neither_the_result_nor_each_other(
 
 
 def test_a_detectors_outputs_come_after_its_result_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghostexp.tasks.common.detection_outputs.draw_scenes", fail)
+    monkeypatch.setattr("ghostexp.tasks.common.detection_outputs.plot_boxes", fail)
     assert command(*TINY_DETECTOR, "trainer.max_epochs=1", in_directory(tmp_path / "run")) == 0
     assert result_of(tmp_path / "run")["failed_outputs"] == ["boxes.png: RuntimeError: no such glyph"]
     assert (tmp_path / "run" / "detections.json").exists()
@@ -123,11 +123,11 @@ def test_a_run_killed_between_its_two_checkpoints_has_the_best_that_it_names(
             raise KeyboardInterrupt
         copy(source, target)
 
-    monkeypatch.setattr(ClassificationModule, "log_figures", best_in_the_second_epoch)
+    monkeypatch.setattr(ClassificationModule, "log_epoch_metrics", best_in_the_second_epoch)
     arguments = (*TINY, "datamodule.validate_on=holdout", "trainer.max_epochs=3", "trainer.log_every_n_steps=1")
     assert command(*arguments, in_directory(tmp_path / "whole")) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "copy_atomically", killed)
+        patch.setattr(checkpoint, "copy_atomically", killed)
         assert command(*arguments, in_directory(tmp_path / "killed")) == 128 + signal.SIGINT
     assert command(f"resume={tmp_path / 'killed'}") == 0
     assert result_of(tmp_path / "killed")["metrics"] == result_of(tmp_path / "whole")["metrics"]

@@ -136,7 +136,7 @@ def test_a_loss_that_explodes_gets_one_warning_and_a_short_number(
         means = average_train_metrics(self, sums)
         return means | ({"train/loss": 1.52639238e29} if self.current_epoch >= first_bad else {})
 
-    monkeypatch.setattr(ClassificationModule, "train_means", explode)
+    monkeypatch.setattr(ClassificationModule, "average_train_metrics", explode)
     run = tmp_path / "run"
     assert command(*TINY, "callbacks.progress=true", in_directory(run)) == 0
     out, err = capsys.readouterr()

@@ -109,10 +109,10 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
     Raises ValueError: it does not take images of this size, or the weights are not its own.
     """
     node, data = dict(config["model"]), config["datamodule"]
-    source, partial = node.pop("weights", None), node.pop("reset_head", None)
-    if partial is not None and (source is None or "backbone" in node):
+    source, reset_head = node.pop("weights", None), bool(node.pop("reset_head", False))
+    if reset_head and (source is None or "backbone" in node):
         needed = "goes with classifiers" if "backbone" in node else "needs model.weights"
-        raise ValueError(f"model.reset_head={partial}: {needed}")
+        raise ValueError(f"model.reset_head=true: {needed}")
     has_checkpoint = config["run"] is not None or is_resumed
     torch.manual_seed(config["seed"])
     loaded, macs = None, None
@@ -122,7 +122,7 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
         network = instantiate_node(node, "model")
     cost = _cost(network, (data["in_chans"], data["image_size"], data["image_size"]))
     if source is not None and not has_checkpoint:
-        loaded = weights_source.load_weights_source(network, str(source), _weights_folder(config), partial)
+        loaded = weights_source.load_weights_source(network, str(source), _weights_folder(config), reset_head)
     if config["channels_last"]:
         network = network.to(memory_format=torch.channels_last)
     if config["compile"]:
@@ -150,7 +150,7 @@ def _build_detector(
         raise ValueError(f"model.backbone: {type(backbone).__name__} is none of this project's networks")
     if source is not None and not is_loaded:
         loaded = weights_source.load_weights_source(
-            backbone, str(source), _weights_folder(config), "head", "model.backbone.weights"
+            backbone, str(source), _weights_folder(config), True, "model.backbone.weights"
         )
     check_strides(backbone, node["strides"], node["freeze_stages"])
     macs = backbone_macs(backbone)  # before it is cut
@@ -259,7 +259,7 @@ def build_all(config: Config, directory: RunDirectory) -> Cost:
 
     Raises ValueError as the task would.
     """
-    return Checker().build_all(config, directory)
+    return Checker().check(config, directory)
 
 
 def network_key(config: Config) -> str:
@@ -275,8 +275,8 @@ class Checker:
         self.built: BuiltModel | None = None
         self.trainers: set[str] = set()
 
-    def build_all(self, config: Config, directory: RunDirectory) -> Cost:
-        """Check a configuration; see the function `build_all`."""
+    def check(self, config: Config, directory: RunDirectory) -> Cost:
+        """Check a configuration; see `build_all`."""
         build_datamodule(config)
         built = self._network(config)
         if config["task"]["name"] == "fit":

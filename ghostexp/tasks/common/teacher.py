@@ -39,4 +39,4 @@ def _model(teacher: str | dict[str, Any], config: instantiate.Config) -> dict[st
         found, needed = earlier["datamodule"][key], config["datamodule"][key]
         if found != needed:
             raise ValueError(f"{KEY}={teacher}: was trained with datamodule.{key}={found}, not {needed}")
-    return earlier["model"] | {"weights": str(teacher), "reset_head": None}
+    return earlier["model"] | {"weights": str(teacher), "reset_head": False}

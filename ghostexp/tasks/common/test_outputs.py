@@ -54,18 +54,18 @@ def _keep_classes(
     pairs, classes = confused_rows(confusion, names), class_rows(confusion, names)
     mistakes = mistakes_of(tested.worst, datamodule, names)
     pixels = datamodule.denormalize(tested.worst.images.float()).movedim(1, -1).numpy()
-    tables = {"confusion": pairs, "per_class": classes, "mistakes": [asdict(mistake) for mistake in mistakes]}
+    tables = {"confusion": pairs, "per_class": classes, "misclassified": [asdict(mistake) for mistake in mistakes]}
     for name, rows in tables.items():
         if rows:
             outputs.make(f"{name}.csv", write_rows, directory.path / f"{name}.csv", rows)
     said = f"{title}: {confusion.diagonal().sum():,} of {confusion.sum():,} test images right"
-    matrix, worst = (directory.path / f"{name}.png" for name in ("confusion", "mistakes"))
+    matrix, worst = (directory.path / f"{name}.png" for name in ("confusion", "misclassified"))
     drawn = [
         outputs.make(matrix.name, draw_confusion, confusion, names, said, matrix),
         outputs.make(worst.name, draw_mistakes, pixels, mistakes, said, worst),
     ]
     pictures = [path for path in drawn if path is not None]
-    outputs.make("W&B", log_test, loggers, TestArtifacts(pairs, classes, tables["mistakes"], pixels, pictures))
+    outputs.make("W&B", log_test, loggers, TestArtifacts(pairs, classes, tables["misclassified"], pixels, pictures))
 
 
 def mistakes_of(worst: TopLosses, datamodule: ClassificationDataModule, names: Sequence[str]) -> list[Mistake]:

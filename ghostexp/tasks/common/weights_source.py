@@ -15,7 +15,7 @@ import torch.hub
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from ghostexp.models.weights import Partial, read_weights
+from ghostexp.models.weights import read_weights
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
 
@@ -40,7 +40,7 @@ class WeightsRecord:
 
 
 def load_weights_source(
-    network: nn.Module, source: str, folder: Path, partial: Partial | None = None, key: str = "model.weights"
+    network: nn.Module, source: str, folder: Path, reset_head: bool = False, key: str = "model.weights"
 ) -> WeightsRecord:
     """Load weights into a network, strictly; downloads are kept in `folder`.
 
@@ -50,7 +50,7 @@ def load_weights_source(
     """
     try:
         file = find_weights_file(source, folder)
-        found = read_weights(network, file, partial)
+        found = read_weights(network, file, reset_head)
     except ValueError as error:
         raise ValueError(str(error).replace("model.weights", key, 1)) from error
     network.load_state_dict(found.state)
@@ -100,7 +100,7 @@ def find_tested_checkpoint(run: RunDirectory, key: str) -> Path:
     """The checkpoint from which a run's own test figure comes; `key` names the directory in the error."""
     validate_on = run.read_config(key)["datamodule"].get("validate_on")
     recorded = (run.read_result() or {}).get("test_checkpoint")  # the last one too where no validation had a score
-    return run.best if (recorded or {"val": "best"}.get(split)) == "best" else run.last
+    return run.best if (recorded or {"holdout": "best"}.get(validate_on)) == "best" else run.last
 
 
 def _download(source: str, folder: Path) -> Path:
