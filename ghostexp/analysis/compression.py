@@ -1,4 +1,4 @@
-"""What `ghostify` replaced in a network, and what that saved."""
+"""Measure the parameters and MACs that `ghostify` saved in each convolution of a network."""
 
 import copy
 import math
@@ -28,18 +28,18 @@ class ConvReduction:
 
 
 def conv_reductions(network: nn.Module, image_shape: tuple[int, int, int]) -> list[ConvReduction]:
-    """A row for each convolution that `ghostify` replaced, in the network's order; nothing is computed.
+    """List each convolution that `ghostify` replaced, in the network's order; runs on the meta device.
 
-    image_shape: (C, H, W). A ghost that is made and then cut off counts: it costs.
+    image_shape: (C, H, W). Ghosts that are computed and then cut off are counted.
     """
     replaced: tuple[GhostifiedConv, ...] = getattr(network, "ghostified", ())
-    shadow = copy.deepcopy(network).to("meta").eval()
-    pixels: Counter[str] = Counter()  # of a module's output, over all times it runs
+    meta_network = copy.deepcopy(network).to("meta").eval()
+    pixels: Counter[str] = Counter()  # of a module's output, summed over all its calls
     for row in replaced:
-        shadow.get_submodule(row.name).register_forward_hook(_count_pixels(pixels, row.name))
+        meta_network.get_submodule(row.name).register_forward_hook(_count_pixels(pixels, row.name))
     with torch.no_grad():
-        shadow(torch.empty(1, *image_shape, device="meta"))
-    return [_conv_reduction(row, shadow.get_submodule(row.name), pixels[row.name]) for row in replaced]
+        meta_network(torch.empty(1, *image_shape, device="meta"))
+    return [_conv_reduction(row, meta_network.get_submodule(row.name), pixels[row.name]) for row in replaced]
 
 
 def _count_pixels(pixels: Counter[str], name: str) -> Callable[[nn.Module, tuple, Tensor], None]:

@@ -1,4 +1,4 @@
-"""Parameters, MACs, activations and peak memory of a network and of its layers."""
+"""Count parameters, MACs, activations and peak memory of a network and of its layers."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ Shape = tuple[int, int, int]  # of an image: (C, H, W)
 class Cost:
     """Parameters, frozen ones too, and multiply-accumulates of convolutions and linear layers for one image.
 
-    The GhostNet papers call these MACs "FLOPs"; two operations each are counted elsewhere.
+    The GhostNet papers call these MACs "FLOPs"; elsewhere a MAC is two FLOPs.
     """
 
     params: int
@@ -29,19 +29,19 @@ class Cost:
 
 
 def count_cost(network: nn.Module, image_shape: Shape) -> Cost:
-    """Count a network's cost on one image; nothing is computed.
+    """Count a network's cost on one image, on the meta device.
 
-    Of a detector: pyramid and heads too, and those for as many proposals as it may look at.
-    Raises ValueError: the network does not take images of this shape.
+    Of a detector: FPN and heads too, with the largest possible number of proposals.
+    Raises ValueError: images of this shape are too small for the network.
     """
     params = sum(parameter.numel() for parameter in network.parameters())
     return Cost(params, _macs(copy.deepcopy(network).to("meta").eval(), image_shape))
 
 
 def backbone_macs(network: Network, image_shape: Shape = (3, 224, 224)) -> int:
-    """The MACs of a classifier without its head, which arXiv 1911.11907, table 8, prints for a detector's backbone.
+    """Count the MACs of a classifier without its head, as arXiv 1911.11907, table 8, for a detector's backbone.
 
-    Count them before a detector cuts off what feeds none of its maps.
+    Count them before a detector prunes the unused layers.
     """
     return _macs(copy.deepcopy(network).to("meta").eval().forward_features, image_shape)
 
@@ -52,14 +52,14 @@ def _macs(function: Callable[[Tensor], object], image_shape: Shape) -> int:
     return counter.get_total_flops() // 2
 
 
-THOP_PER_ELEMENT = 4  # what thop adds for each element that a BatchNorm writes
+THOP_PER_ELEMENT = 4  # thop's count per output element of a BatchNorm
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer of a network and what it costs on one image; params are trainable.
+    """One layer of a network and its cost on one image.
 
-    part: `primary` or `cheap` inside a ghost module, else empty. output: (C, H, W), or less.
+    part: `primary` or `cheap` inside a ghost module, else empty. output: shape without the batch.
     """
 
     name: str
@@ -73,23 +73,23 @@ class LayerCost:
 
 
 def layer_costs(network: nn.Module, image_shape: Shape) -> list[LayerCost]:
-    """A row for each convolution, linear layer and BatchNorm that runs, in the order of their first run.
+    """Count each convolution, linear layer and BatchNorm that runs, in order of their first run.
 
-    What belongs to no such layer, as the products inside an attention do, is one row at the end, if there is any.
+    The cost outside these layers, such as the matrix products of attention, is one last row, if there is any.
 
-    activations: elements that convolutions and linear layers write, as arXiv 2003.13678 counts them.
-    thop: what the package thop would count: MACs, and 4 for each element that a BatchNorm writes.
+    activations: output elements of convolutions and linear layers, as in arXiv 2003.13678.
+    thop: the count of the package thop: MACs, and 4 per output element of a BatchNorm.
     """
-    shadow = copy.deepcopy(network).to("meta").eval()
+    meta_network = copy.deepcopy(network).to("meta").eval()
     written: dict[str, list[Tensor]] = {}
-    for name, module in shadow.named_modules():
+    for name, module in meta_network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             module.register_forward_hook(_remember(written, name))
     with torch.no_grad():
-        shadow(torch.empty(1, *image_shape, device="meta"))
-    rows = [_layer(shadow, name, outputs) for name, outputs in written.items()]
-    whole = count_cost(network, image_shape)
-    params, macs = whole.params - sum(row.params for row in rows), whole.macs - sum(row.macs for row in rows)
+        meta_network(torch.empty(1, *image_shape, device="meta"))
+    rows = [_layer(meta_network, name, outputs) for name, outputs in written.items()]
+    total = count_cost(network, image_shape)
+    params, macs = total.params - sum(row.params for row in rows), total.macs - sum(row.macs for row in rows)
     return rows + [LayerCost("(elsewhere)", "", "", "", params, macs, 0, macs)] * bool(params or macs)
 
 
@@ -129,7 +129,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def _part(network: nn.Module, name: str) -> str:
-    """Whether a layer belongs to the primary or the cheap operation of a ghost module, by that module's names."""
+    """Return `primary` or `cheap` for a layer inside a ghost module, by its attribute's name, else an empty string."""
     path = name.split(".")
     for depth in range(len(path)):
         if isinstance(network.get_submodule(".".join(path[:depth])), GhostModule):
@@ -139,7 +139,7 @@ def _part(network: nn.Module, name: str) -> str:
 
 
 class PeakMemory(TorchDispatchMode):
-    """Bytes of the tensors that live at once, at most, while this is active; `at_start` bytes are there already."""
+    """Record the peak of the bytes of live tensors while this is active; starts at `at_start` bytes."""
 
     def __init__(self, at_start: int = 0) -> None:
         super().__init__()
@@ -165,13 +165,13 @@ class PeakMemory(TorchDispatchMode):
 
 
 def peak_memory(network: nn.Module, image_shape: tuple[int, int, int], batch: int = 1) -> int:
-    """Bytes of weights, images and maps that inference in float32 holds at once, at most; nothing is computed.
+    """Compute the peak bytes of weights, images and maps in float32 inference, on the meta device.
 
-    What a library needs within an operation is not in it.
+    Workspace that a library allocates within an operation is not included.
     """
-    shadow = copy.deepcopy(network).to("meta").eval()
-    weights = sum(tensor.untyped_storage().nbytes() for tensor in shadow.state_dict().values())
+    meta_network = copy.deepcopy(network).to("meta").eval()
+    weights = sum(tensor.untyped_storage().nbytes() for tensor in meta_network.state_dict().values())
     images = torch.empty(batch, *image_shape, device="meta")
     with torch.no_grad(), PeakMemory(weights + images.untyped_storage().nbytes()) as memory:
-        shadow(images)
+        meta_network(images)
     return memory.peak

@@ -1,4 +1,4 @@
-"""Measure inference time of a network in several modes, and of a detector by modules."""
+"""Measure the inference time of a network in several modes, and of a detector by modules."""
 
 import copy
 import math
@@ -24,14 +24,14 @@ SAMPLE_SECONDS = 0.02  # a fast network runs several times for one sample
 
 @dataclass(frozen=True)
 class InferenceMode:
-    """A network ready for inference in one way, and how it takes its images."""
+    """A network prepared for inference in one mode, and the dtype and layout of its images."""
 
     network: Callable[[Tensor], Tensor]
     dtype: torch.dtype
     layout: torch.memory_format
 
     def images(self, images: Tensor) -> Tensor:
-        """The images as this mode reads them."""
+        """Convert images to the dtype and layout of this mode."""
         return images.to(self.dtype, memory_format=self.layout)
 
 
@@ -39,8 +39,8 @@ class InferenceMode:
 class Latency:
     """Milliseconds of one forward pass over a batch: median and quartiles over the rounds.
 
-    speedup: over the first mode, the median of the rounds' ratios, for both ran in the same spell of the machine.
-    difference: the largest of a logit from the first mode's, in standard deviations of the latter.
+    speedup: over the first mode, the median of the rounds' ratios, as both ran under the same load of the machine.
+    difference: the largest difference of a logit from the first mode's, in standard deviations of the latter.
     """
 
     mode: str
@@ -54,28 +54,28 @@ class Latency:
 
 
 def build_mode(network: Network, name: str, device: torch.device) -> InferenceMode:
-    """A copy of a network in a mode: words joined by `+`, such as `fused+channels_last+compiled`.
+    """Copy a network into a mode: flags joined by `+`, such as `fused+channels_last+compiled`.
 
-    eager: as it is, in float32; fused: BatchNorm folded, branches re-parameterised; bf16: weights and images too;
-    compiled: by torch.compile, for each batch size on its own and with the weights as constants.
-    Raises ValueError for a word that is none of WORDS.
+    eager: unchanged, in float32; fused: BatchNorm folded, branches re-parameterised; bf16: weights and images in
+    bfloat16; compiled: by torch.compile, for each batch size separately and with the weights as constants.
+    Raises ValueError for a flag that is not in MODE_FLAGS.
     """
-    words = name.split("+")
-    if not set(words) <= set(MODE_FLAGS):
-        raise ValueError(f"task.modes={name}: words of {', '.join(MODE_FLAGS)}, joined by +")
-    copied = (fuse(network) if "fused" in words else copy.deepcopy(network)).eval().to(device)
-    dtype = torch.bfloat16 if "bf16" in words else torch.float32
-    layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
+    flags = name.split("+")
+    if not set(flags) <= set(MODE_FLAGS):
+        raise ValueError(f"task.modes={name}: must be flags of {', '.join(MODE_FLAGS)}, joined by +")
+    copied = (fuse(network) if "fused" in flags else copy.deepcopy(network)).eval().to(device)
+    dtype = torch.bfloat16 if "bf16" in flags else torch.float32
+    layout = torch.channels_last if "channels_last" in flags else torch.contiguous_format
     copied = copied.to(dtype=dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-    runs = torch.compile(copied, dynamic=False, options={"freezing": True}) if "compiled" in words else copied
+    runs = torch.compile(copied, dynamic=False, options={"freezing": True}) if "compiled" in flags else copied
     return InferenceMode(runs, dtype, layout)
 
 
 @torch.inference_mode()
 def benchmark_modes(modes: Mapping[str, InferenceMode], images: Tensor, rounds: int) -> list[Latency]:
-    """Time every mode on a batch of images (N, C, H, W), which lie where the modes do.
+    """Time every mode on a batch of images (N, C, H, W) on the modes' device.
 
-    Each round times all modes once, one after the other, so that a slow spell of the machine meets them all.
+    Each round times all modes once, one after the other, so that load of the machine affects them alike.
     """
     inputs = {name: mode.images(images) for name, mode in modes.items()}
     logits = {name: mode.network(inputs[name]).float() for name, mode in modes.items()}  # warms up, and compiles
@@ -92,13 +92,13 @@ def benchmark_modes(modes: Mapping[str, InferenceMode], images: Tensor, rounds: 
 
 
 def _runs(mode: InferenceMode, images: Tensor) -> int:
-    """How many runs a sample needs; measuring it is a second warm-up."""
+    """Compute the runs per sample; the measurement is a second warm-up."""
     once = min(_milliseconds(mode, images, 1) for _ in range(2))
     return max(1, math.ceil(1000 * SAMPLE_SECONDS / once))
 
 
 def _milliseconds(mode: InferenceMode, images: Tensor, runs: int) -> float:
-    """The time of some runs: by events on a GPU, by the clock elsewhere."""
+    """Time several runs: by events on a GPU, by the clock elsewhere."""
     if images.is_cuda:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
@@ -125,9 +125,9 @@ def _latency(mode: str, batch: int, samples: Sequence[float], first: Sequence[fl
 
 @torch.inference_mode()
 def time_fractions(network: nn.Module, images: Tensor, rounds: int) -> dict[str, float]:
-    """Which share of an eager forward pass the primary and the cheap operations of all ghost modules take, medians.
+    """Measure the median fractions of an eager forward pass in primary and in cheap operations of all ghost modules.
 
-    Empty for a network without ghost modules. On a GPU, waiting for each operation makes short ones look longer.
+    Empty for a network without ghost modules. On a GPU, the synchronisation after each operation lengthens short ones.
     """
     timed = copy.deepcopy(network).eval()
     ghosts = [module for module in timed.modules() if isinstance(module, GhostModule)]
@@ -137,19 +137,19 @@ def time_fractions(network: nn.Module, images: Tensor, rounds: int) -> dict[str,
     for ghost in ghosts:
         for part in spent:
             setattr(ghost, part, timed_part(getattr(ghost, part), part, spent, images))
-    shares: dict[str, list[float]] = {part: [] for part in spent}
+    fractions: dict[str, list[float]] = {part: [] for part in spent}
     for round_ in range(rounds + 1):
         spent.update(dict.fromkeys(spent, 0.0))
         clock = now(images)
         timed(images)
-        whole = now(images) - clock
-        for part in spent if round_ else ():  # the first warms up
-            shares[part].append(spent[part] / whole)
-    return {part: float(np.median(values)) for part, values in shares.items()}
+        total = now(images) - clock
+        for part in spent if round_ else ():  # the first round is a warm-up
+            fractions[part].append(spent[part] / total)
+    return {part: float(np.median(values)) for part, values in fractions.items()}
 
 
 def timed_part(operation: Callable[[X], Y], part: str, spent: dict[str, float], images: Tensor) -> Callable[[X], Y]:
-    """The same operation, which adds its seconds to those that a part has spent; it runs where the images lie."""
+    """Wrap an operation to add its seconds to `spent[part]`; it runs on the images' device."""
 
     def run(x: X) -> Y:
         clock = now(images)
@@ -161,7 +161,7 @@ def timed_part(operation: Callable[[X], Y], part: str, spent: dict[str, float], 
 
 
 def now(x: Tensor) -> float:
-    """Seconds, when all that was asked of the tensor's device is done."""
+    """Return the time in seconds, after synchronising the tensor's device."""
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter()
@@ -172,9 +172,9 @@ DETECTOR_PARTS: tuple[str, ...] = ("trunk", "pyramid", "heads")
 
 @torch.inference_mode()
 def module_latency(network: DetectionModel, images: Tensor, rounds: int) -> dict[str, float]:
-    """Milliseconds of an eager forward pass over images (N, 3, H, W), medians, by part, and of the whole.
+    """Measure the median milliseconds of an eager forward pass over images (N, 3, H, W), by part and in total.
 
-    heads: all that chooses boxes and judges them, which takes longer the more of them a network believes in.
+    heads: all after the FPN, including non-maximum suppression, whose time grows with the number of confident boxes.
     """
     timed = copy.deepcopy(network).eval()
     spent = dict.fromkeys(DETECTOR_PARTS[:2], 0.0)
@@ -188,9 +188,9 @@ def module_latency(network: DetectionModel, images: Tensor, rounds: int) -> dict
         spent.update(dict.fromkeys(spent, 0.0))
         clock = now(images)
         timed(images)
-        whole = now(images) - clock
-        if round_:  # the first warms up
-            taken = {**spent, "heads": whole - sum(spent.values()), "whole": whole}
-            for part, seconds in taken.items():
+        total = now(images) - clock
+        if round_:  # the first round is a warm-up
+            seconds_by_part = {**spent, "heads": total - sum(spent.values()), "whole": total}
+            for part, seconds in seconds_by_part.items():
                 samples[part].append(1000 * seconds)
     return {part: float(np.median(values)) for part, values in samples.items()}

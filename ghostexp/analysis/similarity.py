@@ -1,4 +1,4 @@
-"""Similarity of feature maps: correlations, effective rank and linear fits between maps."""
+"""Measure the similarity of feature maps: correlations, effective rank and linear fits between maps."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class RunningCovariance:
-    """Sums over images and pixels from which the correlations of a layer's C maps follow; no map is kept."""
+    """Accumulate the covariance of a layer's C maps over images and pixels, without storing maps."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -24,57 +24,57 @@ class RunningCovariance:
         self.count += values.shape[1]
 
     def covariance(self) -> Tensor:
-        """(C, C), each pixel of each image one observation."""
+        """Compute the covariance (C, C), with each pixel of each image as one observation."""
         assert self.sums is not None
         assert self.products is not None
         means = self.sums.cpu() / self.count
         return self.products.cpu() / self.count - means[:, None] * means
 
     def correlation(self) -> Tensor:
-        """Pearson's r of each pair of maps, (C, C); 0 for a map that is constant, its diagonal included."""
+        """Compute Pearson's r of each pair of maps, (C, C); 0 for constant maps, also on the diagonal."""
         covariance = self.covariance()
         assert self.products is not None
         variance = covariance.diagonal()
-        is_alive = variance > 1e-12 * self.products.diagonal().cpu() / self.count
-        scale = torch.where(is_alive, variance.clamp(min=1e-300).rsqrt(), 0.0)
+        is_varying = variance > 1e-12 * self.products.diagonal().cpu() / self.count
+        scale = torch.where(is_varying, variance.clamp(min=1e-300).rsqrt(), 0.0)
         return (covariance * scale[:, None] * scale).clamp(-1, 1)
 
 
-def source_map(ghosts: int, each: int) -> Tensor:
-    """From which intrinsic map each ghost is made, (ghosts,): a grouped convolution's outputs stand by group."""
-    return torch.arange(ghosts) // max(1, each)
+def source_map(ghosts: int, ghosts_per_map: int) -> Tensor:
+    """Return the index of each ghost's intrinsic map, (ghosts,): grouped convolutions order outputs by group."""
+    return torch.arange(ghosts) // max(1, ghosts_per_map)
 
 
-def ghost_correlations(correlation: Tensor, intrinsic: int, each: int) -> Tensor:
-    """r of each ghost with the map that it is made from, (C - intrinsic,); the intrinsic maps come first."""
+def ghost_correlations(correlation: Tensor, intrinsic: int, ghosts_per_map: int) -> Tensor:
+    """Return r of each ghost with its intrinsic map, (C - intrinsic,); intrinsic maps come first in `correlation`."""
     ghosts = torch.arange(intrinsic, len(correlation))
-    return correlation[ghosts, source_map(len(ghosts), each)]
+    return correlation[ghosts, source_map(len(ghosts), ghosts_per_map)]
 
 
-def other_correlations(correlation: Tensor, intrinsic: int, each: int) -> Tensor:
-    """The median |r| of each ghost with the intrinsic maps that it is not made from, (G,); NaN if there are none."""
+def other_correlations(correlation: Tensor, intrinsic: int, ghosts_per_map: int) -> Tensor:
+    """Return the median |r| of each ghost with the other intrinsic maps, (G,); NaN if there are none."""
     sizes = correlation[intrinsic:, :intrinsic].abs()
-    sizes[torch.arange(len(sizes)), source_map(len(sizes), each)] = torch.nan
+    sizes[torch.arange(len(sizes)), source_map(len(sizes), ghosts_per_map)] = torch.nan
     return sizes.nanmedian(1).values
 
 
 def effective_rank(correlation: Tensor) -> float:
-    """How many directions maps take up: exp of the entropy of their normalised singular values, 1 to C.
+    """Compute the effective rank of maps: exp of the entropy of their normalised singular values, 1 to C.
 
-    Of the matrix whose rows are the maps over all images and pixels, centred and scaled to unit variance, so that the
-    scale that a BatchNorm sets anew does not count. Constant maps are left out; without others it is 0.
+    The rows of the matrix are the maps over all images and pixels, centred and scaled to unit variance, as a BatchNorm
+    would rescale them anyway. Constant maps are left out; the result is 0 if all are constant.
     Source: Roy and Vetterli, The effective rank, EUSIPCO 2007, section 2.
     """
-    alive = correlation.diagonal() > 0
-    values = torch.linalg.eigvalsh(correlation[alive][:, alive]).clamp(min=0).sqrt()
+    varying = correlation.diagonal() > 0
+    values = torch.linalg.eigvalsh(correlation[varying][:, varying]).clamp(min=0).sqrt()
     if not len(values):
         return 0.0
-    shares = values / values.sum()
-    return float(torch.special.entr(shares).sum().exp())
+    fractions = values / values.sum()
+    return float(torch.special.entr(fractions).sum().exp())
 
 
 def most_similar(correlation: Tensor) -> tuple[Tensor, Tensor]:
-    """For each map the other one with the largest |r|, and that r: two tensors (C,), empty for a single map."""
+    """Find for each map the other one with the largest |r|, and that r: two tensors (C,), empty for a single map."""
     if len(correlation) < 2:
         return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=correlation.dtype)
     others = correlation.clone().fill_diagonal_(0)
@@ -83,7 +83,7 @@ def most_similar(correlation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def distinct_pairs(partner: Tensor, r: Tensor, count: int) -> list[tuple[int, int]]:
-    """The `count` most similar pairs, at most, in which no map appears twice."""
+    """Select up to `count` of the most similar pairs, without any map twice."""
     pairs: list[tuple[int, int]] = []
     used: set[int] = set()
     for index in r.abs().argsort(descending=True).tolist():
@@ -98,10 +98,10 @@ SIZES = (1, 3, 5, 7)  # d, as in arXiv 1911.11907, table 2
 
 
 class LinearFits:
-    """For pairs of a layer's maps, the sums that decide the least-squares filter from the first to the second.
+    """Accumulate the normal equations of the least-squares filter from the first to the second map of each pair.
 
-    The filter pads with zeros at stride 1, as a depthwise convolution does, and adds a constant, as the BatchNorm
-    behind one does. Source of the question: arXiv 1911.11907, section 4.1, where filters are trained instead.
+    The filter has zero padding and stride 1, as a depthwise convolution, and adds a constant, as the BatchNorm after
+    it. Source: arXiv 1911.11907, section 4.1, where filters are trained instead.
     """
 
     def __init__(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -124,35 +124,35 @@ class LinearFits:
         self.count += maps[:, 0].numel()
 
     def errors(self) -> Tensor:
-        """Mean squared error of each pair's best filter for each d of SIZES: (pairs, 4)."""
+        """Compute the mean squared error of each pair's best filter for each d of SIZES: (pairs, 4)."""
         rows = [[self._error(index, size) for size in SIZES] for index in range(len(self.pairs))]
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(SIZES))
 
     def unexplained(self) -> Tensor:
-        """The same errors as shares of the target's variance, 1 - R^2; 1 for a constant target."""
+        """Compute the errors as fractions of the target's variance, 1 - R^2; 1 for a constant target."""
         variances = [self.squares[i] / self.count - float(c[-1] / self.count) ** 2 for i, c in enumerate(self.crosses)]
         scale = torch.tensor(variances, dtype=torch.float64)[:, None]
         means = torch.tensor(self.squares, dtype=torch.float64)[:, None] / self.count
         return torch.where(scale > 1e-12 * means, self.errors() / scale, 1.0).clamp(0, 1)
 
     def _error(self, index: int, size: int) -> float:
-        used = _used(size)
-        gram, cross = self.grams[self.pairs[index][0]][used][:, used], self.crosses[index][used]
+        taps = _tap_indices(size)
+        gram, cross = self.grams[self.pairs[index][0]][taps][:, taps], self.crosses[index][taps]
         explained = cross @ torch.linalg.pinv(gram, rtol=1e-12, hermitian=True) @ cross
         return max(0.0, (self.squares[index] - float(explained)) / self.count)
 
 
 def _patches(maps: Tensor) -> Tensor:
-    """Each pixel's neighbourhood, and a one: maps (N, H, W) to (d * d + 1, N * H * W) for the largest d."""
+    """Unfold each pixel's neighbourhood, and append a one: maps (N, H, W) to (d * d + 1, N * H * W), largest d."""
     side = SIZES[-1]
     columns = F.unfold(maps[:, None], side, padding=side // 2)  # (N, d * d, H * W)
     columns = columns.double().transpose(0, 1).flatten(1)
     return torch.cat([columns, columns.new_ones(1, columns.shape[1])])
 
 
-def _used(size: int) -> Tensor:
-    """Where the taps of a centred filter of a size, and the constant, are in `_patches`."""
+def _tap_indices(size: int) -> Tensor:
+    """Return the rows of `_patches` with the taps of a centred filter of a size, and the constant."""
     side = SIZES[-1]
     margin = (side - size) // 2
-    out_indices = torch.arange(side * side).view(side, side)[margin : side - margin, margin : side - margin]
-    return torch.cat([out_indices.flatten(), torch.tensor([side * side])])
+    taps = torch.arange(side * side).view(side, side)[margin : side - margin, margin : side - margin]
+    return torch.cat([taps.flatten(), torch.tensor([side * side])])

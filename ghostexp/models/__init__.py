@@ -1,21 +1,25 @@
-"""Networks of the GhostNet family and the baselines that they are compared with; only torch and torchvision are needed.
+"""Networks of the GhostNet family and their baselines; only torch and torchvision are needed.
 
-Every network is a `contract.Network`:
+Every classifier is a `base.Network`:
 
-    network(x)                   images (N, in_chans, H, W) -> logits (N, num_classes): the two below in a row
-    network.forward_features(x)  images -> the last feature map (N, C, H', W')
-    network.forward_head(map)    that map -> logits
-    network.feature_maps(x)      images -> {stride: the last map at that resolution}, what a detector reads
-    network.feature_channels     {stride: channels of that map}
-    network.min_size             the smallest image side that works; a smaller image raises ValueError
-    network.reparameterize()     folds, in place, the branches that only training needs (GhostNetV3)
+    network(x)                        images (N, in_chans, H, W) -> logits (N, num_classes): the next two in a row
+    network.forward_features(x)       images -> the last feature map (N, C, H', W')
+    network.forward_head(features)    that map -> logits
+    network.feature_maps(x)           images -> {stride: the last map at that resolution}, the input of a detector's FPN
+    network.feature_channels          {stride: channels of that map}
+    network.min_size                  the smallest image side that works; a smaller image raises ValueError
+    network.reparameterize()          folds, in place, the branches that only training needs (GhostNetV3)
 
-Knobs have one name in every ghost network: ratio (the paper's s), dw_size (d), width (alpha), se_ratio. A bad value
-raises ValueError in one line that names the configuration's key: `model.ratio=2.5: a whole number >= 1 is needed`.
+Every detector is a `detection.base.DetectionModel` on such a network: losses in training mode, else boxes.
 
-`fuse(network)` is a copy for inference without BatchNorm; `load_weights(network, file)` takes released weights and own.
+Arguments have the same names in all ghost networks: ratio (the paper's s), dw_size (d), width (alpha), se_ratio. A bad
+value raises ValueError in one line that names the config key: `model.ratio=2.5: must be an integer >= 1`.
 
-Read `ghost.py` first, then `ghostnet.py` and `ghostify.py`; `ghostnet_v2.py` and `ghostnet_v3.py` say what these two
-generations add, `external.py` has the networks of torchvision, and of timm where that is installed, by name. To add a
-network: one file here and one YAML in conf/model.
+`fuse(network)` returns a copy for inference without BatchNorm; `load_weights(network, file)` loads released or own
+weights.
+
+Read `ghost_module.py` first, then `ghostnet.py` and `ghostify.py`. `ghostnetv2.py` and `ghostnetv3.py` add the next two
+generations, `resnet_cifar.py` and `vgg_cifar.py` are the baselines for 32 x 32 images, `torchvision_timm.py` builds the
+networks of torchvision, and of timm if that is installed, by name. To add a network, add one file here and one YAML in
+conf/model.
 """

@@ -1,4 +1,4 @@
-"""Base class of all classification networks, and their initialisation."""
+"""Define the base class of all classification networks, and their initialisation."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,18 +18,18 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (N, in_chans, H, W) to the trunk's last feature map (N, C, H', W')."""
+        """Map images (N, in_chans, H, W) to the trunk's last feature map (N, C, H', W')."""
 
     @abstractmethod
     def forward_head(self, features: Tensor) -> Tensor:
-        """The trunk's last feature map (N, C, H', W') to logits (N, num_classes)."""
+        """Map the trunk's last feature map (N, C, H', W') to logits (N, num_classes)."""
 
     @abstractmethod
     def feature_maps(self, x: Tensor) -> dict[int, Tensor]:
-        """Images to the last map at each stride: (N, feature_channels[stride], H / stride, W / stride), rounded."""
+        """Map images to the last map at each stride: (N, feature_channels[stride], H / stride, W / stride), rounded."""
 
     def reparameterize(self) -> None:
-        """Fold, in place, the branches that only training needs; a network without any stays as it is."""
+        """Fold, in place, the branches that only training needs; without branches, do nothing."""
 
     def check_image(self, x: Tensor) -> None:
         """Raise ValueError when the image is smaller than `min_size`."""
@@ -42,9 +42,9 @@ class Network(nn.Module, ABC):
 
 
 def he_init(network: nn.Module) -> None:
-    """Draw every convolution from He's normal distribution by fan-out and set its bias to zero.
+    """Initialise every convolution with He's normal distribution by fan-out, and its bias with zero.
 
-    The fan-out is counted within a group, so a depthwise filter is not drawn too small; torch's own
+    The fan-out is counted within a group, so a depthwise filter is not initialised too small; torch's own
     `kaiming_normal_(mode="fan_out")` ignores groups. Linear and BatchNorm layers keep torch's defaults.
     Source: arXiv 1502.01852.
     """

@@ -16,11 +16,12 @@ N = TypeVar("N", bound=Network)
 
 
 def fuse(network: N) -> N:
-    """A copy for inference in which each BatchNorm that alone reads a convolution's output is folded into it.
+    """Return a copy for inference with each BatchNorm folded into its convolution, where nothing else reads the output.
 
     The convolution gets a bias and the BatchNorm becomes `nn.Identity`; branches are re-parameterised. Kernels are
-    computed in float64, so that logits differ by rounding only. The given network stays as it is.
-    A BatchNorm behind a plain ghost module stays: it reads intrinsic maps and ghosts, and the ghosts read the former.
+    computed in float64, so that logits differ by rounding only. The given network is not changed.
+    A BatchNorm after a ghost module with norm_act=none stays: it reads intrinsic maps and ghosts, and the ghosts
+    are computed from the former.
     """
     fused = copy.deepcopy(network).eval()
     fused.reparameterize()
@@ -29,12 +30,12 @@ def fuse(network: N) -> N:
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         set_kernel(conv, *fold_batchnorm(conv.weight, conv.bias, norm))
-        fused.set_submodule(norm_name, _what_follows(norm))
+        fused.set_submodule(norm_name, _rest_of_norm(norm))
     return fused
 
 
 def fold_batchnorm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel and bias, in float64, of a convolution followed by `norm` in inference."""
+    """Compute kernel and bias, in float64, of a convolution followed by `norm` in inference."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()  # (out_channels,)
@@ -43,55 +44,55 @@ def fold_batchnorm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) ->
 
 
 def set_kernel(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
-    """Give a convolution other weights, in its own dtype."""
+    """Replace the weights of a convolution, in its own dtype."""
     dtype = conv.weight.dtype
     conv.weight = nn.Parameter(weight.detach().to(dtype))
     conv.bias = nn.Parameter(bias.detach().to(dtype))
 
 
 def find_foldable(network: Network) -> dict[str, str]:
-    """The names {convolution: BatchNorm} of which the second reads what the first wrote, and nothing else does.
+    """Find the names {convolution: BatchNorm} where only that BatchNorm reads the convolution's output.
 
-    Found by running the network once on the meta device: what reads what is a fact of `forward`, not of names.
+    Runs the network once on the meta device: which layer reads which output is decided by `forward`, not by names.
     """
-    shadow = copy.deepcopy(network).to("meta").eval()
-    convs = {id(conv.weight): name for name, conv in shadow.named_modules() if type(conv) is nn.Conv2d}
-    norms = {id(norm.running_mean): name for name, norm in shadow.named_modules() if _has_all(norm)}
-    first = next(module for module in shadow.modules() if isinstance(module, nn.Conv2d))
+    meta_network = copy.deepcopy(network).to("meta").eval()
+    convs = {id(conv.weight): name for name, conv in meta_network.named_modules() if type(conv) is nn.Conv2d}
+    norms = {id(norm.running_mean): name for name, norm in meta_network.named_modules() if _is_foldable(norm)}
+    first = next(module for module in meta_network.modules() if isinstance(module, nn.Conv2d))
     side = max(network.min_size, 32)
     image = first.weight.new_empty(1, first.in_channels, side, side)
     with torch.no_grad(), _Readers() as readers:
-        shadow(image)
+        meta_network(image)
     return {convs[weight]: norms[mean] for weight, mean in readers.pairs() if weight in convs and mean in norms}
 
 
-def _what_follows(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a BatchNorm does besides: timm's BatchNormAct2d activates too."""
+def _rest_of_norm(norm: nn.BatchNorm2d) -> nn.Module:
+    """Build what is left of a folded BatchNorm: dropout and activation of timm's BatchNormAct2d, else nothing."""
     if type(norm) is nn.BatchNorm2d:
         return nn.Identity()
     return nn.Sequential(norm.get_submodule("drop"), norm.get_submodule("act"))
 
 
-def _has_all(module: nn.Module) -> bool:
-    """Whether a module is a BatchNorm, torch's or timm's, with statistics and affine parameters."""
+def _is_foldable(module: nn.Module) -> bool:
+    """Return whether a module is a BatchNorm, torch's or timm's, with statistics and affine parameters."""
     if not isinstance(module, nn.BatchNorm2d) or type(module).__name__ not in ("BatchNorm2d", "BatchNormAct2d"):
         return False
     return module.affine and module.running_mean is not None
 
 
 class _Readers(TorchFunctionMode):
-    """Notes of every tensor which calls read it, and of every convolution what it wrote."""
+    """Record which calls read each tensor, and which tensor each convolution wrote."""
 
     def __init__(self) -> None:
         super().__init__()
         self.readers: defaultdict[int, list[int | None]] = defaultdict(list)  # running means of BatchNorms, else None
         self.written: dict[int, int] = {}  # a convolution's output -> its weight
-        self.alive: list[object] = []  # tensors are told apart by id, which a dead one would pass on
+        self.alive: list[object] = []  # tensors are identified by id, which would be reused after one is freed
 
     def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
         result = func(*args, **(kwargs or {}))
         if not any(_tensors(result)):
-            return result  # a question such as x.dim()
+            return result  # a property such as x.dim()
         self.alive += [*args, result]
         second = id(args[1]) if len(args) > 1 else None
         reader = second if func is F.batch_norm else None
@@ -102,7 +103,7 @@ class _Readers(TorchFunctionMode):
         return result
 
     def pairs(self) -> Iterator[tuple[int, int]]:
-        """Weight and running mean of each convolution and BatchNorm, each run once, that have only each other."""
+        """Yield weight and running mean of each foldable pair: both run once, and nothing else reads the output."""
         for output, weight in self.written.items():
             mean = self.readers[output][0] if len(self.readers[output]) == 1 else None
             if mean is not None and len(self.readers[weight]) == len(self.readers[mean]) == 1:
@@ -110,7 +111,7 @@ class _Readers(TorchFunctionMode):
 
 
 def _tensors(value: object) -> Iterator[int]:
-    """The ids of the tensors in an argument or a result, which may be a sequence of them."""
+    """Yield the ids of the tensors in an argument or a result, which may be a sequence of them."""
     if isinstance(value, Tensor):
         yield id(value)
     elif isinstance(value, list | tuple):

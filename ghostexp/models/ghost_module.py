@@ -1,4 +1,4 @@
-"""The ghost module and the ghost bottleneck (arXiv 1911.11907, sections 3.1 and 3.2)."""
+"""Build the ghost module and the ghost bottleneck (arXiv 1911.11907, sections 3.1 and 3.2)."""
 
 import math
 from typing import Literal, get_args
@@ -20,17 +20,17 @@ def make_divisible(channels: float, divisor: int = 4) -> int:
 
 
 class GhostModule(nn.Module):
-    """A convolution that makes a few intrinsic maps, and cheap depthwise filters that make the rest from them.
+    """A convolution for a few intrinsic maps, and cheap depthwise filters that compute the ghosts from them.
 
     (N, in_channels, H, W) -> (N, out_channels, H', W'), where H' and W' are those of the primary convolution.
-    ceil(out_channels / ratio) maps are intrinsic and come first; each makes ratio - 1 ghosts with filters of
+    ceil(out_channels / ratio) maps are intrinsic and come first; each has ratio - 1 ghosts, by filters of
     dw_size x dw_size; what exceeds out_channels is cut off. At ratio 1 there is no cheap operation.
 
-    norm_act: `bn_relu` puts BatchNorm and ReLU behind both convolutions, `bn` only BatchNorm (GhostNet's linear
-    projection), `none` nothing: it stands where a bare convolution stood, whose network has its own.
-    padding: of the primary; by default the one that keeps H and W at stride 1.
-    bias: each output channel has one; in the two BN forms BatchNorm's shift is that bias already.
-    Raises ValueError for a ratio, a dw_size or a form that cannot be. Source: arXiv 1911.11907, section 3.1.
+    norm_act: what follows both convolutions. `bn_relu`: BatchNorm and ReLU; `bn`: BatchNorm (GhostNet's linear
+    projection); `none`: nothing, for a module that replaces a bare convolution, which its network's own layers follow.
+    padding: of the primary convolution; by default H and W are kept at stride 1.
+    bias: of both convolutions; ignored with `bn` and `bn_relu`, where BatchNorm's shift is that bias.
+    Raises ValueError for an invalid ratio, dw_size or norm_act. Source: arXiv 1911.11907, section 3.1.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class GhostModule(nn.Module):
             self.cheap_operation = _conv_norm_act(cheap, norm_act)
 
     def primary(self, x: Tensor) -> Tensor:
-        """The intrinsic maps: (N, in_channels, H, W) -> (N, ceil(out_channels / ratio), H', W')."""
+        """Compute the intrinsic maps: (N, in_channels, H, W) -> (N, ceil(out_channels / ratio), H', W')."""
         return self.primary_conv(x)
 
     def cheap(self, intrinsic: Tensor) -> Tensor:
-        """The ghosts of intrinsic maps, those included that will be cut off; not at ratio 1."""
+        """Compute the ghosts of intrinsic maps, including those that are cut off later; not at ratio 1."""
         assert self.cheap_operation is not None
         return self.cheap_operation(intrinsic)
 
@@ -92,7 +92,7 @@ class GhostModule(nn.Module):
         if self.cheap_operation is None:
             return intrinsic
         ghosts = self.cheap(intrinsic)
-        # cut before the concatenation: cutting behind it would hand on a map that is not contiguous
+        # cut before the concatenation: cutting after it would return a map that is not contiguous
         return torch.cat([intrinsic, ghosts[:, : self.out_channels - intrinsic.shape[1]]], dim=1)
 
 
@@ -112,7 +112,7 @@ def _conv_norm_act(conv: nn.Conv2d, norm_act: NormAct) -> nn.Sequential:
 
 
 class SqueezeExcite(nn.Module):
-    """Weigh each channel by a gate relu6(z + 3) / 6 computed from the channels' means; the shape stays.
+    """Scale each channel by a gate relu6(z + 3) / 6 computed from the channels' means; the shape stays.
 
     Source: arXiv 1709.01507; the hard gate: arXiv 1905.02244, section 5.3.
     """
@@ -131,11 +131,11 @@ class SqueezeExcite(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Expand by a ghost module, go down by a depthwise convolution at stride > 1, weigh, project, add the shortcut.
+    """Expand by a ghost module, downsample by a depthwise convolution, squeeze-excite, project, add the shortcut.
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
     kernel_size reaches the two strided depthwise convolutions only; the ghosts have dw_size.
-    keep_size: the same layers for any stride, and weights of the same shapes, but H and W stay.
+    keep_resolution: the same layers and weight shapes, but the strided convolutions run at stride 1.
     Source: arXiv 1911.11907, section 3.2 and figure 3.
     """
 
@@ -164,17 +164,17 @@ class GhostBottleneck(nn.Module):
         self.shortcut = nn.Sequential() if same else projection(in_channels, out_channels, kernel_size, step)
 
     def forward(self, x: Tensor) -> Tensor:
-        mid_channels = self.bn_dw(self.conv_dw(self.ghost1(x)))
-        return self.ghost2(self.se(mid_channels)) + self.shortcut(x)
+        y = self.bn_dw(self.conv_dw(self.ghost1(x)))
+        return self.ghost2(self.se(y)) + self.shortcut(x)
 
 
 def depthwise(channels: int, kernel_size: int, stride: int) -> nn.Conv2d:
-    """A filter of its own for each channel, without bias; H and W stay at stride 1."""
+    """Build a depthwise convolution without bias; H and W stay at stride 1."""
     return nn.Conv2d(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False)
 
 
 def projection(in_channels: int, out_channels: int, kernel_size: int, stride: int) -> nn.Sequential:
-    """The shortcut of a bottleneck whose output has another shape than its input."""
+    """Build the shortcut of a bottleneck whose output has another shape than its input."""
     return nn.Sequential(
         depthwise(in_channels, kernel_size, stride),
         nn.BatchNorm2d(in_channels),

@@ -1,4 +1,4 @@
-"""Make the ghost version of an existing network: its convolutions become ghost modules."""
+"""Make the ghost version of an existing network: replace its convolutions by ghost modules."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -28,21 +28,20 @@ def ghostify(
 ) -> N:
     """Replace the convolutions of `network` by ghost modules, in place, and return it.
 
-    Replaced are the ungrouped `nn.Conv2d`; grouped and depthwise ones, subclasses of `nn.Conv2d` with a forward of
-    their own, and ghost modules that are there already stay. Kernel, stride, padding, dilation, padding mode, device
-    and dtype stay those of the convolution, and so does a bias on every output channel. The new weights are
-    drawn by `he_init`: load trained ones afterwards.
+    Replaced are the ungrouped `nn.Conv2d`; grouped and depthwise ones, subclasses of `nn.Conv2d` with their own
+    forward, and existing ghost modules stay. Kernel, stride, padding, dilation, padding mode, bias, device and dtype
+    are those of the convolution. The new weights are initialised by `he_init`: load trained ones afterwards.
 
-    exclude: which convolutions stay as they are, as any of `first` (the first one that the network registers), `1x1`,
-    and patterns of module names such as `layer1.*`.
+    exclude: which convolutions stay: any of `first` (the first one that the network registers), `1x1`, and patterns of
+    module names such as `layer1.*`.
     norm_act: `none` (the network's own BatchNorm and ReLU follow), `bn` or `bn_relu`, see `GhostModule`.
-    `network.ghostified` becomes the tuple of what was `GhostifiedConv`.
-    Raises ValueError when a word or a pattern of `exclude` matches nothing, and when nothing is left to replace.
+    `network.ghostified` is a tuple with a `GhostifiedConv` for each replaced convolution.
+    Raises ValueError when an item of `exclude` matches nothing, and when nothing is left to replace.
     Source: arXiv 1911.11907, section 4.1.
     """
     convs = _replaceable(network)
     kept = _excluded([exclude] if isinstance(exclude, str) else exclude, convs)
-    ghosts: dict[nn.Conv2d, GhostModule] = {}  # a convolution that the network uses twice becomes one ghost module
+    ghosts: dict[nn.Conv2d, GhostModule] = {}  # a convolution used twice becomes one ghost module
     report: list[GhostifiedConv] = []
     for name, conv in convs.items():
         if conv in kept:
@@ -58,7 +57,7 @@ def ghostify(
 
 
 def _replaceable(network: nn.Module) -> dict[str, nn.Conv2d]:
-    """Ungrouped convolutions outside ghost modules by name, under each of its names when one is used twice."""
+    """List ungrouped convolutions outside ghost modules by name, under each of its names when one is used twice."""
     modules = dict(network.named_modules(remove_duplicate=False))
     inside = tuple(name and f"{name}." for name, module in modules.items() if isinstance(module, GhostModule))
     return {

@@ -1,4 +1,4 @@
-"""GhostNet (arXiv 1911.11907), its small version, and the backbone of a public replication."""
+"""Build GhostNet (arXiv 1911.11907), its small version, and the backbone of a public replication."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ class BlockConfig(NamedTuple):
     channels: int
     se: bool
     stride: int
-    block: Callable[..., nn.Module] = GhostBottleneck  # called as that one is
+    block: Callable[..., nn.Module] = GhostBottleneck  # or a callable with its positional arguments
 
 
 Stages = Sequence[Sequence[BlockConfig]]
@@ -69,7 +69,7 @@ GHOSTNET_SMALL_STAGES: Stages = (
 
 
 def replace_blocks(stages: Stages, block: Callable[[int], Callable[..., nn.Module]]) -> Stages:
-    """The same rows with other bottlenecks; `block` says which, of a row's index counted through all stages."""
+    """Replace the bottleneck of every row by `block(index)`, with rows counted through all stages."""
     index = itertools.count()
     return tuple(tuple(row._replace(block=block(next(index))) for row in rows) for rows in stages)
 
@@ -78,14 +78,14 @@ class GhostNet(Network):
     """A stem at stride 2, stages of ghost bottlenecks, a 1x1 convolution, and a head of `head` features.
 
     (N, in_chans, H, W) -> (N, num_classes), any H and W. At ratio 2 and dw_size 3 the state dict has the names, the
-    order and the shapes of the released weights. Convolutions are drawn by `he_init`.
-    width scales every channel count but the head's; se_ratio 0 leaves squeeze-and-excitation out.
+    order and the shapes of the released weights. Convolutions are initialised by `he_init`.
+    width: scales every channel count but the head's. se_ratio: 0 leaves squeeze-and-excitation out.
     image_size: below 32 the total stride would exceed the image, so the first strides, from the stem's on, become 1
-    until it does not: 8 x 8 images are seen at 8 x 8 until 1 x 1 is left at the end. The weights' shapes stay.
-    Raises ValueError for a knob out of its range.
+    until it does not: 8 x 8 images stay at 8 x 8 until the last three strides. The weights' shapes stay.
+    Raises ValueError for an argument out of its range.
     """
 
-    min_feature_size = 1  # of the last map, for its layers to work
+    min_feature_size = 1  # side of the last map that its layers need
 
     def __init__(
         self,
@@ -103,10 +103,10 @@ class GhostNet(Network):
         check_args(num_classes=num_classes, in_chans=in_chans, ratio=ratio, dw_size=dw_size)
         check_args(width=width, se_ratio=se_ratio, drop_rate=drop_rate, image_size=image_size)
         super().__init__()
-        surplus = _num_skipped_strides(stages, image_size, self.min_feature_size)
+        num_skipped = _num_skipped_strides(stages, image_size, self.min_feature_size)
         channels = make_divisible(16 * width)
-        stride = 1 if surplus else 2
-        surplus = max(0, surplus - 1)
+        stride = 1 if num_skipped else 2
+        num_skipped = max(0, num_skipped - 1)
         self.conv_stem = nn.Conv2d(in_chans, channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU(inplace=True)
@@ -114,23 +114,19 @@ class GhostNet(Network):
         self.blocks = nn.Sequential()
         self.strides: list[int] = []  # of each stage's output
         self.feature_channels = {}
-        self.out_indices: dict[
-            int, int
-        ] = {}  # stride -> the stage whose output is the map: the last one at that stride
+        self.out_indices: dict[int, int] = {}  # stride -> the last stage at that stride, whose output is the map
         mid_channels = channels
         for index, rows in enumerate(stages):
             stage = nn.Sequential()
             for row in rows:
-                mid_channels, out_channels = (
-                    make_divisible(row.mid_channels * width),
-                    make_divisible(row.channels * width),
-                )
-                weigh = se_ratio if row.se else 0.0
-                keep_resolution = row.stride > 1 and surplus > 0
-                knobs = (row.kernel, row.stride, weigh, ratio, dw_size, keep_resolution)
-                stage.append(row.block(channels, mid_channels, out_channels, *knobs))
+                mid_channels = make_divisible(row.mid_channels * width)
+                out_channels = make_divisible(row.channels * width)
+                block_se_ratio = se_ratio if row.se else 0.0
+                keep_resolution = row.stride > 1 and num_skipped > 0
+                args = (row.kernel, row.stride, block_se_ratio, ratio, dw_size, keep_resolution)
+                stage.append(row.block(channels, mid_channels, out_channels, *args))
                 channels, stride = out_channels, stride * (1 if keep_resolution else row.stride)
-                surplus -= keep_resolution
+                num_skipped -= keep_resolution
             self.blocks.append(stage)
             self.strides.append(stride)
             if stride >= 4:  # the maps that detectors read
@@ -192,7 +188,7 @@ def ghostnet(
     drop_rate: float = 0.2,
     image_size: int | None = None,
 ) -> GhostNet:
-    """GhostNet of table 1: 5.18M parameters and 141M MACs at 224 x 224. Source: arXiv 1911.11907."""
+    """Build GhostNet of table 1: 5.18M parameters and 141M MACs at 224 x 224. Source: arXiv 1911.11907."""
     return GhostNet(
         GHOSTNET_STAGES, 1280, num_classes, in_chans, ratio, dw_size, width, se_ratio, drop_rate, image_size
     )
@@ -208,7 +204,7 @@ def ghostnet_small(
     drop_rate: float = 0.2,
     image_size: int | None = None,
 ) -> GhostNet:
-    """GhostNet in the proportions of MobileNetV3-Small: 2.30M parameters and 38.1M MACs at 224 x 224."""
+    """Build GhostNet in the proportions of MobileNetV3-Small: 2.30M parameters and 38.1M MACs at 224 x 224."""
     return GhostNet(
         GHOSTNET_SMALL_STAGES, 1024, num_classes, in_chans, ratio, dw_size, width, se_ratio, drop_rate, image_size
     )
@@ -225,16 +221,16 @@ def replication_bottleneck(
     dw_size: int,
     keep_resolution: bool,
 ) -> GhostBottleneck:
-    """A ghost bottleneck with cheap filters of kernel_size, and no depthwise filters in a shortcut at stride 1."""
-    knobs = (kernel_size, stride, se_ratio, ratio, kernel_size, keep_resolution)
-    block = GhostBottleneck(in_channels, mid_channels, out_channels, *knobs)
+    """Build a ghost bottleneck with cheap filters of kernel_size and a 1x1 shortcut at stride 1."""
+    args = (kernel_size, stride, se_ratio, ratio, kernel_size, keep_resolution)
+    block = GhostBottleneck(in_channels, mid_channels, out_channels, *args)
     if stride == 1 and in_channels != out_channels:
         conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         block.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
     return block
 
 
-# Table 1; its seventh stage is cut in two where the replication reads the map of 80 channels.
+# Table 1; its seventh stage is split where the replication reads the map of 80 channels.
 REPLICATION_STAGES = replace_blocks(
     (*GHOSTNET_STAGES[:6], GHOSTNET_STAGES[6][:3], GHOSTNET_STAGES[6][3:], *GHOSTNET_STAGES[7:]),
     lambda index: replication_bottleneck,
@@ -245,10 +241,10 @@ REPLICATION_MAPS = {4: 40, 6: 80, 8: 160}  # stage -> channels; 6 and 8 are not 
 def ghostnet_replication(
     num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.2, image_size: int | None = None
 ) -> GhostNet:
-    """GhostNet without squeeze-and-excitation, as replicated: maps of 40, 80 and 160 channels, strides 8, 16 and 32.
+    """Build GhostNet without squeeze-and-excitation, as replicated: maps of 40, 80, 160 channels at strides 8, 16, 32.
 
-    Stem and 16 bottlenecks: 1,055,832 parameters and 135,408,560 MACs at 224 x 224. The last four bottlenecks feed
-    no map. These counts fix the layers, but not where activations stand: they stand as in the paper.
+    Stem and 16 bottlenecks: 1,055,832 parameters and 135,408,560 MACs at 224 x 224. No map depends
+    on the last four bottlenecks. These counts fix the layers, but not the activations, which are as in the paper.
     """
     network = GhostNet(
         REPLICATION_STAGES, 1280, num_classes, in_chans, se_ratio=0, drop_rate=drop_rate, image_size=image_size

@@ -1,4 +1,4 @@
-"""GhostNetV2 (arXiv 2211.12905): GhostNet whose expansions also look along their rows and columns."""
+"""Build GhostNetV2 (arXiv 2211.12905): GhostNet with DFC attention along rows and columns in its expansions."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from .ghostnet import GHOSTNET_STAGES, GhostNet, replace_blocks
 
 
 class DFCAttention(nn.Sequential):
-    """Decoupled fully connected attention: gates from 0 to 1, gathered along each row and then along each column.
+    """Compute decoupled fully connected attention: gates in [0, 1], aggregated along rows, then along columns.
 
     (N, in_channels, H, W) -> (N, out_channels, H, W), H and W >= 2: the gates are computed at half the resolution.
     Source: arXiv 2211.12905, sections 3.2 and 3.3.
@@ -30,7 +30,7 @@ class DFCAttention(nn.Sequential):
 
 
 class GhostModuleV2(GhostModule):
-    """A 1x1 ghost module whose output, intrinsic maps and ghosts alike, is weighed by DFC attention of its input."""
+    """A 1x1 ghost module whose output, intrinsic maps and ghosts alike, is multiplied by DFC attention of its input."""
 
     def __init__(self, in_channels: int, out_channels: int, ratio: int = 2, dw_size: int = 3) -> None:
         super().__init__(in_channels, out_channels, ratio=ratio, dw_size=dw_size)
@@ -49,9 +49,9 @@ class GhostBottleneckV2(GhostBottleneck):
 class GhostNetV2(GhostNet):
     """GhostNet with DFC attention in every bottleneck but the first two.
 
-    (N, in_chans, H, W) -> (N, num_classes), H and W >= min_size: 33, for the last map must be 2 x 2 at least.
+    (N, in_chans, H, W) -> (N, num_classes), H and W >= min_size: 33, as the last map must be at least 2 x 2.
     image_size: up to 32, the first strides become 1 until the last map is 2 x 2; everything else as in `GhostNet`.
-    Raises ValueError for a knob out of its range and for a smaller image.
+    Raises ValueError for an argument out of its range and for a smaller image.
     """
 
     min_feature_size = 2
@@ -71,5 +71,5 @@ def ghostnetv2(
     drop_rate: float = 0.2,
     image_size: int | None = None,
 ) -> GhostNetV2:
-    """GhostNetV2: 6.16M parameters and 167M MACs at 224 x 224; published at width 1.0, 1.3 and 1.6."""
+    """Build GhostNetV2: 6.16M parameters and 167M MACs at 224 x 224; published at width 1.0, 1.3 and 1.6."""
     return GhostNetV2(STAGES, 1280, num_classes, in_chans, ratio, dw_size, width, se_ratio, drop_rate, image_size)

@@ -1,4 +1,4 @@
-"""GhostNetV3 (arXiv 2404.11202): GhostNetV2 trained with parallel branches, which fold into it afterwards."""
+"""Build GhostNetV3 (arXiv 2404.11202): GhostNetV2 trained with parallel branches, which are folded afterwards."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ class GhostModuleV3(ReparamMixin, GhostModule):
     """A 1x1 ghost module whose two convolutions are sums of branches in training.
 
     (N, in_channels, H, W) -> (N, out_channels, H, W).
-    relu: behind both sums. attention: DFC attention of the input weighs the output.
+    relu: after both sums. attention: multiply the output by DFC attention of the input.
     Source: arXiv 2404.11202, section 3.1.
     """
 
@@ -32,10 +32,10 @@ class GhostModuleV3(ReparamMixin, GhostModule):
     ) -> None:
         super().__init__(in_channels, out_channels, ratio=ratio, dw_size=dw_size, norm_act="none")
         self.activation = nn.ReLU(inplace=True) if relu else nn.Identity()
-        # Branches stand for the two convolutions just built, whose places `reparameterize` fills again.
-        self.add_branches("primary", _taken(self.primary_conv), num_branches)
+        # Branches replace the two convolutions just built, until `reparameterize` puts the folded ones back.
+        self.add_branches("primary", _pop_conv(self.primary_conv), num_branches)
         if self.cheap_operation is not None:
-            self.add_branches("cheap", _taken(self.cheap_operation), num_branches)
+            self.add_branches("cheap", _pop_conv(self.cheap_operation), num_branches)
         self.short_conv = DFCAttention(in_channels, out_channels) if attention else None
 
     def primary(self, x: Tensor) -> Tensor:
@@ -57,8 +57,8 @@ class GhostModuleV3(ReparamMixin, GhostModule):
                 layers.extend([self.pop_fused_conv(name), self.activation])
 
 
-def _taken(layers: nn.Sequential) -> nn.Conv2d:
-    """The only layer of a sequence, taken out of it."""
+def _pop_conv(layers: nn.Sequential) -> nn.Conv2d:
+    """Remove and return the only layer of a sequence."""
     (conv,) = layers
     assert isinstance(conv, nn.Conv2d)
     del layers[0]
@@ -66,7 +66,7 @@ def _taken(layers: nn.Sequential) -> nn.Conv2d:
 
 
 class GhostBottleneckV3(ReparamMixin):
-    """A ghost bottleneck of branched ghost modules; its strided depthwise convolution has branches too.
+    """A ghost bottleneck of re-parameterisable ghost modules; its strided depthwise convolution has branches too.
 
     Arguments and shapes as of `GhostBottleneck`. attention: DFC attention in the expansion.
     """
@@ -89,7 +89,7 @@ class GhostBottleneckV3(ReparamMixin):
         super().__init__()
         step = 1 if keep_resolution else stride
         ghost = partial(GhostModuleV3, ratio=ratio, dw_size=dw_size, num_branches=num_branches)
-        self.conv_dw: nn.Module = nn.Identity()  # the place of what `reparameterize` makes
+        self.conv_dw: nn.Module = nn.Identity()  # until `reparameterize` sets the folded convolution
         self.ghost1 = ghost(in_channels, mid_channels, attention=attention)
         if stride > 1:  # no skip, whatever the step: the weights' names do not depend on the image
             self.add_branches("dw", depthwise(mid_channels, kernel_size, step), num_branches, skip=False)
@@ -99,9 +99,9 @@ class GhostBottleneckV3(ReparamMixin):
         self.shortcut = nn.Sequential() if same else projection(in_channels, out_channels, kernel_size, step)
 
     def forward(self, x: Tensor) -> Tensor:
-        mid_channels, branches = self.ghost1(x), self.branches("dw")
-        mid_channels = sum_branches(branches, mid_channels) if branches else self.conv_dw(mid_channels)
-        return self.ghost2(self.se(mid_channels)) + self.shortcut(x)
+        y, branches = self.ghost1(x), self.branches("dw")
+        y = sum_branches(branches, y) if branches else self.conv_dw(y)
+        return self.ghost2(self.se(y)) + self.shortcut(x)
 
     def reparameterize(self) -> None:
         """Replace the branches of the depthwise convolution, in place, by what they sum up to in inference."""
@@ -110,7 +110,7 @@ class GhostBottleneckV3(ReparamMixin):
 
 
 class GhostNetV3(GhostNetV2):
-    """GhostNetV2 of branched ghost modules; `reparameterize` makes it as cheap as that one, up to rounding.
+    """GhostNetV2 of re-parameterisable ghost modules; after `reparameterize` it has the MACs of GhostNetV2.
 
     Its state dict has timm's names before and after that. Everything else as in `GhostNetV2`.
     """
@@ -132,9 +132,9 @@ def ghostnetv3(
     image_size: int | None = None,
     num_branches: int = 3,
 ) -> GhostNetV3:
-    """GhostNetV3: 8.13M parameters and 404M MACs at 224 x 224 in training, 6.15M and 167M re-parameterised.
+    """Build GhostNetV3: 8.13M parameters and 404M MACs at 224 x 224 in training, 6.15M and 167M re-parameterised.
 
-    Published at width 1.0, 1.3 and 1.6. Raises ValueError also for a number of branches out of its range.
+    Published at width 1.0, 1.3 and 1.6. Raises ValueError as `GhostNetV2`, and for num_branches < 1.
     """
     check_args(num_branches=num_branches)
     block = partial(GhostBottleneckV3, num_branches=num_branches)

@@ -1,4 +1,4 @@
-"""Convolutions that are sums of parallel branches in training and one convolution in inference."""
+"""Re-parameterise convolutions: sums of parallel branches in training, one convolution in inference."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from .fuse import fold_batchnorm, set_kernel
 
 
 class ReparamBranch(nn.Module):
-    """A convolution with the geometry of another, its kernel size apart, and a BatchNorm."""
+    """A convolution with the geometry of another, except for its kernel size, and a BatchNorm."""
 
     def __init__(self, like: nn.Conv2d, kernel_size: int) -> None:
         super().__init__()
@@ -33,9 +33,9 @@ class ReparamMixin(nn.Module):
     """Holds branches under the names of the released weights: NAME_rpr_skip, NAME_rpr_conv and NAME_rpr_scale."""
 
     def add_branches(self, name: str, conv: nn.Conv2d, count: int, skip: bool = True) -> None:
-        """Let branches stand for `conv`: `count` like it and, where its kernel is larger, one that is 1x1.
+        """Replace `conv` by branches: `count` like it and, where its kernel is larger, one that is 1x1.
 
-        skip: and a BatchNorm of the input itself, where input and output have the same shape.
+        skip: add a BatchNorm of the input itself, where input and output have the same shape.
         """
         side = conv.kernel_size[0]
         skip = skip and conv.in_channels == conv.out_channels and conv.stride == (1, 1)
@@ -44,7 +44,7 @@ class ReparamMixin(nn.Module):
         self.register_module(f"{name}_rpr_scale", ReparamBranch(conv, 1) if side > 1 else None)
 
     def branches(self, name: str) -> list[nn.Module]:
-        """The branches that stand for a convolution, small ones first; none when it is there itself."""
+        """List the branches that replace a convolution, small ones first; empty once they are folded."""
         convs = getattr(self, f"{name}_rpr_conv", None)
         if convs is None:
             return []
@@ -52,7 +52,7 @@ class ReparamMixin(nn.Module):
         return [*filter(None, small), *convs]
 
     def pop_fused_conv(self, name: str) -> nn.Conv2d:
-        """Remove the branches and return the one convolution that they sum up to in inference."""
+        """Remove the branches and return the one convolution that equals their sum in inference."""
         conv = fuse_branches(self.branches(name))
         for kind in ("skip", "conv", "scale"):
             delattr(self, f"{name}_rpr_{kind}")
@@ -60,7 +60,7 @@ class ReparamMixin(nn.Module):
 
 
 def sum_branches(branches: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The sum of what all branches make of x."""
+    """Sum the outputs of all branches."""
     first, *others = branches
     y = first(x)
     for branch in others:
@@ -69,7 +69,7 @@ def sum_branches(branches: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 
 def fuse_branches(branches: Sequence[nn.Module]) -> nn.Conv2d:
-    """One convolution that makes in inference what `sum_branches` makes; the last branch is the largest, and is used up."""
+    """Fold branches into one convolution, equal to `sum_branches` in inference; reuses the last, largest branch."""
     *_, largest = branches
     assert isinstance(largest, ReparamBranch)
     conv = largest.conv

@@ -1,4 +1,4 @@
-"""ResNets for images of 32 x 32 (arXiv 1512.03385, section 4.2)."""
+"""Build ResNets for images of 32 x 32 (arXiv 1512.03385, section 4.2)."""
 
 from typing import Literal, get_args
 
@@ -12,7 +12,7 @@ Shortcut = Literal["A", "B"]
 
 
 class SliceAndPad(nn.Module):
-    """Option A: every second pixel, and zeros for the channels that are new; no parameters."""
+    """Shortcut option A: every second pixel, and zeros for the new channels; no parameters."""
 
     def __init__(self, new_channels: int) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ class ResNet(Network):
     """A 3x3 stem and three stages of (depth - 2) / 6 basic blocks with 16, 32 and 64 channels.
 
     (N, in_chans, H, W) -> (N, num_classes), any H and W. shortcut, where the shape changes: `A` has no parameters,
-    `B` is a 1x1 convolution with BatchNorm. Convolutions are drawn by `he_init`.
-    Raises ValueError for a knob out of its range. Source: arXiv 1512.03385, section 4.2.
+    `B` is a 1x1 convolution with BatchNorm. Convolutions are initialised by `he_init`.
+    Raises ValueError for an argument out of its range. Source: arXiv 1512.03385, section 4.2.
     """
 
     def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3, shortcut: Shortcut = "A") -> None:
@@ -88,25 +88,25 @@ def _stage(in_channels: int, out_channels: int, stride: int, blocks: int, shortc
 
 
 def resnet20(num_classes: int = 10, in_chans: int = 3, shortcut: Shortcut = "A") -> ResNet:
-    """ResNet-20: 0.27M parameters, 41M MACs at 32 x 32."""
+    """Build ResNet-20: 0.27M parameters, 41M MACs at 32 x 32."""
     return ResNet(20, num_classes, in_chans, shortcut)
 
 
 def resnet32(num_classes: int = 10, in_chans: int = 3, shortcut: Shortcut = "A") -> ResNet:
-    """ResNet-32: 0.46M parameters, 69M MACs at 32 x 32."""
+    """Build ResNet-32: 0.46M parameters, 69M MACs at 32 x 32."""
     return ResNet(32, num_classes, in_chans, shortcut)
 
 
 def resnet44(num_classes: int = 10, in_chans: int = 3, shortcut: Shortcut = "A") -> ResNet:
-    """ResNet-44: 0.66M parameters, 97M MACs at 32 x 32."""
+    """Build ResNet-44: 0.66M parameters, 97M MACs at 32 x 32."""
     return ResNet(44, num_classes, in_chans, shortcut)
 
 
 def resnet56(num_classes: int = 10, in_chans: int = 3, shortcut: Shortcut = "A") -> ResNet:
-    """ResNet-56: 0.85M parameters, 125M MACs at 32 x 32 with shortcut A, as in arXiv 1911.11907, table 5."""
+    """Build ResNet-56: 0.85M parameters, 125M MACs at 32 x 32 with shortcut A, as in arXiv 1911.11907, table 5."""
     return ResNet(56, num_classes, in_chans, shortcut)
 
 
 def resnet110(num_classes: int = 10, in_chans: int = 3, shortcut: Shortcut = "A") -> ResNet:
-    """ResNet-110: 1.73M parameters, 253M MACs at 32 x 32."""
+    """Build ResNet-110: 1.73M parameters, 253M MACs at 32 x 32."""
     return ResNet(110, num_classes, in_chans, shortcut)

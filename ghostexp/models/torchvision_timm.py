@@ -1,4 +1,4 @@
-"""Networks that others wrote, by name, under this project's contract, and as ghost networks."""
+"""Build networks of torchvision and timm by name, with the interface of `Network`, and their ghost versions."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from .ghost_module import NormAct
 from .ghostify import ghostify
 from .validation import check_args
 
-HEAD = ("avgpool", "fc", "classifier")  # torchvision's names for what stands behind the trunk
-AUXILIARY = ("googlenet", "inception_v3")  # return more than logits unless they are told not to
+HEAD = ("avgpool", "fc", "classifier")  # torchvision's names of the layers after the trunk
+AUXILIARY = ("googlenet", "inception_v3")  # return more than logits unless aux_logits=False
 
-# Of each network, by stride: the last module at that resolution, and its channels.
+# For each network, by stride: the last module at that resolution, and its channels.
 FEATURE_MAPS = {
     "resnet18": {4: ("layer1", 64), 8: ("layer2", 128), 16: ("layer3", 256), 32: ("layer4", 512)},
     "resnet34": {4: ("layer1", 64), 8: ("layer2", 128), 16: ("layer3", 256), 32: ("layer4", 512)},
@@ -79,7 +79,7 @@ class TorchvisionNetwork(Network):
 
 
 class LogitsOnlyNetwork(Network):
-    """What a network of another library gets by `as_network`: the contract, as far as logits go."""
+    """A network of another library without known feature maps: `as_network` mixes it in."""
 
     feature_channels: dict[int, int] = {}
 
@@ -93,11 +93,12 @@ class LogitsOnlyNetwork(Network):
         raise ValueError(self._unknown())
 
     def _unknown(self) -> str:
-        return f"model.name: where the trunk of {type(self).__name__} ends is not known; it is of {', '.join(FEATURE_MAPS)}"
+        known = ", ".join(FEATURE_MAPS)
+        return f"model.name: {type(self).__name__} has no known feature maps, must be one of {known}"
 
 
 def as_network(network: nn.Module) -> Network:
-    """The same object as a `Network` too: its own layers, forward and state dict, and of the contract what it lacks."""
+    """Make a module, in place, a `Network` with its own layers, forward and state dict, but without feature maps."""
     kind = type(network)
     network.__class__ = type(kind.__name__, (kind, LogitsOnlyNetwork), {})  # pyright: ignore[reportGeneralTypeIssues]
     assert isinstance(network, Network)
@@ -116,9 +117,9 @@ def torchvision_network(
 ) -> Network:
     """Build a classification network with torchvision's layers and torchvision's initial weights.
 
-    ratio: None leaves it as it is; a number makes a ghost network of it, by `ghostify` with the other knobs.
-    kwargs: what else torchvision's builder takes, such as `width_mult`.
-    Raises ValueError for a name that torchvision does not have, or arguments that it does not take.
+    ratio: None builds the original; an integer its ghost version, by `ghostify` with dw_size, exclude and norm_act.
+    kwargs: further arguments of torchvision's builder, such as `width_mult`.
+    Raises ValueError for a name that torchvision does not have, and for arguments that its builder rejects.
     """
     check_args(num_classes=num_classes, in_chans=in_chans)
     check_name(name, torchvision.models.list_models(module=torchvision.models), "torchvision")
@@ -126,9 +127,9 @@ def torchvision_network(
     try:
         network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **given)
     except TypeError as error:
-        raise ValueError(f"model.kwargs={given}: not what torchvision's {name} takes ({error})") from error
+        raise ValueError(f"model.kwargs={given}: torchvision's {name} does not accept them ({error})") from error
     if in_chans != 3:
-        _read_channels(network, in_chans)
+        _set_in_channels(network, in_chans)
     known = (
         TorchvisionNetwork(network, FEATURE_MAPS[name]) if name in FEATURE_MAPS and not kwargs else as_network(network)
     )
@@ -145,7 +146,7 @@ def timm_network(
     norm_act: NormAct = "none",
     kwargs: Mapping[str, Any] | None = None,
 ) -> Network:
-    """Build a network of timm, if that is installed; knobs and errors as in `torchvision_network`."""
+    """Build a network of timm, if that is installed; arguments and errors as in `torchvision_network`."""
     try:
         import timm
     except ImportError:
@@ -156,21 +157,21 @@ def timm_network(
     try:
         network = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_chans, **given)
     except TypeError as error:
-        raise ValueError(f"model.kwargs={given}: not what timm's {name} takes ({error})") from error
+        raise ValueError(f"model.kwargs={given}: timm's {name} does not accept them ({error})") from error
     known = as_network(network)
     return known if ratio is None else ghostify(known, ratio, dw_size, exclude=exclude, norm_act=norm_act)
 
 
 def check_name(name: str, names: Sequence[str], library: str) -> None:
-    """Raise ValueError, with the nearest names, for a network that a library does not have."""
+    """Raise ValueError, with the closest names, for a network that a library does not have."""
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=5, cutoff=0.4)
-        hint = f"; near are {', '.join(near)}" if near else ""
+        close = difflib.get_close_matches(str(name), names, n=5, cutoff=0.4)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise ValueError(f"model.name={name}: {library} has no such network{hint}")
 
 
-def _read_channels(network: nn.Module, in_chans: int) -> None:
-    """Let the first convolution read another number of channels; torchvision draws it as `he_init` does."""
+def _set_in_channels(network: nn.Module, in_chans: int) -> None:
+    """Replace the first convolution's input channels; torchvision initialises it as `he_init` does."""
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     first.in_channels = in_chans
     first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, in_chans, *first.kernel_size))

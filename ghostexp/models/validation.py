@@ -1,10 +1,10 @@
-"""The knobs that people turn, and what each may be: a bad value is an error of one line that names its key."""
+"""Check the arguments of networks: a bad value is an error of one line that names its config key."""
 
 import math
 from collections.abc import Callable, Sequence
 
 
-def _whole(value: object) -> bool:
+def _positive_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -12,7 +12,7 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _several(value: object) -> bool:
+def _non_empty_list(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) > 0
 
 
@@ -21,43 +21,43 @@ def _boolean(value: object) -> bool:
 
 
 RULES: dict[str, tuple[str, Callable]] = {
-    "num_classes": ("a whole number >= 1", _whole),
-    "in_chans": ("a whole number >= 1", _whole),
-    "ratio": ("a whole number >= 1", _whole),
-    "dw_size": ("an odd whole number >= 1", lambda value: _whole(value) and value % 2 == 1),
+    "num_classes": ("an integer >= 1", _positive_int),
+    "in_chans": ("an integer >= 1", _positive_int),
+    "ratio": ("an integer >= 1", _positive_int),
+    "dw_size": ("an odd integer >= 1", lambda value: _positive_int(value) and value % 2 == 1),
     "width": ("a number > 0", lambda value: _number(value) and value > 0),
     "se_ratio": ("a number >= 0 (0: no squeeze-and-excitation)", lambda value: _number(value) and value >= 0),
-    "num_branches": ("a whole number >= 1", _whole),
-    "image_size": ("a whole number >= 1, or null,", lambda value: value is None or _whole(value)),
-    "fpn_channels": ("a whole number >= 1", _whole),
-    "head_channels": ("a whole number >= 1", _whole),
+    "num_branches": ("an integer >= 1", _positive_int),
+    "image_size": ("an integer >= 1 or null", lambda value: value is None or _positive_int(value)),
+    "fpn_channels": ("an integer >= 1", _positive_int),
+    "head_channels": ("an integer >= 1", _positive_int),
     "p6": ("true or false", _boolean),
     "head_norm": ("true or false", _boolean),
     "freeze_batchnorm": ("true or false", _boolean),
-    "rpn_pre_nms_top_n": ("a whole number >= 1", _whole),
-    "rpn_post_nms_top_n": ("a whole number >= 1", _whole),
-    "box_batch_size_per_image": ("a whole number >= 1", _whole),
-    "box_detections_per_img": ("a whole number >= 1", _whole),
-    "box_score_thresh": ("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1),
-    "box_nms_thresh": ("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1),
+    "rpn_pre_nms_top_n": ("an integer >= 1", _positive_int),
+    "rpn_post_nms_top_n": ("an integer >= 1", _positive_int),
+    "box_batch_size_per_image": ("an integer >= 1", _positive_int),
+    "box_detections_per_img": ("an integer >= 1", _positive_int),
+    "box_score_thresh": ("a number in [0, 1]", lambda value: _number(value) and 0 <= value <= 1),
+    "box_nms_thresh": ("a number in [0, 1]", lambda value: _number(value) and 0 <= value <= 1),
     "anchor_scale": ("a number > 0", lambda value: _number(value) and value > 0),
     "anchor_ratios": (
-        "numbers > 0, in brackets,",
-        lambda value: _several(value) and all(_number(one) and one > 0 for one in value),
+        "a list of numbers > 0",
+        lambda value: _non_empty_list(value) and all(_number(one) and one > 0 for one in value),
     ),
-    "drop_rate": ("a number from 0 to below 1", lambda value: _number(value) and 0 <= value < 1),
+    "drop_rate": ("a number in [0, 1)", lambda value: _number(value) and 0 <= value < 1),
 }
 
 
 def check_args(**values: object) -> None:
-    """Raise ValueError, naming the configuration's key, for the first value that its rule does not allow."""
+    """Raise ValueError, which names the config key, for the first value that its rule does not allow."""
     for key, value in values.items():
         needed, allowed = RULES[key]
         if not allowed(value):
-            raise ValueError(f"model.{key}={value}: {needed} is needed")
+            raise ValueError(f"model.{key}={value}: must be {needed}")
 
 
 def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
-    """Raise ValueError, naming the configuration's key, when a word is none of those known."""
+    """Raise ValueError, which names the config key, unless the value is one of the choices."""
     if value not in choices:
-        raise ValueError(f"model.{key}={value}: one of {', '.join(choices)} is needed")
+        raise ValueError(f"model.{key}={value}: must be one of {', '.join(choices)}")

@@ -1,4 +1,4 @@
-"""VGG-16 with BatchNorm for images of 32 x 32 (arXiv 1409.1556, as arXiv 1911.11907, table 5, measures it)."""
+"""Build VGG-16 with BatchNorm for images of 32 x 32 (arXiv 1409.1556, as in arXiv 1911.11907, table 5)."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -12,7 +12,7 @@ Head = Literal["mlp", "linear"]
 
 Stages = Sequence[Sequence[int]]
 
-# Output channels of the 3x3 convolutions at each resolution; a max pooling by two follows each line.
+# Output channels of the 3x3 convolutions at each resolution; max pooling by two follows each row.
 VGG16_STAGES: Stages = (
     (64, 64),
     (128, 128),
@@ -23,12 +23,12 @@ VGG16_STAGES: Stages = (
 
 
 class VGG(Network):
-    """Stages of 3x3 convolutions with BatchNorm and ReLU, a pooling after each, and one of two heads.
+    """Stages of 3x3 convolutions with BatchNorm and ReLU, max pooling after each, and one of two heads.
 
     (N, in_chans, H, W) -> (N, num_classes), H and W >= min_size; a map larger than 1 x 1 is averaged before the head.
-    head: `paper` is drop_rate, 512 features, ReLU, drop_rate, linear; `linear` is drop_rate, linear.
-    bias: of the convolutions; the BatchNorm behind makes it idle.
-    Convolutions are drawn by `he_init`. Raises ValueError for a knob out of its range and for a smaller image.
+    head: `mlp` is dropout, 512 features, ReLU, dropout, linear (the paper's); `linear` is dropout, linear.
+    bias: of the convolutions; the BatchNorm after them cancels it.
+    Convolutions are initialised by `he_init`. Raises ValueError for an argument out of its range and a smaller image.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class VGG(Network):
 def vgg16(
     num_classes: int = 10, in_chans: int = 3, head: Head = "mlp", drop_rate: float = 0.5, bias: bool = True
 ) -> VGG:
-    """VGG-16 with BatchNorm: 15.0M parameters and 313M MACs at 32 x 32, 14.7M with the linear head.
+    """Build VGG-16 with BatchNorm: 15.0M parameters and 313M MACs at 32 x 32, 14.7M with the linear head.
 
     The published count of VGG-16 includes the convolutions' biases, that of Ghost-VGG-16 does not.
     Source: arXiv 1911.11907, tables 3 to 5.

@@ -1,4 +1,4 @@
-"""Released weights and one's own, loaded strictly into a network, whatever layout their file has."""
+"""Load released or own weights strictly into a network, from files of several layouts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from .weight_files import read
-from .weight_layouts import known_as, recognise
+from .weight_layouts import identify_incompatible, recognise
 
 
 class Weights(NamedTuple):
-    """The weights that a file has for a network, the names that `reset_head` left out, and what was recognised."""
+    """A file's weights for a network, the names that `reset_head` left out, and the recognised parts of the layout."""
 
     state: dict[str, Tensor]
     dropped: tuple[str, ...]
@@ -19,7 +19,7 @@ class Weights(NamedTuple):
 
 
 def load_weights(network: nn.Module, source: str | Path, *, reset_head: bool = False) -> tuple[str, ...]:
-    """Load a file's weights into a network, every one, and return the names of those that `reset_head` left out.
+    """Load all weights of a file into a network, and return the names that `reset_head` left out.
 
     For files, layouts, `reset_head` and errors see `read_weights`; after an error the network is unchanged.
     """
@@ -29,15 +29,15 @@ def load_weights(network: nn.Module, source: str | Path, *, reset_head: bool = F
 
 
 def read_weights(network: nn.Module, source: str | Path, reset_head: bool = False) -> Weights:
-    """Read from a file what is to be loaded into a network.
+    """Read the weights of a network from a file.
 
-    Files: `.safetensors`, or what torch saved. Layouts: a plain state dict, or one under a key of people's training
-    scripts (`state_dict`, `model`, ...), of which averaged weights are taken where there are such; with a prefix that
-    DataParallel, torch.compile, a LightningModule or a wrapper has put before each name; under timm's names, which
-    are the official ones, or those of a replication that `weight_layouts.RENAMES` knows.
-    reset_head: leave the last linear layer as it is, for other classes, whatever the file has there.
-    Raises ValueError of one line: the file is not there, not whole or not weights, or its weights are not exactly
-    the network's; names that are missing or unexpected and other shapes are listed.
+    Files: `.safetensors`, or saved by torch. Layouts: a plain state dict, or one under a key of training scripts
+    (`state_dict`, `model`, ...), of which averaged weights are preferred; with a prefix of DataParallel, torch.compile,
+    a LightningModule or a wrapper; with timm's names, which are the official ones, or those of a replication in
+    `weight_layouts.RENAMES`.
+    reset_head: keep the network's last linear layer, for other classes, whatever the file has there.
+    Raises ValueError of one line: the file is missing, damaged or without weights, or its weights do not match the
+    network exactly; missing and unexpected names and other shapes are listed.
     """
     content, key = _read(source), f"model.weights={source}"
     ours = network.state_dict()
@@ -50,7 +50,7 @@ def read_weights(network: nn.Module, source: str | Path, reset_head: bool = Fals
     try:
         check_match(ours, theirs, key)
     except ValueError as error:
-        hints = [*layout.recognised, *(f"known as {whose}" for whose in [known_as(theirs)] if whose)]
+        hints = [*layout.recognised, *(f"known as {known}" for known in [identify_incompatible(theirs)] if known)]
         raise ValueError(f"{error} ({'; '.join(hints)})" if hints else str(error)) from error
     return Weights(theirs, head, layout.recognised)
 
@@ -63,7 +63,7 @@ def _read(source: str | Path) -> dict[str, Any]:
 
 
 def head_parameter_names(network: nn.Module) -> tuple[str, ...]:
-    """The names of the weights of a network's last linear layer."""
+    """Return the names of the parameters of a network's last linear layer."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError(f"model.reset_head=true: {type(network).__name__} has no linear layer")
@@ -71,21 +71,21 @@ def head_parameter_names(network: nn.Module) -> tuple[str, ...]:
 
 
 def check_match(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raise ValueError, of one line, unless two state dicts have the same names and shapes."""
+    """Raise ValueError of one line unless two state dicts have the same names and shapes."""
     shapes = [
         f"{name} {tuple(theirs[name].shape)} instead of {tuple(ours[name].shape)}"
         for name in ours
         if name in theirs and ours[name].shape != theirs[name].shape
     ]
-    found = {
+    mismatches = {
         "missing": [name for name in ours if name not in theirs],
         "unexpected": [name for name in theirs if name not in ours],
         "of another shape": shapes,
     }
     problems = [
         f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for kind, names in found.items()
+        for kind, names in mismatches.items()
         if names
     ]
     if problems:
-        raise ValueError(f"{source}: the weights of another network: {'; '.join(problems)}")
+        raise ValueError(f"{source}: does not match the network: {'; '.join(problems)}")

@@ -1,4 +1,4 @@
-"""What layers cost, the memory at the peak, and how latencies are taken."""
+"""Test layer costs, peak memory and latency."""
 
 import time
 from collections.abc import Callable
@@ -28,13 +28,13 @@ EAGER = {"dtype": torch.float32, "layout": torch.contiguous_format}
         (lambda: ghostnet(width=0.5), 64),
         (lambda: ghostnetv3(width=0.5), 64),
         (lambda: torchvision_network("mobilenet_v3_small"), 64),
-        (lambda: torchvision_network("swin_t"), 64),  # products within an attention belong to no layer
+        (lambda: torchvision_network("swin_t"), 64),  # attention has products outside layers
     ],
 )
-def test_the_layers_add_up_to_the_whole(build: Callable[[], nn.Module], side: int) -> None:
+def test_layer_costs_add_up_to_count_cost(build: Callable[[], nn.Module], side: int) -> None:
     network, shape = build(), (3, side, side)
-    rows, whole = layer_costs(network, shape), count_cost(network, shape)
-    assert (sum(row.params for row in rows), sum(row.macs for row in rows)) == (whole.params, whole.macs)
+    rows, total = layer_costs(network, shape), count_cost(network, shape)
+    assert (sum(row.params for row in rows), sum(row.macs for row in rows)) == (total.params, total.macs)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_the_layers_add_up_to_the_whole(build: Callable[[], nn.Module], side: in
         (lambda: ghostify(vgg16(bias=False), 2, 3), 159215616),
     ],
 )
-def test_counts_by_thop_are_those_measured_with_it(build: Callable[[], nn.Module], published: int) -> None:
+def test_layer_costs_thop_matches_thop(build: Callable[[], nn.Module], published: int) -> None:
     assert sum(row.thop for row in layer_costs(build(), (3, 32, 32))) == published
 
 
 @pytest.mark.parametrize("network", [ghostnet(width=0.5), ghostnetv3(width=0.5), ghostify(resnet20(), norm_act="bn")])
-def test_layers_say_to_which_part_of_a_ghost_module_they_belong(network: nn.Module) -> None:
+def test_layer_costs_part_of_ghost_module(network: nn.Module) -> None:
     parts = {row.name: row.part for row in layer_costs(network, (3, 64, 64))}
     ghosts = [name for name, module in network.named_modules() if isinstance(module, GhostModule)]
     inside = {name: part for name, part in parts.items() if any(name.startswith(f"{ghost}.") for ghost in ghosts)}
@@ -62,7 +62,7 @@ def test_layers_say_to_which_part_of_a_ghost_module_they_belong(network: nn.Modu
     assert "cheap" in parts.values()
 
 
-def test_a_layer_that_runs_twice_costs_twice_and_shows_what_it_writes() -> None:
+def test_layer_costs_of_shared_layer_count_twice() -> None:
     conv = nn.Conv2d(4, 4, 3, padding=1, groups=2)
     (row,) = layer_costs(nn.Sequential(conv, conv), (4, 8, 6))
     assert (row.kind, row.output, row.params) == ("conv 3x3, 2 groups", "4 x 8 x 6", 4 * 2 * 9 + 4)
@@ -70,7 +70,7 @@ def test_a_layer_that_runs_twice_costs_twice_and_shows_what_it_writes() -> None:
 
 
 class Residual(nn.Module):
-    """A map that is needed again at the end."""
+    """A network that keeps its input until the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Residual(nn.Module):
         return x + self.down(self.up(x).relu_())
 
 
-def test_the_peak_is_when_most_maps_live_at_once() -> None:
+def test_peak_memory_of_live_maps() -> None:
     pixels, weights = 64, 4 * (3 * 4 + 4 * 8)
     chain = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(inplace=True), nn.Conv2d(4, 8, 1, bias=False))
     assert peak_memory(chain, (3, 8, 8)) == weights + 4 * pixels * (3 + 4 + 8)
@@ -91,7 +91,7 @@ def test_the_peak_is_when_most_maps_live_at_once() -> None:
     assert peak_memory(Residual(), (4, 8, 8)) == 4 * 2 * 4 * 16 + 4 * pixels * (4 + 16 + 4)
 
 
-def test_a_form_is_what_its_words_say() -> None:
+def test_build_mode_applies_flags() -> None:
     network, x = resnet20().eval(), torch.randn(2, 3, 8, 8)
     mode = build_mode(network, "fused+bf16+channels_last", CPU)
     assert isinstance(mode.network, nn.Module)
@@ -102,14 +102,14 @@ def test_a_form_is_what_its_words_say() -> None:
     assert mode.images(x).dtype == torch.bfloat16
     assert mode.images(x).is_contiguous(memory_format=torch.channels_last)
     build_mode(network, "bf16+channels_last", CPU)
-    assert network.conv1.weight.dtype == torch.float32  # all were copies
+    assert network.conv1.weight.dtype == torch.float32  # the network itself is unchanged
     assert not network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert hasattr(build_mode(network, "compiled", CPU).network, "_orig_mod")
-    with pytest.raises(ValueError, match=r"^task.modes=fast: words of eager, fused, "):
+    with pytest.raises(ValueError, match=r"^task.modes=fast: must be flags of eager, fused, "):
         build_mode(network, "fast", CPU)
 
 
-def test_forms_are_timed_in_turn_and_their_logits_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_modes_alternates_and_compares_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "SAMPLE_SECONDS", 1e-9)  # one run a sample
     calls: list[str] = []
 
@@ -134,17 +134,19 @@ def test_forms_are_timed_in_turn_and_their_logits_compared(monkeypatch: pytest.M
     assert a.images_per_second == pytest.approx(4000 / a.median_ms)
 
 
-def test_the_speedup_is_the_median_of_the_rounds_own_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speedup_is_median_of_per_round_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = {name: InferenceMode(lambda x: torch.eye(2), **EAGER) for name in "ab"}
-    times = iter([1.0, 1.0, 1.0, 1.0, 10.0, 5.0, 80.0, 40.0, 30.0, 10.0])  # two warm each mode up, then three rounds
-    monkeypatch.setattr(latency, "_milliseconds", lambda norm_act, images, runs: next(times))
+    times = iter(
+        [1.0, 1.0, 1.0, 1.0, 10.0, 5.0, 80.0, 40.0, 30.0, 10.0]
+    )  # two warm-ups of each mode, then three rounds
+    monkeypatch.setattr(latency, "_milliseconds", lambda mode, images, runs: next(times))
     monkeypatch.setattr(latency, "SAMPLE_SECONDS", 1e-9)
     a, b = benchmark_modes(modes, torch.zeros(1), rounds=3)
     assert (a.median_ms, b.median_ms) == (30.0, 10.0)
     assert (a.speedup, b.speedup) == (1.0, 2.0)
 
 
-def test_a_fast_network_runs_often_for_one_sample_and_its_time_is_that_of_one_run() -> None:
+def test_benchmark_modes_repeats_fast_network() -> None:
     calls: list[float] = []
 
     def run(x: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ def test_a_fast_network_runs_often_for_one_sample_and_its_time_is_that_of_one_ru
     assert 1 <= found.median_ms < 5
 
 
-def test_the_share_of_the_cheap_operations_is_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_fractions_of_cheap_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = ghostify(resnet20()), torch.randn(1, 3, 8, 8)
     cheap = GhostModule.cheap
 

@@ -1,4 +1,4 @@
-"""Correlations, ranks and linear fits, beside what NumPy and torch.linalg make of all maps at once."""
+"""Compare correlations, ranks and linear fits with NumPy and torch.linalg on all maps at once."""
 
 import numpy as np
 import pytest
@@ -26,21 +26,21 @@ IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def correlation_of(maps: Tensor, parts: int = 2) -> Tensor:
-    """Of maps (N, C, H, W), added in parts."""
+    """Compute the correlation of maps (N, C, H, W), added in parts."""
     moments = RunningCovariance()
     for part in maps.chunk(parts):
         moments.add(part)
     return moments.correlation()
 
 
-def test_correlations_from_sums_are_numpys() -> None:
+def test_running_covariance_matches_numpy() -> None:
     maps = 5 + 3 * torch.randn(8, 4, 5, 7)
     maps[:, 1] = 0.3 * maps[:, 0] - maps[:, 2]
     expected = np.corrcoef(maps.transpose(0, 1).flatten(1).numpy())
     np.testing.assert_allclose(correlation_of(maps, parts=3), expected, atol=1e-6)
 
 
-def test_a_constant_map_is_like_none_and_takes_no_direction() -> None:
+def test_constant_map_has_no_correlation_and_no_rank() -> None:
     maps = torch.randn(4, 3, 6, 6)
     maps[:, 1] = 7.3
     correlation = correlation_of(maps)
@@ -48,17 +48,17 @@ def test_a_constant_map_is_like_none_and_takes_no_direction() -> None:
     assert effective_rank(correlation) == pytest.approx(effective_rank(correlation[[0, 2]][:, [0, 2]]))
 
 
-def test_the_effective_rank_counts_directions() -> None:
+def test_effective_rank_counts_directions() -> None:
     noise = torch.randn(50, 4, 20, 20, generator=torch.Generator().manual_seed(1))
     assert effective_rank(correlation_of(noise)) == pytest.approx(4, abs=0.01)
     copies = torch.cat([noise[:, :1], -3 * noise[:, :1] + 2, noise[:, 1:2]], 1)
     # Two equal maps and one alone: singular values in proportion to the square roots of 2, 0 and 1.
-    shares = torch.tensor([2.0, 1.0]).sqrt() / (1 + 2**0.5)
-    expected = float(torch.exp(-(shares * shares.log()).sum()))
+    fractions = torch.tensor([2.0, 1.0]).sqrt() / (1 + 2**0.5)
+    expected = float(torch.exp(-(fractions * fractions.log()).sum()))
     assert effective_rank(correlation_of(copies)) == pytest.approx(expected, abs=0.01)
 
 
-def test_partners_are_the_most_similar_maps_whatever_the_sign() -> None:
+def test_most_similar_ignores_sign() -> None:
     correlation = torch.tensor([[1, 0.2, -0.9, 0.1], [0.2, 1, 0.3, 0.5], [-0.9, 0.3, 1, 0], [0.1, 0.5, 0, 1]])
     partners, r = most_similar(correlation)
     assert partners.tolist() == [2, 3, 0, 1]
@@ -66,7 +66,7 @@ def test_partners_are_the_most_similar_maps_whatever_the_sign() -> None:
     assert distinct_pairs(partners, r, 5) == [(2, 0), (3, 1)]
 
 
-def test_a_filtered_copy_is_explained_from_its_size_on() -> None:
+def test_linear_fits_explain_filtered_copy() -> None:
     source = torch.randn(6, 1, 12, 12, generator=torch.Generator().manual_seed(2))
     kernel = torch.randn(1, 1, 5, 5, generator=torch.Generator().manual_seed(3))
     target = F.conv2d(source, kernel, padding=2) + 0.7
@@ -80,7 +80,7 @@ def test_a_filtered_copy_is_explained_from_its_size_on() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_errors_are_those_of_a_trained_convolutions_optimum(size: int) -> None:
+def test_linear_fits_errors_match_least_squares(size: int) -> None:
     generator = torch.Generator().manual_seed(4)
     maps = torch.rand(5, 2, 9, 9, generator=generator).double()
     maps[:, 1] += 0.5 * maps[:, 0].roll(1, 2)
@@ -102,55 +102,55 @@ class Two(nn.Sequential):
         super().__init__(GhostModule(3, 16, 3, ratio=5, norm_act="none"), nn.ReLU(inplace=True), nn.Conv2d(16, 4, 3))
 
 
-def test_a_ghost_belongs_to_the_map_that_its_filter_reads() -> None:
+def test_source_map_of_ghosts_is_their_filter_input() -> None:
     network = Two().eval()
     module = network[0]
     assert isinstance(module, GhostModule)
     (maps,) = extract_feature_maps(network, {"0": module}, IMAGES).values()
     assert maps.ghosts is not None
-    assert (maps.intrinsic.shape[1], maps.ghosts.shape[1], maps.each) == (4, 12, 4)
-    assert torch.equal(maps.together, module(IMAGES))
-    inside = layer_statistics(network, {"0": module}, lambda: IMAGES.split(2))["0"]
+    assert (maps.intrinsic.shape[1], maps.ghosts.shape[1], maps.ghosts_per_map) == (4, 12, 4)
+    assert torch.equal(maps.all_maps, module(IMAGES))
+    statistics = layer_statistics(network, {"0": module}, lambda: IMAGES.split(2))["0"]
     kernels = cheap_filters(module)
-    for ghost, parent in enumerate(inside.source_map.tolist()):
-        made = F.conv2d(maps.intrinsic[:, parent : parent + 1], kernels[ghost][None, None], padding=1)[:, 0]
+    for ghost, source in enumerate(statistics.source_map.tolist()):
+        made = F.conv2d(maps.intrinsic[:, source : source + 1], kernels[ghost][None, None], padding=1)[:, 0]
         torch.testing.assert_close(made, maps.ghosts[:, ghost])
-        r = np.corrcoef(maps.intrinsic[:, parent].flatten().numpy(), made.detach().flatten().numpy())[0, 1]
-        assert float(inside.ghost_r[ghost]) == pytest.approx(r, abs=1e-5)
+        r = np.corrcoef(maps.intrinsic[:, source].flatten().numpy(), made.detach().flatten().numpy())[0, 1]
+        assert float(statistics.ghost_r[ghost]) == pytest.approx(r, abs=1e-5)
 
 
-def test_an_ordinary_layers_maps_are_those_before_what_follows_in_place() -> None:
+def test_extract_feature_maps_ignores_later_in_place_layers() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
     (maps,) = extract_feature_maps(network, {"0": network[0]}, IMAGES).values()
     assert maps.ghosts is None
-    torch.testing.assert_close(maps.together, network[0](IMAGES))
+    torch.testing.assert_close(maps.all_maps, network[0](IMAGES))
     assert float(maps.intrinsic.min()) < 0
-    inside = layer_statistics(network, {"0": network[0]}, lambda: [IMAGES])["0"]
-    assert (len(inside.ghost_r), len(inside.kernels), inside.rank) == (0, 0, inside.rank_intrinsic)
+    statistics = layer_statistics(network, {"0": network[0]}, lambda: [IMAGES])["0"]
+    assert (len(statistics.ghost_r), len(statistics.kernels), statistics.rank) == (0, 0, statistics.rank_intrinsic)
 
 
-def test_layers_are_chosen_by_name_by_pattern_and_by_themselves() -> None:
-    ordinary, ghostly = resnet20().eval(), ghostify(resnet20(), ratio=2).eval()
-    assert list(selectable_layers(ordinary)) == list(selectable_layers(ghostly))
-    assert list(select_layers(ordinary, None, IMAGES[:1])) == ["conv1", "layer2.1.conv1", "layer3.2.conv2"]
-    assert list(select_layers(ghostly, None, IMAGES[:1])) == ["conv1", "layer2.1.conv1", "layer3.2.conv2"]
-    assert list(select_layers(ghostly, ["layer1.*.conv2", "layer1.0"], IMAGES[:1])) == [
+def test_select_layers_by_name_pattern_and_default() -> None:
+    baseline, ghost = resnet20().eval(), ghostify(resnet20(), ratio=2).eval()
+    assert list(selectable_layers(baseline)) == list(selectable_layers(ghost))
+    assert list(select_layers(baseline, None, IMAGES[:1])) == ["conv1", "layer2.1.conv1", "layer3.2.conv2"]
+    assert list(select_layers(ghost, None, IMAGES[:1])) == ["conv1", "layer2.1.conv1", "layer3.2.conv2"]
+    assert list(select_layers(ghost, ["layer1.*.conv2", "layer1.0"], IMAGES[:1])) == [
         "layer1.0.conv2",
         "layer1.1.conv2",
         "layer1.2.conv2",
         "layer1.0",
     ]
-    with pytest.raises(ValueError, match=r"task.layers=stem: no such layer; there are conv1, layer1.0.conv1"):
-        select_layers(ghostly, ["stem"], IMAGES[:1])
-    with pytest.raises(ValueError, match=r"task.layers=fc: makes no maps"):
-        select_layers(ghostly, ["fc"], IMAGES[:1])
+    with pytest.raises(ValueError, match=r"task.layers=stem: must be one of conv1, layer1.0.conv1"):
+        select_layers(ghost, ["stem"], IMAGES[:1])
+    with pytest.raises(ValueError, match=r"task.layers=fc: must output maps"):
+        select_layers(ghost, ["fc"], IMAGES[:1])
     all_ghosts = select_layers(ghostnet(image_size=16).eval(), None, IMAGES[:1])
     assert all(name.endswith(("ghost1", "ghost2")) for name in all_ghosts)
     squeezed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 2, 1))
-    assert list(select_layers(squeezed, None, IMAGES[:1])) == ["0"]  # a map of one pixel is none to look at
+    assert list(select_layers(squeezed, None, IMAGES[:1])) == ["0"]  # maps of one pixel are left out
 
 
-def test_branches_are_looked_at_once_they_are_one() -> None:
+def test_feature_maps_of_reparameterized_branches() -> None:
     torch.manual_seed(0)
     network = ghostnetv3(num_classes=4, image_size=16, width=0.5).eval()
     network.reparameterize()
@@ -164,5 +164,5 @@ def test_branches_are_looked_at_once_they_are_one() -> None:
     assert isinstance(bias, Tensor)
     made = F.conv2d(maps.intrinsic, kernels[:, None], bias.detach(), padding=1, groups=len(kernels)).relu()
     torch.testing.assert_close(made, maps.ghosts)
-    inside = layer_statistics(network, layers, lambda: [IMAGES])["blocks.0.0.ghost1"]
-    assert len(inside.kernels) == len(inside.ghost_r) == maps.ghosts.shape[1] > 0
+    statistics = layer_statistics(network, layers, lambda: [IMAGES])["blocks.0.0.ghost1"]
+    assert len(statistics.kernels) == len(statistics.ghost_r) == maps.ghosts.shape[1] > 0

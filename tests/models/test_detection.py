@@ -1,4 +1,4 @@
-"""Detectors on every network of this project: what they promise, and what torchvision would get wrong."""
+"""Test detectors on every network of this project, and where they differ from torchvision's."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_carries_every_detector_and_no_parameter_is_idle(name: str, kind: str) -> None:
+def test_detector_trains_all_parameters_on_every_backbone(name: str, kind: str) -> None:
     torch.manual_seed(0)
     build, strides = BACKBONES[name]
     network = KINDS[kind](with_quick_norms(build()), strides=strides, box_score_thresh=0.0, box_detections_per_img=7)
@@ -42,7 +42,7 @@ def test_every_backbone_carries_every_detector_and_no_parameter_is_idle(name: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_found_does_not_depend_on_who_shares_the_batch(kind: str) -> None:
+def test_detections_do_not_depend_on_other_images_of_the_batch(kind: str) -> None:
     torch.manual_seed(0)
     network = KINDS[kind](with_quick_norms(ghostnet_small(3, width=0.5)), strides=(8, 16), box_score_thresh=0.0)
     images = [torch.randn(3, 64, 64), torch.randn(3, 70, 50), torch.randn(3, 60, 40)]
@@ -54,7 +54,7 @@ def test_what_is_found_does_not_depend_on_who_shares_the_batch(kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_image_is_learned_and_label_0_is_found_as_label_0(kind: str) -> None:
+def test_detector_overfits_one_image_and_predicts_label_0(kind: str) -> None:
     torch.manual_seed(1)
     backbone = with_quick_norms(ghostnet_small(width=0.5))
     network = KINDS[kind](backbone, strides=(8, 16), fpn_channels=32, anchor_scale=4)
@@ -75,7 +75,7 @@ def test_one_image_is_learned_and_label_0_is_found_as_label_0(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_without_boxes_are_all_background(kind: str) -> None:
+def test_losses_of_images_without_boxes(kind: str) -> None:
     torch.manual_seed(0)
     network = KINDS[kind](ghostnet_small(width=0.5), strides=(8, 16))
     loss = total(network, [torch.randn(3, 64, 64), torch.randn(3, 64, 64)], [target(), target()])
@@ -97,7 +97,7 @@ def anchors_of(network: DetectionModel) -> LevelAnchorGenerator:
 @pytest.mark.parametrize(
     ("kind", "strides", "octaves"), [("faster_rcnn", [4, 8, 16, 32, 64], 1), ("retinanet", [8, 16, 32, 64, 128], 3)]
 )
-def test_anchors_have_the_size_and_the_step_of_their_level(kind: str, strides: list[int], octaves: int) -> None:
+def test_anchors_have_size_and_stride_of_their_level(kind: str, strides: list[int], octaves: int) -> None:
     network = KINDS[kind](ghostnet(width=0.3)).eval()
     images = torch.zeros(1, 3, 96, 160)  # a map of 3 x 5 at stride 32 makes levels of 2 x 3 and 1 x 2
     levels = list(network.backbone(images).values())
@@ -120,14 +120,14 @@ def test_anchors_have_the_size_and_the_step_of_their_level(kind: str, strides: l
         assert (centres[-1, -1] == stride * torch.tensor([level.shape[-1] - 1, level.shape[-2] - 1])).all()
 
 
-def test_the_replications_anchors_are_32_64_and_128_pixels_on_three_levels() -> None:
+def test_replication_config_anchor_sizes() -> None:
     network = instantiate_config("faster_rcnn_replication")
     assert isinstance(network, FasterRCNN)
     assert anchors_of(network).sizes == ((32.0,), (64.0,), (128.0,))
     assert list(network.backbone.body.feature_channels.values()) == [40, 80, 160]
 
 
-def test_what_is_found_does_not_depend_on_earlier_batches() -> None:
+def test_detections_do_not_depend_on_earlier_batches() -> None:
     torch.manual_seed(0)
     network = KINDS["faster_rcnn"](ghostnet_small(width=0.5), strides=(8, 16), box_score_thresh=0.0)
     image = torch.randn(3, 96, 96)
@@ -141,7 +141,7 @@ def test_what_is_found_does_not_depend_on_earlier_batches() -> None:
         assert torch.equal(values, later[name])
 
 
-def test_images_of_several_sizes_are_padded_on_the_right_and_below() -> None:
+def test_padded_pads_right_and_bottom() -> None:
     first, second = torch.randn(3, 33, 40), torch.randn(3, 20, 65)
     batch = padded([first, second], 32)
     assert batch.image_sizes == [(33, 40), (20, 65)]
@@ -152,7 +152,7 @@ def test_images_of_several_sizes_are_padded_on_the_right_and_below() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_of_a_level_only_the_best_anchors_become_proposals(training: bool) -> None:
+def test_rpn_pre_nms_top_n_limits_proposals_per_level(training: bool) -> None:
     torch.manual_seed(0)
     network = KINDS["faster_rcnn"](ghostnet_small(width=0.5), strides=(8, 16), rpn_pre_nms_top_n=1)
     assert isinstance(network, FasterRCNN)
@@ -163,7 +163,7 @@ def test_of_a_level_only_the_best_anchors_become_proposals(training: bool) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_under_autocast_boxes_have_the_precision_of_pixels(kind: str) -> None:
+def test_boxes_are_float32_under_autocast(kind: str) -> None:
     torch.manual_seed(0)
     network = KINDS[kind](ghostnet_small(width=0.5), strides=(8, 16), box_score_thresh=0.0)
     with torch.autocast("cpu", torch.bfloat16):
@@ -181,32 +181,32 @@ def test_under_autocast_boxes_have_the_precision_of_pixels(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("kwargs", "message"),
     [
-        ({"strides": (8, 32)}, r"^model.strides=\[8, 32\]: some of \[4, 8, 16, 32\] are needed, each twice"),
+        ({"strides": (8, 32)}, r"^model.strides=\[8, 32\]: must be some of \[4, 8, 16, 32\], each twice"),
         ({"strides": (2, 4)}, r"^model.strides=\[2, 4\]: .* those are the strides of GhostNet's maps$"),
         ({"strides": []}, r"^model.strides=\[\]: "),
-        ({"strides": 8}, r"^model.strides=8: some of \[4, 8, 16, 32\] are needed"),
-        ({"freeze_stages": 5}, r"^model.freeze_stages=5: a whole number from 0 to 4 is needed"),
+        ({"strides": 8}, r"^model.strides=8: must be some of \[4, 8, 16, 32\]"),
+        ({"freeze_stages": 5}, r"^model.freeze_stages=5: must be an integer from 0 to 4"),
         ({"freeze_stages": -1}, r"^model.freeze_stages=-1: "),
-        ({"fpn_channels": 0}, r"^model.fpn_channels=0: a whole number >= 1 is needed"),
-        ({"anchor_scale": 0}, r"^model.anchor_scale=0: a number > 0 is needed"),
-        ({"anchor_ratios": []}, r"^model.anchor_ratios=\[\]: numbers > 0, in brackets, is needed"),
+        ({"fpn_channels": 0}, r"^model.fpn_channels=0: must be an integer >= 1"),
+        ({"anchor_scale": 0}, r"^model.anchor_scale=0: must be a number > 0"),
+        ({"anchor_ratios": []}, r"^model.anchor_ratios=\[\]: must be a list of numbers > 0"),
         ({"anchor_ratios": "1"}, r"^model.anchor_ratios=1: "),
         ({"anchor_ratios": 1}, r"^model.anchor_ratios=1: "),
-        ({"freeze_batchnorm": 1}, r"^model.freeze_batchnorm=1: true or false is needed"),
-        ({"box_nms_thresh": 2}, r"^model.box_nms_thresh=2: a number from 0 to 1 is needed"),
+        ({"freeze_batchnorm": 1}, r"^model.freeze_batchnorm=1: must be true or false"),
+        ({"box_nms_thresh": 2}, r"^model.box_nms_thresh=2: must be a number in \[0, 1\]"),
         ({"box_detections_per_img": 0.5}, r"^model.box_detections_per_img=0.5: "),
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_knob_out_of_range_is_an_error_of_one_line(kind: str, knobs: dict, message: str) -> None:
+def test_detector_rejects_argument_out_of_range(kind: str, kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        KINDS[kind](ghostnet(width=0.1), **knobs)
+        KINDS[kind](ghostnet(width=0.1), **kwargs)
     assert "\n" not in str(error.value)
 
 
-def test_the_norm_of_retinanets_heads_is_of_eight_channels_and_the_last_layers_have_none() -> None:
+def test_retinanet_head_norm_groups_and_positions() -> None:
     network = KINDS["retinanet"](ghostnet(width=0.1), fpn_channels=16, head_norm=True)
     assert isinstance(network, RetinaNet)
     norms = [module for module in network.head.modules() if isinstance(module, nn.GroupNorm)]
@@ -214,12 +214,12 @@ def test_the_norm_of_retinanets_heads_is_of_eight_channels_and_the_last_layers_h
     assert not [
         module for module in KINDS["retinanet"](ghostnet(width=0.1)).modules() if isinstance(module, nn.GroupNorm)
     ]
-    with pytest.raises(ValueError, match=r"^model.fpn_channels=12: with model.head_norm a multiple of 8 is needed$"):
+    with pytest.raises(ValueError, match=r"^model.fpn_channels=12: must be a multiple of 8 with model.head_norm=true$"):
         KINDS["retinanet"](ghostnet(width=0.1), fpn_channels=12, head_norm=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_network_without_maps_is_refused(kind: str) -> None:
+def test_detector_rejects_network_without_feature_maps(kind: str) -> None:
     with pytest.raises(
         ValueError, match=r"^model.backbone: SqueezeNet has no feature maps by stride, which a detector"
     ):
@@ -231,7 +231,8 @@ def instantiate_config(name: str, *overrides: str) -> DetectionModel:
     with initialize_config_dir(str(CONF), version_base=None):
         node = compose("config", [*data, f"model={name}", *overrides]).model
     OmegaConf.set_struct(node, False)
-    assert node.pop("weights") is node.pop("reset_head") is None  # the task loads them
+    assert node.pop("weights") is None  # the task loads them
+    assert node.pop("reset_head") is False
     assert node.backbone.pop("weights") is None
     with torch.device("meta"):
         network = instantiate(node, _convert_="all")
@@ -241,7 +242,7 @@ def instantiate_config(name: str, *overrides: str) -> DetectionModel:
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "ghost_resnet50"])
 @pytest.mark.parametrize("name", ["faster_rcnn_ghostnet", "retinanet_ghostnet"])
-def test_a_configs_backbone_can_be_replaced(name: str, backbone: str) -> None:
+def test_detector_config_backbone_can_be_replaced(name: str, backbone: str) -> None:
     strides = "model.strides=[8,16,32]"
     network = instantiate_config(name, f"model@model.backbone={backbone}", strides)
     assert type(network) is (FasterRCNN if name.startswith("faster") else RetinaNet)

@@ -1,4 +1,4 @@
-"""The trunk that a detector keeps of a classifier: what is cut off, what is frozen, and whose weights it has."""
+"""Test the trunk of a detector: pruning, freezing, and names of weights."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ from .tiny_detectors import BACKBONES, COARSE, KINDS, target, total
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_the_trunk_is_the_classifier_without_what_feeds_no_used_map(name: str) -> None:
+def test_trunk_keeps_only_layers_of_selected_maps(name: str) -> None:
     build, strides = BACKBONES[name]
-    whole, before = build().eval(), build()
-    before.load_state_dict(whole.state_dict())
+    classifier, before = build().eval(), build()
+    before.load_state_dict(classifier.state_dict())
     trunk = BackboneWithFPN(before, strides, 8).eval().body
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        maps, expected = trunk.feature_maps(x), whole.feature_maps(x)
+        maps, expected = trunk.feature_maps(x), classifier.feature_maps(x)
     for stride in strides:
         assert torch.equal(maps[stride], expected[stride])
     assert list(trunk.feature_channels) == list(strides)
-    left, all_shapes = shapes(trunk), shapes(whole)
+    left, all_shapes = shapes(trunk), shapes(classifier)
     assert left.items() < all_shapes.items()
     assert not any(key.startswith(("classifier", "fc", "conv_head")) for key in left)
     assert {id(parameter) for parameter in trunk.parameters()} == {
@@ -37,30 +37,30 @@ def shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
-def test_what_stands_behind_the_last_used_map_is_gone() -> None:
+def test_trunk_drops_stages_after_last_selected_map() -> None:
     trunk = BackboneWithFPN(ghostnet(width=0.3), (8, 16), 8).body
     assert max(int(name.split(".")[1]) for name in shapes(trunk) if name.startswith("blocks")) == 6
     trunk = BackboneWithFPN(ghostnet_replication(), COARSE, 8).body
     assert {name.split(".")[1] for name in shapes(trunk) if name.startswith("blocks")} == set("012345678")
 
 
-def test_a_classifiers_weights_load_strictly_and_keep_their_names(tmp_path: Path) -> None:
+def test_trunk_keeps_names_of_classifier_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = ghostnet(num_classes=10, width=0.3)
     torch.save(classifier.state_dict(), tmp_path / "weights.pth")
     backbone = ghostnet(num_classes=3, width=0.3)
     load_weights(backbone, tmp_path / "weights.pth", reset_head=True)
     state = KINDS["retinanet"](backbone).state_dict()
-    trunk = {name.removeprefix("backbone.trunk."): state[name] for name in state if name.startswith("backbone.trunk.")}
+    trunk = {name.removeprefix("backbone.body."): state[name] for name in state if name.startswith("backbone.body.")}
     assert len(trunk) > 100
     for name, tensor in trunk.items():
         assert torch.equal(tensor, classifier.state_dict()[name]), name
-    with pytest.raises(ValueError, match="the weights of another network"):
+    with pytest.raises(ValueError, match="does not match the network"):
         load_weights(ghostnet(num_classes=3, width=0.4), tmp_path / "weights.pth", reset_head=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_frozen_batchnorm_stays_as_it_was_loaded(kind: str) -> None:
+def test_freeze_batchnorm_keeps_loaded_values(kind: str) -> None:
     torch.manual_seed(0)
     network = KINDS[kind](ghostnet(width=0.3), strides=COARSE, freeze_batchnorm=True)
     frozen, free = {}, []
@@ -77,7 +77,7 @@ def test_a_frozen_batchnorm_stays_as_it_was_loaded(kind: str) -> None:
     assert all(one.grad is not None for one in free)
 
 
-def test_without_freezing_batchnorm_learns() -> None:
+def test_batchnorm_is_trained_without_freezing() -> None:
     network = KINDS["retinanet"](ghostnet(width=0.3), strides=COARSE)
     total(network, [torch.randn(3, 64, 64)], [target((5, 5, 60, 60))])
     norm = network.backbone.body.get_submodule("bn1")
@@ -87,7 +87,7 @@ def test_without_freezing_batchnorm_learns() -> None:
     assert norm.running_mean.any()
 
 
-def test_frozen_stages_end_with_a_map() -> None:
+def test_freeze_stages_freezes_up_to_a_map() -> None:
     expected = {0: -1, 1: 2, 2: 4, 3: 6, 4: 8}  # the last stage of GhostNet that a number freezes
     for stages, last in expected.items():
         network = KINDS["retinanet"](ghostnet(width=0.3), strides=COARSE, freeze_stages=stages).train()

@@ -1,4 +1,4 @@
-"""Networks fused for inference: the same logits without BatchNorm."""
+"""Test networks fused for inference: the same logits without BatchNorm."""
 
 from collections.abc import Callable
 
@@ -34,11 +34,11 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "ghost_resnet20 ratio 1": lambda: ghostify(resnet20(num_classes=7), 1),
     **{name: lambda name=name: torchvision_network(name, num_classes=7) for name in FEATURE_MAPS},
 }
-STAY = {"ghost_resnet20, BatchNorm inside": 19, "ghost_resnet20": 19}  # BatchNorms behind what is no convolution
+STAY = {"ghost_resnet20, BatchNorm inside": 19, "ghost_resnet20": 19}  # BatchNorms after a layer that is no convolution
 
 
 def pair(build: Callable[[], Network]) -> tuple[Network, Network]:
-    """A network whose every BatchNorm matters, and what fuse makes of it, in float64."""
+    """Build a network with random BatchNorms, and its fused copy, in float64."""
     torch.manual_seed(0)
     network = build()
     randomize_norms(network)
@@ -50,18 +50,18 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_logits_stay_and_no_batchnorm_behind_a_convolution_does(name: str) -> None:
+def test_fuse_keeps_logits_and_removes_batchnorm(name: str) -> None:
     network, fused = pair(NETWORKS[name])
     assert len(of_kind(fused, nn.BatchNorm2d)) == STAY.get(name, 0)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        truth = network(x.double())
-        assert distance(fused(x.double()), truth) < EXACTLY
-        rounding = distance(network.float()(x), truth)  # of float32, without any fold
-        assert distance(fused.float()(x), truth) < 5 * max(rounding, 1e-6)
+        reference = network(x.double())
+        assert distance(fused(x.double()), reference) < EXACTLY
+        rounding = distance(network.float()(x), reference)  # of float32, without any fold
+        assert distance(fused.float()(x), reference) < 5 * max(rounding, 1e-6)
 
 
-def test_the_network_itself_stays_as_it_is() -> None:
+def test_fuse_does_not_change_the_network() -> None:
     network = ghostnetv3(width=0.5).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     fused = fuse(network)
@@ -72,7 +72,7 @@ def test_the_network_itself_stays_as_it_is() -> None:
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_layout_dtype_and_feature_maps_stay() -> None:
+def test_fuse_keeps_layout_dtype_and_feature_maps() -> None:
     network = ghostnetv2(width=0.5, num_classes=7).bfloat16().eval()
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     fused = fuse(network)
@@ -82,7 +82,7 @@ def test_layout_dtype_and_feature_maps_stay() -> None:
     assert {stride: found.shape[1] for stride, found in maps.items()} == network.feature_channels
 
 
-def test_fusing_costs_a_bias_and_saves_two_parameters_a_channel() -> None:
+def test_fuse_saves_one_parameter_per_channel() -> None:
     network = ghostnet(width=0.5)
     channels = sum(norm.num_features for norm in of_kind(network, nn.BatchNorm2d))
     before, after = count_cost(network, (3, 64, 64)), count_cost(fuse(network), (3, 64, 64))
@@ -156,14 +156,14 @@ def concatenated(trap: Trap, x: Tensor) -> Tensor:
     ],
     ids=lambda follow: follow.__name__,
 )
-def test_what_cannot_be_folded_stays(follow: Callable[[Trap, Tensor], Tensor]) -> None:
+def test_fuse_keeps_unfoldable_batchnorm(follow: Callable[[Trap, Tensor], Tensor]) -> None:
     network, fused = pair(lambda: Trap(follow))
     assert isinstance(fused.norm, nn.BatchNorm2d)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(fused(x), network(x))
 
 
-def test_what_can_be_folded_is_found_by_what_runs_and_not_by_names() -> None:
+def test_fuse_follows_execution_order_not_names() -> None:
     network, fused = pair(lambda: Trap(lambda trap, x: trap.relu(trap.norm(trap.conv(x)))))
     assert isinstance(fused.norm, nn.Identity)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)

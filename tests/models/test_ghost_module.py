@@ -1,4 +1,4 @@
-"""The ghost module, squeeze-and-excitation, the knobs and the initial weights."""
+"""Test the ghost module, squeeze-and-excitation, argument checks and the initial weights."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ RATIOS = (1, 2, 3, 5, 10)
 
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("dw_size", [1, 3, 5, 7])
-def test_a_ghost_module_has_the_shape_of_the_convolution_it_stands_for(ratio: int, dw_size: int) -> None:
+def test_ghost_module_output_shape_matches_convolution(ratio: int, dw_size: int) -> None:
     x = torch.randn(2, 6, 9, 10)
     for kernel, stride, dilation, out in itertools.product((1, 3, 5), (1, 2), (1, 2), (1, 4, 7, 16)):
         conv = nn.Conv2d(6, out, kernel, stride, kernel // 2 * dilation, dilation)
@@ -27,7 +27,7 @@ def test_a_ghost_module_has_the_shape_of_the_convolution_it_stands_for(ratio: in
         assert ghost(x).shape == conv(x).shape
 
 
-def test_kernel_stride_and_padding_may_differ_by_direction() -> None:
+def test_ghost_module_asymmetric_kernel_stride_padding() -> None:
     conv = nn.Conv2d(4, 8, (1, 5), (2, 1), (0, 1))
     ghost = GhostModule(4, 8, (1, 5), stride=(2, 1), padding=(0, 1))
     x = torch.randn(1, 4, 8, 8)
@@ -36,7 +36,7 @@ def test_kernel_stride_and_padding_may_differ_by_direction() -> None:
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_the_plain_form_is_a_convolution_and_depthwise_filters_of_its_output(ratio: int) -> None:
+def test_ghost_module_without_norm_act_matches_formula(ratio: int) -> None:
     ghost = GhostModule(3, 8, 3, ratio, 5, 2, bias=True, norm_act="none")
     x = torch.randn(2, 3, 9, 9, requires_grad=True)
     parameters = dict(ghost.named_parameters())
@@ -58,10 +58,10 @@ def test_the_plain_form_is_a_convolution_and_depthwise_filters_of_its_output(rat
 
 
 @pytest.mark.parametrize("norm_act", ["none", "bn", "bn_relu"])
-def test_the_form_decides_what_stands_behind_both_convolutions(norm_act: str) -> None:
+def test_ghost_module_norm_act_layers(norm_act: str) -> None:
     ghost = GhostModule(3, 8, norm_act=norm_act, bias=True)  # pyright: ignore[reportArgumentType]
     expected = {
-        "plain": [nn.Conv2d],
+        "none": [nn.Conv2d],
         "bn": [nn.Conv2d, nn.BatchNorm2d],
         "bn_relu": [nn.Conv2d, nn.BatchNorm2d, nn.ReLU],
     }
@@ -73,7 +73,7 @@ def test_the_form_decides_what_stands_behind_both_convolutions(norm_act: str) ->
 
 @pytest.mark.parametrize("norm_act", ["none", "bn", "bn_relu"])
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_a_gradient_reaches_every_parameter(norm_act: str, ratio: int) -> None:
+def test_ghost_module_gradient_reaches_every_parameter(norm_act: str, ratio: int) -> None:
     torch.manual_seed(0)
     ghost = GhostModule(4, 7, 3, ratio, bias=True, norm_act=norm_act)  # pyright: ignore[reportArgumentType]
     ghost(torch.randn(4, 4, 8, 8)).square().sum().backward()
@@ -83,7 +83,7 @@ def test_a_gradient_reaches_every_parameter(norm_act: str, ratio: int) -> None:
 
 
 @pytest.mark.parametrize(("stride", "out"), [(1, 8), (1, 12), (2, 8), (2, 12)])
-def test_a_bottleneck_halves_the_map_at_stride_2_and_adds_its_shortcut(stride: int, out: int) -> None:
+def test_bottleneck_shape_and_shortcut(stride: int, out: int) -> None:
     block = GhostBottleneck(8, 20, out, 5, stride, se_ratio=0.25).eval()
     x = torch.randn(2, 8, 9, 9)
     assert block(x).shape == (2, out, math.ceil(9 / stride), math.ceil(9 / stride))
@@ -94,25 +94,25 @@ def test_a_bottleneck_halves_the_map_at_stride_2_and_adds_its_shortcut(stride: i
         torch.testing.assert_close(block(x), x)
 
 
-def test_squeeze_excite_multiplies_the_features_by_a_hard_gate_of_their_means() -> None:
+def test_squeeze_excite_matches_formula() -> None:
     se = SqueezeExcite(8, 0.5)
     x = torch.randn(2, 8, 5, 5)
     z = se.conv_expand(se.conv_reduce(x.mean((2, 3), keepdim=True)).relu())
     torch.testing.assert_close(se(x), x * F.relu6(z + 3) / 6)
 
 
-def reduced_channels(**knobs: float) -> list[int]:
-    network = ghostnet(**knobs)  # pyright: ignore[reportArgumentType]
+def reduced_channels(**kwargs: float) -> list[int]:
+    network = ghostnet(**kwargs)  # pyright: ignore[reportArgumentType]
     return [module.conv_reduce.out_channels for module in network.modules() if isinstance(module, SqueezeExcite)]
 
 
-def test_se_ratio_scales_the_squeezed_channels_and_0_leaves_them_out() -> None:
+def test_se_ratio_sets_reduced_channels() -> None:
     assert reduced_channels() == [20, 32, 120, 168, 168, 240, 240]
     assert reduced_channels(se_ratio=0.5)[0] == 36
     assert reduced_channels(se_ratio=0) == []
 
 
-def test_dw_size_reaches_every_cheap_filter_and_the_row_s_kernel_none() -> None:
+def test_dw_size_sets_every_cheap_kernel() -> None:
     for network, dw_size in itertools.product((ghostnet, ghostnet_small), (1, 3, 5)):
         cheap = [
             module.cheap_operation[0].kernel_size
@@ -126,11 +126,11 @@ def test_dw_size_reaches_every_cheap_filter_and_the_row_s_kernel_none() -> None:
 @pytest.mark.parametrize(
     ("channels", "rounded"), [(1, 4), (5.9, 8), (6, 8), (10, 12), (16.9, 16), (18, 20), (17.9, 20), (22.1, 24)]
 )
-def test_channels_round_to_a_multiple_of_4_and_never_below_nine_tenths(channels: float, rounded: int) -> None:
+def test_make_divisible_rounds_to_multiples_of_4(channels: float, rounded: int) -> None:
     assert make_divisible(channels) == rounded
 
 
-def test_convolutions_are_drawn_by_he_s_rule_within_their_group() -> None:
+def test_he_init_counts_fan_out_per_group() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(64, 128, 3), nn.Conv2d(512, 1024, 5, groups=512))
     he_init(network)
@@ -142,29 +142,29 @@ def test_convolutions_are_drawn_by_he_s_rule_within_their_group() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "knobs", "message"),
+    ("build", "kwargs", "message"),
     [
-        (ghostnet, {"ratio": 2.5}, "model.ratio=2.5: a whole number >= 1 is needed"),
-        (ghostnet, {"ratio": 0}, "model.ratio=0: a whole number >= 1 is needed"),
-        (ghostnet, {"ratio": True}, "model.ratio=True: a whole number >= 1 is needed"),
-        (ghostnet, {"ratio": "two"}, "model.ratio=two: a whole number >= 1 is needed"),
-        (ghostnet, {"ratio": None}, "model.ratio=None: a whole number >= 1 is needed"),
-        (ghostnet, {"dw_size": 4}, "model.dw_size=4: an odd whole number >= 1 is needed"),
-        (ghostnet, {"dw_size": -3}, "model.dw_size=-3: an odd whole number >= 1 is needed"),
-        (ghostnet, {"width": 0}, "model.width=0: a number > 0 is needed"),
-        (ghostnet, {"width": math.nan}, "model.width=nan: a number > 0 is needed"),
-        (ghostnet, {"width": math.inf}, "model.width=inf: a number > 0 is needed"),
-        (ghostnet_small, {"se_ratio": -0.1}, "model.se_ratio=-0.1: a number >= 0"),
-        (ghostnet_small, {"drop_rate": 1.0}, "model.drop_rate=1.0: a number from 0 to below 1 is needed"),
-        (ghostnet_small, {"num_classes": 0}, "model.num_classes=0: a whole number >= 1 is needed"),
-        (resnet20, {"in_chans": 0}, "model.in_chans=0: a whole number >= 1 is needed"),
-        (resnet20, {"shortcut": "C"}, "model.shortcut=C: one of A, B is needed"),
-        (vgg16, {"head": "conv"}, "model.head=conv: one of paper, linear is needed"),
-        (vgg16, {"drop_rate": -1}, "model.drop_rate=-1: a number from 0 to below 1 is needed"),
+        (ghostnet, {"ratio": 2.5}, "model.ratio=2.5: must be an integer >= 1"),
+        (ghostnet, {"ratio": 0}, "model.ratio=0: must be an integer >= 1"),
+        (ghostnet, {"ratio": True}, "model.ratio=True: must be an integer >= 1"),
+        (ghostnet, {"ratio": "two"}, "model.ratio=two: must be an integer >= 1"),
+        (ghostnet, {"ratio": None}, "model.ratio=None: must be an integer >= 1"),
+        (ghostnet, {"dw_size": 4}, "model.dw_size=4: must be an odd integer >= 1"),
+        (ghostnet, {"dw_size": -3}, "model.dw_size=-3: must be an odd integer >= 1"),
+        (ghostnet, {"width": 0}, "model.width=0: must be a number > 0"),
+        (ghostnet, {"width": math.nan}, "model.width=nan: must be a number > 0"),
+        (ghostnet, {"width": math.inf}, "model.width=inf: must be a number > 0"),
+        (ghostnet_small, {"se_ratio": -0.1}, "model.se_ratio=-0.1: must be a number >= 0"),
+        (ghostnet_small, {"drop_rate": 1.0}, "model.drop_rate=1.0: must be a number in [0, 1)"),
+        (ghostnet_small, {"num_classes": 0}, "model.num_classes=0: must be an integer >= 1"),
+        (resnet20, {"in_chans": 0}, "model.in_chans=0: must be an integer >= 1"),
+        (resnet20, {"shortcut": "C"}, "model.shortcut=C: must be one of A, B"),
+        (vgg16, {"head": "conv"}, "model.head=conv: must be one of mlp, linear"),
+        (vgg16, {"drop_rate": -1}, "model.drop_rate=-1: must be a number in [0, 1)"),
     ],
 )
-def test_a_bad_knob_is_an_error_of_one_line_that_names_it(build, knobs: dict, message: str) -> None:
+def test_builder_rejects_bad_argument(build, kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match="model") as error:
-        build(**knobs)
+        build(**kwargs)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""What GhostNetV2 adds: DFC attention, and the smallest image that it can see."""
+"""Test what GhostNetV2 adds: DFC attention, and the smallest image."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def convolved(attention: DFCAttention, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 2), (7, 9), (8, 8)])
-def test_the_gates_are_a_nearest_upsampled_sigmoid_of_convolutions_at_half_the_resolution(size: tuple) -> None:
+def test_dfc_attention_matches_formula(size: tuple) -> None:
     torch.manual_seed(0)
     attention, x = DFCAttention(3, 8).eval(), torch.randn(2, 3, *size)
     height, width = size
@@ -33,7 +33,7 @@ def test_the_gates_are_a_nearest_upsampled_sigmoid_of_convolutions_at_half_the_r
     torch.testing.assert_close(attention(x), gates[:, :, rows][..., columns])
 
 
-def test_the_gates_gather_from_a_row_and_a_column_of_five() -> None:
+def test_dfc_attention_receptive_field() -> None:
     attention = DFCAttention(1, 1).eval()
     for conv in of_kind(attention, nn.Conv2d):
         nn.init.ones_(conv.weight)
@@ -45,7 +45,7 @@ def test_the_gates_gather_from_a_row_and_a_column_of_five() -> None:
 
 
 @pytest.mark.parametrize("build", [ghostnetv2, ghostnetv3])
-def test_attention_stands_in_the_expansion_of_all_but_the_first_two_bottlenecks(build: Callable) -> None:
+def test_attention_in_all_but_first_two_bottlenecks(build: Callable) -> None:
     network = build(width=0.5)
     names = [name for name, module in network.named_modules() if isinstance(module, DFCAttention)]
     blocks = [f"blocks.{i}.{j}" for i, rows in enumerate((1, 1, 1, 1, 1, 1, 5, 1, 4)) for j in range(rows)]
@@ -53,7 +53,7 @@ def test_attention_stands_in_the_expansion_of_all_but_the_first_two_bottlenecks(
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3, 5])
-def test_attention_weighs_intrinsic_maps_and_ghosts(ratio: int) -> None:
+def test_ghost_module_v2_multiplies_all_maps_by_attention(ratio: int) -> None:
     torch.manual_seed(0)
     module, x = GhostModuleV2(4, 11, ratio).eval(), torch.randn(2, 4, 6, 6)
     torch.testing.assert_close(module(x), GhostModule.forward(module, x) * module.short_conv(x))
@@ -104,7 +104,7 @@ MUTATIONS = [
 
 
 @pytest.mark.parametrize("mutant", MUTATIONS, ids=lambda mutant: mutant.__name__)
-def test_another_attention_would_be_seen(mutant: Callable[[DFCAttention, Tensor], Tensor]) -> None:
+def test_parity_detects_changed_attention(mutant: Callable[[DFCAttention, Tensor], Tensor]) -> None:
     ours, theirs = pair("ghostnetv2_100")
     for module in of_kind(ours, DFCAttention):
         clone = DFCAttention(module[0].in_channels, module[0].out_channels).eval()  # without the hook
@@ -113,7 +113,7 @@ def test_another_attention_would_be_seen(mutant: Callable[[DFCAttention, Tensor]
     assert worst_error(ours, theirs) > 10 * BOUND
 
 
-def test_attention_of_the_ghosts_alone_would_be_seen() -> None:
+def test_parity_detects_attention_of_ghosts_only() -> None:
     ours, theirs = pair("ghostnetv2_100")
     for module in of_kind(ours, GhostModuleV2):
         module.short_conv.register_forward_hook(
@@ -130,11 +130,9 @@ def strides_kept(network: GhostNet) -> int:
 @pytest.mark.parametrize(
     ("side", "stride"), [(1, 1), (2, 1), (3, 2), (8, 4), (16, 8), (17, 16), (32, 16), (33, 32), (224, 32)]
 )
-def test_strides_are_left_out_until_the_last_map_has_the_two_pixels_that_attention_pools(
-    build: Callable[..., GhostNet], side: int, stride: int
-) -> None:
-    whole, network = build(width=0.5), build(width=0.5, image_size=side).eval()
-    network.load_state_dict(whole.state_dict())  # the weights fit whatever the image
+def test_image_size_skips_strides_until_last_map_is_2x2(build: Callable[..., GhostNet], side: int, stride: int) -> None:
+    full, network = build(width=0.5), build(width=0.5, image_size=side).eval()
+    network.load_state_dict(full.state_dict())  # the weights fit whatever the image
     assert strides_kept(network) == stride
     assert network.min_size == stride + 1
     with torch.no_grad():
@@ -144,7 +142,7 @@ def test_strides_are_left_out_until_the_last_map_has_the_two_pixels_that_attenti
 
 
 @pytest.mark.parametrize("build", [ghostnetv2, ghostnetv3])
-def test_an_image_too_small_for_attention_is_an_error_of_one_line_that_names_the_smallest(build: Callable) -> None:
+def test_too_small_image_raises_with_min_size(build: Callable) -> None:
     network = build(width=0.5)
     with pytest.raises(ValueError, match="smallest") as error:
         network(torch.randn(2, 3, 64, 32))
@@ -154,6 +152,6 @@ def test_an_image_too_small_for_attention_is_an_error_of_one_line_that_names_the
     )
 
 
-def test_an_image_size_that_cannot_be_is_an_error_of_one_line() -> None:
-    with pytest.raises(ValueError, match=r"^model.image_size=0: a whole number >= 1, or null, is needed$"):
+def test_ghostnetv2_rejects_bad_image_size() -> None:
+    with pytest.raises(ValueError, match=r"^model.image_size=0: must be an integer >= 1 or null$"):
         ghostnetv2(image_size=0)

@@ -1,4 +1,4 @@
-"""What GhostNetV3 adds: branches in training, and one convolution for them afterwards."""
+"""Test what GhostNetV3 adds: branches in training, folded into one convolution afterwards."""
 
 import copy
 from collections.abc import Callable
@@ -20,7 +20,7 @@ EXACTLY = 1e-10  # in float64
 
 
 @pytest.mark.parametrize("name", V3)
-def test_the_deployed_form_agrees_with_timms_in_names_shapes_every_block_and_the_logits(name: str) -> None:
+def test_reparameterized_network_matches_timm(name: str) -> None:
     ours, theirs = pair(name)
     ours.double().reparameterize()
     theirs = reparameterize_model(copy.deepcopy(theirs).double(), inplace=True)
@@ -29,18 +29,18 @@ def test_the_deployed_form_agrees_with_timms_in_names_shapes_every_block_and_the
 
 
 @pytest.mark.parametrize("name", ["ghostnetv3_050", "ghostnetv3_160"])
-def test_folding_the_branches_changes_the_outputs_by_rounding_only(name: str) -> None:
+def test_reparameterize_changes_outputs_by_rounding_only(name: str) -> None:
     ours, x = pair(name)[0], images()
     unfolded = outputs(ours, x)
-    truth = outputs(ours.double(), x.double())
+    reference = outputs(ours.double(), x.double())
     ours.reparameterize()
-    assert distance(outputs(ours, x.double()), truth) < EXACTLY
-    rounding = distance(unfolded, truth)  # of float32, without any fold
+    assert distance(outputs(ours, x.double()), reference) < EXACTLY
+    rounding = distance(unfolded, reference)  # of float32, without any fold
     assert rounding < 2e-4
-    assert distance(outputs(ours.float(), x), truth) < 3 * rounding
+    assert distance(outputs(ours.float(), x), reference) < 3 * rounding
 
 
-def test_folding_twice_is_folding_once_and_leaves_no_branch() -> None:
+def test_reparameterize_twice_changes_nothing() -> None:
     network = ghostnetv3(width=0.5).eval()
     network.reparameterize()
     once = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -50,7 +50,7 @@ def test_folding_twice_is_folding_once_and_leaves_no_branch() -> None:
     assert not of_kind(network, ReparamBranch)
 
 
-def test_the_deployed_form_is_ghostnetv2_with_biases_in_place_of_batchnorm() -> None:
+def test_reparameterized_convolutions_are_those_of_ghostnetv2() -> None:
     network = ghostnetv3(width=0.5).eval()
     network.reparameterize()
     convs = {name: conv.weight.shape for name, conv in network.named_modules() if isinstance(conv, nn.Conv2d)}
@@ -60,7 +60,7 @@ def test_the_deployed_form_is_ghostnetv2_with_biases_in_place_of_batchnorm() -> 
     assert convs == expected
 
 
-def test_a_folded_network_can_be_trained_on() -> None:
+def test_reparameterized_network_is_trainable() -> None:
     network = ghostnetv3(width=0.5, num_classes=3, image_size=32)
     network.reparameterize()
     network(torch.randn(2, 3, 32, 32)).square().sum().backward()
@@ -69,7 +69,7 @@ def test_a_folded_network_can_be_trained_on() -> None:
 
 @pytest.mark.parametrize("ratio", [1, 2, 3, 5])
 @pytest.mark.parametrize("dw_size", [1, 3, 5])
-def test_a_module_of_any_ratio_and_dw_size_folds(ratio: int, dw_size: int) -> None:
+def test_ghost_module_v3_folds_any_ratio_and_dw_size(ratio: int, dw_size: int) -> None:
     torch.manual_seed(0)
     # three intrinsic maps of three channels at ratio 3: the primary convolution has a skip, too
     module = GhostModuleV3(3, 9, ratio, dw_size, num_branches=2, attention=True).double()
@@ -87,7 +87,7 @@ def test_a_module_of_any_ratio_and_dw_size_folds(ratio: int, dw_size: int) -> No
 @pytest.mark.parametrize(
     ("channels", "groups", "stride", "kernel"), [(6, 1, 1, 3), (6, 3, 1, 5), (6, 6, 2, 3), (6, 1, 2, 1)]
 )
-def test_any_grouping_stride_and_kernel_folds(channels: int, groups: int, stride: int, kernel: int) -> None:
+def test_pop_fused_conv_any_groups_stride_kernel(channels: int, groups: int, stride: int, kernel: int) -> None:
     torch.manual_seed(0)
     holder = ReparamMixin()
     holder.add_branches("dw", nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=groups), 3)
@@ -109,7 +109,7 @@ def randomize(network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("deployed", [False, True])
-def test_a_bottleneck_compiles_as_one_graph_in_both_forms(deployed: bool) -> None:
+def test_bottleneck_v3_compiles_as_one_graph(deployed: bool) -> None:
     network = nn.Sequential(GhostBottleneckV3(8, 16, 8, 3, 2, 0.25)).eval()
     randomize(network)
     for block in of_kind(network, ReparamMixin) if deployed else ():
@@ -122,7 +122,7 @@ def test_a_bottleneck_compiles_as_one_graph_in_both_forms(deployed: bool) -> Non
 
 
 @pytest.mark.parametrize("num_branches", [1, 2, 4])
-def test_branches_is_a_knob_of_training_alone(num_branches: int) -> None:
+def test_num_branches_does_not_change_folded_network(num_branches: int) -> None:
     network, three = ghostnetv3(width=0.5, num_branches=num_branches), ghostnetv3(width=0.5)
     assert len(network.get_submodule("blocks.1.0.dw_rpr_conv")) == num_branches  # pyright: ignore[reportArgumentType]
     assert len(of_kind(network, ReparamBranch)) != len(of_kind(three, ReparamBranch))
@@ -131,8 +131,8 @@ def test_branches_is_a_knob_of_training_alone(num_branches: int) -> None:
     assert shapes(network) == shapes(three)
 
 
-def test_a_number_of_branches_that_cannot_be_is_an_error_of_one_line() -> None:
-    with pytest.raises(ValueError, match=r"^model.num_branches=0: a whole number >= 1 is needed$"):
+def test_ghostnetv3_rejects_bad_num_branches() -> None:
+    with pytest.raises(ValueError, match=r"^model.num_branches=0: must be an integer >= 1$"):
         ghostnetv3(num_branches=0)
 
 
@@ -170,7 +170,7 @@ MUTATIONS = [no_scale, no_skip, two_branches, relu_in_the_projection, no_attenti
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
-def test_another_network_would_be_seen(mutate: Callable[[nn.Module], None]) -> None:
+def test_parity_detects_changed_network(mutate: Callable[[nn.Module], None]) -> None:
     ours, theirs = pair("ghostnetv3_050")
     mutate(ours)
     assert worst_error(ours, theirs) > 10 * BOUND
@@ -190,9 +190,9 @@ def without_mean(weight: Tensor, _: None, norm: nn.BatchNorm2d) -> tuple[Tensor,
 
 
 @pytest.mark.parametrize("fold", [without_eps, without_mean])
-def test_a_wrong_fold_would_be_seen(fold: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parity_detects_wrong_fold(fold: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, x = pair("ghostnetv3_050")[0].double(), images().double()
-    truth = outputs(ours, x)
+    reference = outputs(ours, x)
     monkeypatch.setattr(reparam, "fold_batchnorm", fold)
     ours.reparameterize()
-    assert distance(outputs(ours, x), truth) > 1e4 * EXACTLY
+    assert distance(outputs(ours, x), reference) > 1e4 * EXACTLY

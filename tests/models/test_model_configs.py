@@ -1,4 +1,4 @@
-"""Every file of conf/model composes, builds and trains on small images, or says its smallest size."""
+"""Test that every file of conf/model composes, builds and trains on small images, or reports its smallest size."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ CASES += [(name, (f"model.ratio={ratio}",), 3, 32) for name in HAS_RATIO for rat
 
 
 @pytest.mark.parametrize(("name", "overrides", "in_chans", "side"), CASES)
-def test_it_takes_two_training_steps_or_says_the_smallest_size(
+def test_config_trains_two_steps_or_reports_min_size(
     name: str, overrides: tuple[str, ...], in_chans: int, side: int
 ) -> None:
     cfg = composed(name, *overrides, in_chans=in_chans, side=side)
@@ -63,16 +63,16 @@ def test_it_takes_two_training_steps_or_says_the_smallest_size(
             two_steps(network, in_chans, side)
 
 
-def test_ghost_networks_have_the_knobs_and_ordinary_networks_have_none() -> None:
+def test_configs_with_ratio_are_ghost_networks() -> None:
     ghostified = {"ghost_resnet20", "ghost_resnet50", "ghost_resnet56", "ghost_vgg16"}
     assert set(HAS_RATIO) >= ghostified | {"ghostnet", "ghostnet_small", "ghostnetv2", "ghostnetv3"}
     for name in CONFIGS:
-        knobs = {"ratio", "dw_size", "width", "se_ratio"} & set(composed(name).model)
-        assert knobs >= {"ratio", "dw_size"} if name in HAS_RATIO else not knobs
+        args = {"ratio", "dw_size", "width", "se_ratio"} & set(composed(name).model)
+        assert args >= {"ratio", "dw_size"} if name in HAS_RATIO else not args
 
 
 @pytest.mark.parametrize("name", HAS_RATIO)
-def test_ratio_and_dw_size_reach_every_ghost_module(name: str) -> None:
+def test_config_ratio_and_dw_size_reach_every_ghost_module(name: str) -> None:
     with torch.device("meta"):
         network = instantiate(composed(name, "model.ratio=4", "model.dw_size=5").model)
         network.reparameterize()
@@ -96,13 +96,13 @@ def test_ratio_and_dw_size_reach_every_ghost_module(name: str) -> None:
         ("ghostnetv3", 8129028 - 990 * 1281),
     ],
 )
-def test_the_defaults_are_the_papers_networks(name: str, params: int) -> None:
+def test_config_defaults_have_published_parameters(name: str, params: int) -> None:
     with torch.device("meta"):
         network = instantiate(composed(name).model)
     assert sum(parameter.numel() for parameter in network.parameters()) == params
 
 
-def test_the_commands_in_the_comments_compose() -> None:
+def test_commands_in_config_comments_compose() -> None:
     cfg = composed("ghost_resnet56", "model.network.shortcut=B", "model.exclude=[first,1x1]", "model.norm_act=bn_relu")
     network = instantiate(cfg.model)
     assert network.conv1.__class__.__name__ == "Conv2d"

@@ -1,4 +1,4 @@
-"""What every network promises."""
+"""Test the interface of every network."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def build(name: str) -> Network:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_logits_are_the_head_of_the_features(name: str) -> None:
+def test_forward_is_head_of_features(name: str) -> None:
     network, x = build(name), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         logits = network(x)
@@ -51,7 +51,7 @@ def test_the_logits_are_the_head_of_the_features(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_feature_maps_have_the_channels_and_the_stride_that_they_say(name: str) -> None:
+def test_feature_maps_have_declared_channels_and_stride(name: str) -> None:
     network = build(name)
     with torch.no_grad():
         maps = network.feature_maps(torch.randn(1, 3, 64, 96))
@@ -60,7 +60,7 @@ def test_feature_maps_have_the_channels_and_the_stride_that_they_say(name: str) 
         assert found.shape == (1, network.feature_channels[stride], 64 // stride, 96 // stride)
 
 
-def test_ghostnet_s_maps_are_the_last_ones_at_their_resolution() -> None:
+def test_ghostnet_maps_are_last_at_their_stride() -> None:
     network, x = build("ghostnet"), torch.randn(1, 3, 64, 64)
     assert network.feature_channels == {4: 24, 8: 40, 16: 112, 32: 160}
     seen: dict[str, torch.Tensor] = {}
@@ -79,7 +79,7 @@ def test_ghostnet_s_maps_are_the_last_ones_at_their_resolution() -> None:
 
 
 @pytest.mark.parametrize("name", FEATURE_MAPS)
-def test_a_torchvision_network_s_maps_are_the_last_ones_at_their_resolution(name: str) -> None:
+def test_torchvision_maps_are_last_at_their_stride(name: str) -> None:
     network, x = build(name), torch.randn(1, 3, 64, 64)
     last: dict[tuple[int, int], torch.Tensor] = {}  # (side, channels) -> the last output of that shape
 
@@ -98,7 +98,7 @@ def test_a_torchvision_network_s_maps_are_the_last_ones_at_their_resolution(name
 
 
 @pytest.mark.parametrize("build", [ghostnet, ghostnet_small, vgg16])
-def test_dropout_acts_in_the_head_and_only_in_training(build: Callable[..., Network]) -> None:
+def test_dropout_acts_in_head_in_training_only(build: Callable[..., Network]) -> None:
     torch.manual_seed(0)
     network = build(drop_rate=0.5)
     features = network.eval().forward_features(torch.randn(1, 3, 32, 32))
@@ -109,7 +109,7 @@ def test_dropout_acts_in_the_head_and_only_in_training(build: Callable[..., Netw
     assert torch.equal(network.forward_head(features), network.forward_head(features))
 
 
-def test_the_coarsest_map_of_the_small_image_networks_is_their_features() -> None:
+def test_coarsest_map_of_cifar_networks_is_features() -> None:
     for name in ("resnet20", "vgg16"):
         network, x = build(name), torch.randn(1, 3, 32, 32)
         with torch.no_grad():
@@ -119,7 +119,7 @@ def test_the_coarsest_map_of_the_small_image_networks_is_their_features() -> Non
 @pytest.mark.parametrize(
     "name", ["ghostnetv3", "ghostnetv3 ratio 3", "ghostnetv2", "ghost_resnet20", "mobilenet_v3_small"]
 )
-def test_re_parameterising_keeps_the_logits_and_is_allowed_to_have_nothing_to_do(name: str) -> None:
+def test_reparameterize_keeps_logits(name: str) -> None:
     network, x = build(name).double(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         expected = network(x)
@@ -129,7 +129,7 @@ def test_re_parameterising_keeps_the_logits_and_is_allowed_to_have_nothing_to_do
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("size", [(8, 8), (31, 40), (1, 1)])
-def test_the_smallest_size_that_works_is_told_and_true(name: str, size: tuple[int, int]) -> None:
+def test_min_size_is_the_smallest_that_works(name: str, size: tuple[int, int]) -> None:
     network, x = build(name), torch.randn(1, 3, *size)
     for function in (network, network.forward_features, network.feature_maps):
         if min(size) >= network.min_size:
@@ -140,7 +140,7 @@ def test_the_smallest_size_that_works_is_told_and_true(name: str, size: tuple[in
     network(torch.randn(1, 3, network.min_size, network.min_size))
 
 
-def test_an_image_too_small_for_vgg_is_an_error_of_one_line() -> None:
+def test_vgg_rejects_too_small_image() -> None:
     with pytest.raises(ValueError, match="smallest") as error:
         vgg16()(torch.randn(2, 3, 8, 8))
     assert str(error.value) == (
@@ -150,7 +150,7 @@ def test_an_image_too_small_for_vgg_is_an_error_of_one_line() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_builds_without_memory_on_the_meta_device(name: str) -> None:
+def test_network_builds_on_meta_device(name: str) -> None:
     with torch.device("meta"):
         network = NETWORKS[name]()
         assert network(torch.empty(2, 3, 64, 64)).shape == (2, 7)
@@ -158,7 +158,7 @@ def test_it_builds_without_memory_on_the_meta_device(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ghostnet", "ghostnetv3", "ghost_resnet20", "vgg16", "mobilenet_v3_small"])
-def test_channels_last_changes_the_layout_and_not_the_logits(name: str) -> None:
+def test_channels_last_keeps_logits(name: str) -> None:
     network, x = build(name), torch.randn(2, 3, 64, 64)
     randomize_norms(network)
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_channels_last_changes_the_layout_and_not_the_logits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ghostnet_small", "ghost_resnet20", "vgg16"])
-def test_it_compiles_in_place_as_one_graph(name: str) -> None:
+def test_network_compiles_in_place_as_one_graph(name: str) -> None:
     network, x = build(name), torch.randn(2, 3, 32, 32)
     keys = list(network.state_dict())
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_it_compiles_in_place_as_one_graph(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FEATURE_MAPS)
-def test_a_torchvision_network_has_torchvision_s_state_dict_and_logits(name: str) -> None:
+def test_torchvision_network_matches_torchvision(name: str) -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.get_model(name, weights=None, num_classes=7).eval()
     ours = torchvision_network(name, num_classes=7).eval()
@@ -193,19 +193,21 @@ def test_a_torchvision_network_has_torchvision_s_state_dict_and_logits(name: str
         torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_a_torchvision_network_reads_other_channels_and_names_an_unknown_one() -> None:
+def test_torchvision_network_in_chans_and_unknown_name() -> None:
     torch.manual_seed(0)
     network = torchvision_network("mobilenet_v3_small", num_classes=7, in_chans=1).eval()
     assert network(torch.randn(1, 1, 32, 32)).shape == (1, 7)
     first = network.get_parameter("features.0.0.weight")
     assert first.shape == (16, 1, 3, 3)
     assert first.std().item() == pytest.approx((2 / (16 * 9)) ** 0.5, rel=0.25)
-    with pytest.raises(ValueError, match=r"^model.name=resnet5: torchvision has no such network; near are resnet50, "):
+    with pytest.raises(
+        ValueError, match=r"^model.name=resnet5: torchvision has no such network; did you mean resnet50, "
+    ):
         torchvision_network("resnet5")
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])
-def test_a_residual_block_without_its_convolutions_is_its_shortcut(shortcut: Shortcut) -> None:
+def test_basic_block_with_zero_convolutions_is_shortcut(shortcut: Shortcut) -> None:
     network = resnet56(shortcut=shortcut).eval()
     block = network.layer2[0]
     assert isinstance(block, BasicBlock)
@@ -219,9 +221,9 @@ def test_a_residual_block_without_its_convolutions_is_its_shortcut(shortcut: Sho
 
 
 @pytest.mark.parametrize(("side", "stride"), [(8, 8), (12, 8), (16, 16), (31, 16), (32, 32), (224, 32)])
-def test_ghostnet_leaves_out_the_first_strides_that_a_small_image_has_no_pixels_for(side: int, stride: int) -> None:
-    whole, network = ghostnet(width=0.5), ghostnet(width=0.5, image_size=side)
-    network.load_state_dict(whole.state_dict())  # the weights fit whatever the image
+def test_ghostnet_skips_first_strides_for_small_images(side: int, stride: int) -> None:
+    full, network = ghostnet(width=0.5), ghostnet(width=0.5, image_size=side)
+    network.load_state_dict(full.state_dict())  # the weights fit whatever the image
     maps = network.eval().feature_maps(torch.randn(1, 3, side, side))
     assert max(maps) == stride
     assert {key: value.shape[1] for key, value in maps.items()} == network.feature_channels

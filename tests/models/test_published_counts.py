@@ -1,4 +1,4 @@
-"""Parameters and MACs of every network that has a published or measured count."""
+"""Test parameters and MACs of every network with a published or measured count."""
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ def deployed(width: float) -> nn.Module:
     return network
 
 
-# name: (network, image side, parameters, MACs; a text is in millions with the decimals that are known)
+# name: (network, image side, parameters, MACs; a string is in millions with the known decimals)
 EXACT: dict[str, tuple[Callable[[], nn.Module], int, int | str, int | str]] = {
     "ghostnet_0.5x": (lambda: ghostnet(width=0.5), 224, 2587292, 42328152),
     "ghostnet_1.0x": (lambda: ghostnet(width=1.0), 224, 5182508, 141150512),
@@ -93,7 +93,7 @@ def agrees(found: int, known: int | str) -> bool:
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_parameters_and_macs_are_those_known(name: str) -> None:
+def test_parameters_and_macs_are_published_counts(name: str) -> None:
     build, side, params, macs = EXACT[name]
     with torch.device("meta"):
         network = build().eval()
@@ -103,12 +103,12 @@ def test_parameters_and_macs_are_those_known(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ghostnet_0.5x", "ghostnet_v3_1.0x, deployed", "ghost_vgg16_s2_d3"])
-def test_the_cost_that_runs_report_is_the_same(name: str) -> None:
+def test_count_cost_matches_published_counts(name: str) -> None:
     build, side, params, macs = EXACT[name]
     assert count_cost(build(), (3, side, side)) == Cost(params, macs)  # pyright: ignore[reportArgumentType]
 
 
-def test_the_trunk_of_ghostnet_at_width_1_1_has_the_macs_of_the_papers_detectors() -> None:
+def test_ghostnet_width_1_1_trunk_macs() -> None:
     with torch.device("meta"):
         network = ghostnet(width=1.1).eval()
     assert macs_of(network.forward_features, 224) == 164355184

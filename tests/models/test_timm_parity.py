@@ -1,4 +1,4 @@
-"""Every generation of GhostNet against timm's, on weights where every BatchNorm matters."""
+"""Compare every generation of GhostNet with timm's, on random BatchNorms."""
 
 import copy
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from .timm_reference import BOUND, NETWORKS, of_kind, pair, shapes, worst_error
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_block_and_the_logits_agree_with_timm(name: str) -> None:
+def test_every_block_and_logits_match_timm(name: str) -> None:
     ours, theirs = pair(name)
     assert shapes(ours) == shapes(theirs)  # in names and order too
     assert worst_error(ours, theirs) < BOUND
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnetv2_100", "ghostnetv3_050"])
-def test_a_training_step_updates_the_running_statistics_as_timms_does(name: str) -> None:
+def test_running_statistics_match_timm(name: str) -> None:
     ours, theirs = copy.deepcopy(pair(name))
     x = torch.randn(4, 3, 64, 64)
     for network in (ours, theirs):
         network.train()
         network(x)
-    for (buffer, found), true in zip(ours.named_buffers(), theirs.buffers(), strict=True):
-        torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-4, msg=buffer)
+    for (buffer, found), expected in zip(ours.named_buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, msg=buffer)
 
 
 def soft_gate(network: nn.Module) -> None:
@@ -97,7 +97,7 @@ MUTATIONS: list[Callable[[nn.Module], None]] = [
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
-def test_each_error_found_in_replications_would_be_seen(mutate: Callable[[nn.Module], None]) -> None:
+def test_parity_detects_known_replication_bugs(mutate: Callable[[nn.Module], None]) -> None:
     ours, theirs = pair("ghostnet_050")
     mutate(ours)
     assert worst_error(ours, theirs) > 10 * BOUND

@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm by name: their own layers and logits, and their ghost versions."""
+"""Test networks of torchvision and timm by name, and their ghost versions."""
 
 import copy
 
@@ -40,7 +40,7 @@ def timms(name: str) -> nn.Module:
         (timm_network, timms, "mobilenetv3_small_050"),  # whose BatchNorms activate too
     ],
 )
-def test_a_network_by_name_has_the_layers_and_the_logits_of_its_library(build, original, name: str) -> None:
+def test_network_matches_its_library(build, original, name: str) -> None:
     ours, theirs = build(name, num_classes=7).eval(), original(name).eval()
     assert isinstance(ours, Network)
     randomize_norms(theirs)
@@ -58,20 +58,20 @@ def test_a_network_by_name_has_the_layers_and_the_logits_of_its_library(build, o
 @pytest.mark.parametrize(
     ("build", "name"), [(torchvision_network, "shufflenet_v2_x0_5"), (timm_network, "mobilenetv2_035")]
 )
-def test_a_ratio_makes_a_ghost_network_of_it(build, name: str) -> None:
-    plain, ghost = build(name, num_classes=7), build(name, num_classes=7, ratio=3, dw_size=5, exclude="first")
-    assert not of_kind(plain, GhostModule)
+def test_ratio_builds_ghost_version(build, name: str) -> None:
+    baseline, ghost = build(name, num_classes=7), build(name, num_classes=7, ratio=3, dw_size=5, exclude="first")
+    assert not of_kind(baseline, GhostModule)
     ghosts = of_kind(ghost, GhostModule)
     assert len(ghosts) == len(ghost.ghostified) > 10
     assert {module.cheap_operation[0].kernel_size for module in ghosts} == {(5, 5)}
     assert ghost(torch.randn(2, *IMAGES)).shape == (2, 7)
     rows = conv_reductions(ghost, IMAGES)
-    before, after = count_cost(plain, IMAGES), count_cost(ghost, IMAGES)
+    before, after = count_cost(baseline, IMAGES), count_cost(ghost, IMAGES)
     assert before.params - after.params == sum(row.params_before - row.params_after for row in rows)
     assert before.macs - after.macs == sum(row.macs_before - row.macs_after for row in rows)
 
 
-def test_a_saving_counts_ghosts_that_are_cut_off_and_biases() -> None:
+def test_conv_reductions_count_cut_ghosts_and_biases() -> None:
     network = ghostify(nn.Sequential(nn.Conv2d(2, 5, 3, stride=2, padding=1)), 2, 3)
     (row,) = conv_reductions(network, (2, 8, 8))
     assert (row.layer, row.kernel, row.in_channels, row.out_channels) == ("0", "3x3", 2, 5)
@@ -80,7 +80,7 @@ def test_a_saving_counts_ghosts_that_are_cut_off_and_biases() -> None:
     assert conv_reductions(resnet20(), IMAGES) == []
 
 
-def test_other_channels_and_arguments_reach_the_library() -> None:
+def test_in_chans_and_kwargs_reach_the_library() -> None:
     network = torchvision_network("mobilenet_v2", in_chans=1, kwargs={"width_mult": 0.35})
     colour = torchvision.models.mobilenet_v2(width_mult=0.35)
     assert (
@@ -90,10 +90,10 @@ def test_other_channels_and_arguments_reach_the_library() -> None:
     assert not network.feature_channels  # they are known at the usual width only
 
 
-def test_only_logits_come_out_in_training_too() -> None:
+def test_googlenet_returns_only_logits_in_training() -> None:
     assert torchvision_network("googlenet", num_classes=7)(torch.randn(2, *IMAGES)).shape == (2, 7)
 
 
-def test_a_network_whose_trunk_is_not_known_says_of_which_it_is() -> None:
-    with pytest.raises(ValueError, match=r"trunk of ShuffleNetV2 ends is not known; it is of resnet18, "):
+def test_feature_maps_rejects_unknown_network() -> None:
+    with pytest.raises(ValueError, match=r"ShuffleNetV2 has no known feature maps, must be one of resnet18, "):
         torchvision_network("shufflenet_v2_x0_5").feature_maps(torch.randn(2, *IMAGES))

@@ -1,4 +1,4 @@
-"""Files of weights as people save them: in wrappers, with prefixes, under a replication's names."""
+"""Test layouts of weight files: wrappers, prefixes, names of a replication."""
 
 import argparse
 import re
@@ -59,20 +59,18 @@ PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "module._orig_mod.", "_or
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_the_wrappers_of_training_scripts_are_opened_and_named(
-    wrapper: str, trained: nn.Module, tmp_path: Path
-) -> None:
+def test_wrappers_of_training_scripts_are_recognised(wrapper: str, trained: nn.Module, tmp_path: Path) -> None:
     wrap, recognised = WRAPPERS[wrapper]
     arrives(trained, wrap(trained.state_dict()), recognised, tmp_path)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_prefix_is_taken_away_and_named(prefix: str, trained: nn.Module, tmp_path: Path) -> None:
+def test_prefix_is_removed_and_recognised(prefix: str, trained: nn.Module, tmp_path: Path) -> None:
     arrives(trained, prefixed(prefix, trained.state_dict()), (f"without the prefix {prefix}",), tmp_path)
 
 
 def arrives(trained: nn.Module, content: dict[str, Any], recognised: tuple[str, ...], folder: Path) -> None:
-    """Check that a network gets all of its weights from a file, and that it is said what the file was."""
+    """Check that a network loads all of its weights from a file, and which layout was recognised."""
     torch.save(content, folder / "weights.pth")
     torch.save(content, folder / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("weights.pth", "old.pth"):
@@ -82,20 +80,20 @@ def arrives(trained: nn.Module, content: dict[str, Any], recognised: tuple[str, 
         assert all(torch.equal(value, trained.state_dict()[key]) for key, value in network.state_dict().items())
 
 
-def test_what_torch_averages_and_parallelises_is_a_known_layout(trained: nn.Module, tmp_path: Path) -> None:
+def test_averaged_model_and_data_parallel_load(trained: nn.Module, tmp_path: Path) -> None:
     for wrapped in (AveragedModel(trained), nn.DataParallel(trained)):
         torch.save(wrapped.state_dict(), tmp_path / "weights.pth")
         load_weights(resnet20(), tmp_path / "weights.pth")
 
 
 def as_replicated(state: State) -> State:
-    """The names that the replication bvn1904/ghostnet gives to the layers of a ghost ResNet or VGG."""
+    """Rename weights as the replication bvn1904/ghostnet names the layers of a ghost ResNet or VGG."""
     names = {name: re.sub(r"(primary_conv|cheap_operation)\.0\.", r"\1.", name) for name in state}
     names = {name: there.replace("cheap_operation.", "cheap_operations.") for name, there in names.items()}
     return {re.sub(r"^fc\.", "linear.", there): state[name] for name, there in names.items()}
 
 
-def test_a_replications_ghost_resnet_is_loaded_under_this_projects_names(tmp_path: Path) -> None:
+def test_replication_ghost_resnet_is_renamed(tmp_path: Path) -> None:
     theirs, ours = (ghostify(resnet56(shortcut="B"), ratio=2, dw_size=3) for _ in range(2))
     state = as_replicated(theirs.state_dict())
     assert {"conv1.primary_conv.weight", "layer2.0.shortcut.0.cheap_operations.weight", "linear.bias"} <= state.keys()
@@ -109,13 +107,13 @@ def test_a_replications_ghost_resnet_is_loaded_under_this_projects_names(tmp_pat
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
 
 
-def test_a_replications_head_is_left_out_like_any_other(tmp_path: Path) -> None:
+def test_replication_head_can_be_reset(tmp_path: Path) -> None:
     torch.save(as_replicated(ghostify(resnet20(num_classes=100)).state_dict()), tmp_path / "weights.pth")
     network = ghostify(resnet20(num_classes=7))
     assert load_weights(network, tmp_path / "weights.pth", reset_head=True) == ("fc.weight", "fc.bias")
 
 
-def test_a_replications_ghost_vgg_has_this_projects_indices(tmp_path: Path) -> None:
+def test_replication_ghost_vgg_loads(tmp_path: Path) -> None:
     theirs = ghostify(vgg16(bias=False))
     state = {
         name.replace("operations", "operation"): value for name, value in as_replicated(theirs.state_dict()).items()
@@ -132,23 +130,21 @@ def fails(content: dict[str, Any], folder: Path) -> str:
     return str(error.value)
 
 
-def test_what_was_recognised_is_part_of_the_error(trained: nn.Module, tmp_path: Path) -> None:
+def test_error_lists_recognised_layout(trained: nn.Module, tmp_path: Path) -> None:
     state = trained.state_dict()
     del state["fc.bias"]
     message = fails({"model": prefixed("module._orig_mod.", state)}, tmp_path)
     assert message.endswith("1 missing (fc.bias) (under model; without the prefix module._orig_mod.)")
 
 
-def test_several_networks_in_a_file_are_an_error_that_names_them(trained: nn.Module, tmp_path: Path) -> None:
+def test_several_networks_in_a_file_are_rejected(trained: nn.Module, tmp_path: Path) -> None:
     both = prefixed("student.", trained.state_dict()) | prefixed("teacher.", trained.state_dict())
     assert fails({"state_dict": both}, tmp_path).endswith(
-        "weights.pth: holds several such networks, under student., teacher.; make a file of the one that is meant"
+        "weights.pth: must contain one network, got several, under student., teacher.; save the intended one to a file"
     )
 
 
-def test_weights_at_an_unknown_place_are_named_with_the_line_that_takes_them_out(
-    trained: nn.Module, tmp_path: Path
-) -> None:
+def test_error_suggests_how_to_extract_weights_under_unknown_key(trained: nn.Module, tmp_path: Path) -> None:
     assert 'torch.save(torch.load(FILE)["generator"], NEW)' in fails({"generator": trained.state_dict()}, tmp_path)
 
 
@@ -160,5 +156,5 @@ def test_weights_at_an_unknown_place_are_named_with_the_line_that_takes_them_out
         ("bottlenecks.0.ghost1.primary_conv.weight", "bvn1904's GhostNet"),
     ],
 )
-def test_a_known_network_that_is_none_of_these_is_named(name: str, whose: str, tmp_path: Path) -> None:
+def test_error_names_known_incompatible_network(name: str, whose: str, tmp_path: Path) -> None:
     assert f"(known as {whose}, with" in fails({name: torch.ones(1), "classifier.4.bias": torch.ones(1)}, tmp_path)

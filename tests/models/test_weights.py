@@ -1,4 +1,4 @@
-"""Weights from files of every layout, and what is said of files that are wrong."""
+"""Test weights from files of every layout, and the errors of bad files."""
 
 import argparse
 import functools
@@ -24,9 +24,9 @@ from ghostexp.training.classification_module import ClassificationModule
 
 State = dict[str, Tensor]
 BUILDS: dict[str, Callable[..., nn.Module]] = {
-    "ghostnet_050": lambda **knobs: ghostnet(width=0.5, **knobs),
-    "ghostnetv2_100": lambda **knobs: ghostnetv2(width=1.0, **knobs),
-    "ghostnetv3_050": lambda **knobs: ghostnetv3(width=0.5, **knobs),
+    "ghostnet_050": lambda **kwargs: ghostnet(width=0.5, **kwargs),
+    "ghostnetv2_100": lambda **kwargs: ghostnetv2(width=1.0, **kwargs),
+    "ghostnetv3_050": lambda **kwargs: ghostnetv3(width=0.5, **kwargs),
 }
 
 
@@ -49,7 +49,7 @@ def plain(state: State) -> State:
 
 
 def of_official_v3(state: State) -> State:
-    """The official GhostNetV3 names, with what counting operations left between them."""
+    """Rename weights as the official GhostNetV3, with the buffers that thop adds."""
     renamed = {re.sub(r"(_rpr_\w+(\.\d+)?)\.bn1\.", r"\1.bn.", name): tensor for name, tensor in state.items()}
     return {**renamed, "total_ops": torch.zeros(1), "blocks.0.0.ghost1.total_params": torch.zeros(1)}
 
@@ -92,7 +92,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(("layout", "name"), LAYOUTS, ids=lambda value: getattr(value, "__name__", value))
-def test_every_layout_is_recognised_and_every_weight_arrives(layout: Callable, name: str, tmp_path: Path) -> None:
+def test_every_layout_loads_all_weights(layout: Callable, name: str, tmp_path: Path) -> None:
     state, file, network = released(name), tmp_path / "weights.pth", BUILDS[name]()
     torch.save(layout(state), file)
     assert load_weights(network, file) == ()
@@ -100,7 +100,7 @@ def test_every_layout_is_recognised_and_every_weight_arrives(layout: Callable, n
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_safetensors_are_read_as_their_own_library_wrote_them(name: str, tmp_path: Path) -> None:
+def test_safetensors_written_by_its_library_load(name: str, tmp_path: Path) -> None:
     state, file, network = released(name), tmp_path / "weights.safetensors", BUILDS[name]()
     safetensors.torch.save_file(state, file, metadata={"format": "pt"})
     assert load_weights(network, str(file)) == ()
@@ -108,7 +108,7 @@ def test_safetensors_are_read_as_their_own_library_wrote_them(name: str, tmp_pat
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_weights_of_another_precision_are_converted(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_weights_of_another_dtype_are_converted(dtype: torch.dtype, tmp_path: Path) -> None:
     network = resnet20()
     state = {name: tensor.to(dtype) for name, tensor in resnet20().state_dict().items() if tensor.ndim}
     counters = {name: tensor for name, tensor in network.state_dict().items() if not tensor.ndim}
@@ -117,18 +117,18 @@ def test_weights_of_another_precision_are_converted(dtype: torch.dtype, tmp_path
     assert torch.equal(network.conv1.weight, state["conv1.weight"].float())
 
 
-def test_a_deployed_network_takes_deployed_weights(tmp_path: Path) -> None:
+def test_reparameterized_weights_load_into_reparameterized_network(tmp_path: Path) -> None:
     network, other = ghostnetv3(width=0.5), ghostnetv3(width=0.5)
     network.reparameterize()
     torch.save(network.state_dict(), tmp_path / "deployed.pth")
-    with pytest.raises(ValueError, match="of another network"):
+    with pytest.raises(ValueError, match="does not match the network"):
         load_weights(other, tmp_path / "deployed.pth")
     other.reparameterize()
     load_weights(other, tmp_path / "deployed.pth")
     assert equal(other, network.state_dict())
 
 
-def test_the_names_in_a_checkpoint_are_those_that_training_writes(tmp_path: Path) -> None:
+def test_lightning_checkpoint_loads(tmp_path: Path) -> None:
     network, trained = (
         resnet20(),
         ClassificationModule(resnet20(), torch.optim.Adam, lambda *_: lambda _: 1.0, num_classes=10),
@@ -138,17 +138,17 @@ def test_the_names_in_a_checkpoint_are_those_that_training_writes(tmp_path: Path
     assert equal(network, trained.network.state_dict())
 
 
-def fails(network: nn.Module, file: Path, **knobs: Any) -> str:
-    """What is said when a file cannot be loaded: one line, and the network stays as it is."""
+def fails(network: nn.Module, file: Path, **kwargs: Any) -> str:
+    """Return the error of a file that cannot be loaded: one line, and the network is unchanged."""
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(ValueError, match=r"^model\.weights") as error:
-        load_weights(network, file, **knobs)
+        load_weights(network, file, **kwargs)
     assert "\n" not in str(error.value)
     assert equal(network, before)
     return str(error.value)
 
 
-def test_the_weights_of_another_network_are_listed(tmp_path: Path) -> None:
+def test_error_lists_mismatches(tmp_path: Path) -> None:
     state, file = resnet20().state_dict(), tmp_path / "weights.pth"
     state["fc.weight"] = torch.zeros(7, 64)
     state["stem.weight"] = state.pop("conv1.weight")
@@ -156,19 +156,19 @@ def test_the_weights_of_another_network_are_listed(tmp_path: Path) -> None:
         del state[f"layer1.{index % 3}.bn{index // 3 + 1}.running_mean"]
     torch.save(state, file)
     assert fails(resnet20(), file) == (
-        f"model.weights={file}: the weights of another network: 6 missing (conv1.weight, layer1.0.bn1.running_mean, "
+        f"model.weights={file}: does not match the network: 6 missing (conv1.weight, layer1.0.bn1.running_mean, "
         "layer1.0.bn2.running_mean, ...); 1 unexpected (stem.weight); "
         "1 of another shape (fc.weight (7, 64) instead of (10, 64))"
     )
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("ghostnetv2_100", "ghostnet_100"), ("ghostnet_050", "ghostnet_130")])
-def test_the_weights_of_a_relative_are_refused(ours: str, theirs: str, tmp_path: Path) -> None:
+def test_weights_of_similar_network_are_rejected(ours: str, theirs: str, tmp_path: Path) -> None:
     torch.save(released(theirs), tmp_path / "weights.pth")
-    assert "the weights of another network" in fails(BUILDS[ours](), tmp_path / "weights.pth")
+    assert "does not match the network" in fails(BUILDS[ours](), tmp_path / "weights.pth")
 
 
-def test_a_head_of_another_size_is_an_error_unless_the_head_is_left_out_by_name(tmp_path: Path) -> None:
+def test_head_of_another_size_needs_reset_head(tmp_path: Path) -> None:
     state, file = released("ghostnet_050"), tmp_path / "weights.pth"
     torch.save(state, file)
     network = ghostnet(width=0.5, num_classes=10)
@@ -181,7 +181,7 @@ def test_a_head_of_another_size_is_an_error_unless_the_head_is_left_out_by_name(
     assert equal(network, {**state, "classifier.weight": fresh, "classifier.bias": network.classifier.bias})
 
 
-def test_a_head_that_is_left_out_stays_as_it_is_also_when_it_would_fit_and_when_the_file_has_none(
+def test_reset_head_keeps_initial_head(
     tmp_path: Path,
 ) -> None:
     network, state = vgg16(), vgg16().state_dict()
@@ -194,22 +194,22 @@ def test_a_head_that_is_left_out_stays_as_it_is_also_when_it_would_fit_and_when_
     assert "2 missing (classifier.4.weight, classifier.4.bias)" in fails(network, tmp_path / "none.pth")
 
 
-def test_leaving_the_head_out_excuses_nothing_else(tmp_path: Path) -> None:
+def test_reset_head_still_checks_other_weights(tmp_path: Path) -> None:
     state = released("ghostnet_050")
     del state["conv_head.bias"]
     torch.save(state, tmp_path / "weights.pth")
     message = fails(ghostnet(width=0.5, num_classes=10), tmp_path / "weights.pth", reset_head=True)
-    assert message.endswith("of another network: 1 missing (conv_head.bias)")
+    assert message.endswith("does not match the network: 1 missing (conv_head.bias)")
 
 
-def test_a_network_without_a_linear_layer_has_no_head_to_leave_out(tmp_path: Path) -> None:
+def test_reset_head_rejects_network_without_linear_layer(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 1))
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     assert "Sequential has no linear layer" in fails(network, tmp_path / "weights.pth", reset_head=True)
 
 
 class Executes:
-    """What a pickle does on reading when nobody watches."""
+    """An object whose pickle runs code when it is read."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -219,44 +219,44 @@ class Executes:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_would_execute_code_is_refused(zipped: bool, tmp_path: Path) -> None:
+def test_pickle_that_executes_code_is_rejected(zipped: bool, tmp_path: Path) -> None:
     file, mark = tmp_path / "weights.pth", tmp_path / "executed"
     content = {"state_dict": resnet20().state_dict(), "extra": Executes(mark)}
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
     message = fails(resnet20(), file)
     assert not mark.exists()
     assert message == (
-        f"model.weights={file}: refused, for it holds {os.mkdir.__module__}.mkdir, "
+        f"model.weights={file}: refused: contains {os.mkdir.__module__}.mkdir, "
         "which is neither a tensor nor a plain value"
     )
 
 
-def test_a_whole_module_in_a_pickle_is_refused(tmp_path: Path) -> None:
+def test_pickled_module_is_rejected(tmp_path: Path) -> None:
     torch.save(resnet20(), tmp_path / "module.pth")
-    assert "refused, for it holds ghostexp.models.resnet_cifar.ResNet" in fails(resnet20(), tmp_path / "module.pth")
+    assert "refused: contains ghostexp.models.resnet_cifar.ResNet" in fails(resnet20(), tmp_path / "module.pth")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.3, 0.9, 0.999])
 @pytest.mark.parametrize("name", ["weights.pth", "old.pth", "weights.safetensors"])
-def test_a_truncated_file_is_an_error_of_one_line(name: str, share: float, tmp_path: Path) -> None:
+def test_truncated_file_is_rejected(name: str, fraction: float, tmp_path: Path) -> None:
     file, state = tmp_path / name, resnet20().state_dict()
     if name.endswith("safetensors"):
         safetensors.torch.save_file(state, file)
     else:
         torch.save(state, file, _use_new_zipfile_serialization=name == "weights.pth")
     data = file.read_bytes()
-    file.write_bytes(data[: int(share * len(data))])
-    assert f"model.weights={file}: not a whole file of weights (" in fails(resnet20(), file)
+    file.write_bytes(data[: int(fraction * len(data))])
+    assert f"model.weights={file}: not a valid weight file (" in fails(resnet20(), file)
 
 
-def test_a_tensor_that_is_shorter_than_its_shape_says_is_cut_off(tmp_path: Path) -> None:
+def test_truncated_tensor_is_rejected(tmp_path: Path) -> None:
     file, state = tmp_path / "weights.safetensors", resnet20().state_dict()
     safetensors.torch.save_file(state, file)
     file.write_bytes(file.read_bytes()[:-1])
-    assert fails(resnet20(), file).endswith("not a whole file of weights (a tensor is cut off)")
+    assert fails(resnet20(), file).endswith("not a valid weight file (truncated tensor)")
 
 
-def test_a_reason_of_many_lines_becomes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_keeps_first_line_of_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("unreadable\nframe #0: ...")
 
@@ -268,13 +268,11 @@ def test_a_reason_of_many_lines_becomes_one(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("pointer.pth", "version https://git-lfs.github.com/spec/v1", "not a whole file of weights (no pickle of"),
-        ("page.safetensors", "<!DOCTYPE html><html>Not Found</html>", "not a whole file of weights (its header is"),
+        ("pointer.pth", "version https://git-lfs.github.com/spec/v1", "not a valid weight file (not a pickle of"),
+        ("page.safetensors", "<!DOCTYPE html><html>Not Found</html>", "not a valid weight file (truncated header"),
     ],
 )
-def test_a_file_that_is_something_else_is_an_error_of_one_line(
-    name: str, text: str, message: str, tmp_path: Path
-) -> None:
+def test_file_of_another_format_is_rejected(name: str, text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     assert message in fails(resnet20(), tmp_path / name)
 
@@ -289,27 +287,27 @@ def test_a_file_that_is_something_else_is_an_error_of_one_line(
         '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
     ],
 )
-def test_a_header_that_makes_no_sense_is_an_error_of_one_line(header: str, tmp_path: Path) -> None:
+def test_invalid_safetensors_header_is_rejected(header: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(4))
-    assert "not a whole file of weights (" in fails(resnet20(), file)
+    assert "not a valid weight file (" in fails(resnet20(), file)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list instead of weights by name"),
-        ({}, "holds no weights by name"),
-        ({"epoch": 3, "state_dict": {"fc.weight": "here"}}, "holds no weights by name"),
-        ({"epoch": 3}, "holds no weights by name"),
-        ({0: "here"}, "holds no weights by name"),
+        ([1, 2], "must contain weights by name, got a list"),
+        ({}, "must contain weights by name"),
+        ({"epoch": 3, "state_dict": {"fc.weight": "here"}}, "must contain weights by name"),
+        ({"epoch": 3}, "must contain weights by name"),
+        ({0: "here"}, "must contain weights by name"),
     ],
 )
-def test_a_file_without_weights_is_an_error_of_one_line(content: object, message: str, tmp_path: Path) -> None:
+def test_file_without_weights_is_rejected(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth")
     assert fails(resnet20(), tmp_path / "weights.pth").endswith(f"weights.pth: {message}")
 
 
-def test_a_file_that_is_not_there_is_an_error_of_one_line(tmp_path: Path) -> None:
+def test_missing_file_is_rejected(tmp_path: Path) -> None:
     assert fails(resnet20(), tmp_path / "none.pth").endswith("none.pth: no such file")
     assert fails(resnet20(), tmp_path).endswith(f"{tmp_path.name}: no such file")

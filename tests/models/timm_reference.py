@@ -1,4 +1,4 @@
-"""Pairs of our network and timm's, an implementation that nobody here wrote, and how far apart they are."""
+"""Build pairs of our network and timm's reference implementation, and measure their distance."""
 
 import functools
 from collections.abc import Callable
@@ -28,9 +28,9 @@ NETWORKS: dict[str, Callable[[], GhostNet]] = {
 
 
 def pair(name: str) -> tuple[GhostNet, nn.Module]:
-    """Ours and timm's with the same weights, and random statistics and affine parameters in every BatchNorm.
+    """Build our network and timm's with the same weights, and random BatchNorms.
 
-    Timm's is one for all tests: whoever changes it takes a copy.
+    Timm's network is shared by all tests: copy it before changing it.
     """
     theirs = _theirs(name)
     ours = NETWORKS[name]()
@@ -47,12 +47,12 @@ def _theirs(name: str) -> nn.Module:
 
 
 def randomize_norms(network: nn.Module) -> None:
-    """Give every BatchNorm random affine parameters, and statistics some way off those of what it reads.
+    """Set random affine parameters in every BatchNorm, and statistics near those of its input.
 
-    Statistics drawn blindly let the maps grow from layer to layer until the attention's gates are all 0 or 1.
+    Independent random statistics let the maps grow from layer to layer until the attention's gates are all 0 or 1.
     """
 
-    def draw(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+    def randomize(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         var, mean = torch.var_mean(inputs[0], (0, 2, 3))
         var = var + 0.3 * var.mean()  # a channel that is nearly constant would be blown up
         assert norm.running_mean is not None
@@ -61,7 +61,7 @@ def randomize_norms(network: nn.Module) -> None:
         norm.running_var.copy_(var * torch.empty_like(var).uniform_(0.5, 2.0))
 
     norms = of_kind(network, nn.BatchNorm2d)
-    hooks = [norm.register_forward_pre_hook(draw) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(randomize) for norm in norms]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, std=0.5)
@@ -76,12 +76,12 @@ def of_kind(network: nn.Module, kind: type) -> list:
 
 
 def shapes(network: nn.Module) -> list[tuple[str, torch.Size]]:
-    """Names and shapes of a state dict, in its order."""
+    """List names and shapes of a state dict, in its order."""
     return [(name, tensor.shape) for name, tensor in network.state_dict().items()]
 
 
 def outputs(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The output of every block of a GhostNet, in order, and the logits."""
+    """Record the output of every block of a GhostNet, in order, and the logits."""
     found: dict[str, Tensor] = {}
     names = {
         block: f"blocks.{i}.{j}"
@@ -106,12 +106,12 @@ def images() -> Tensor:
 
 
 def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """The largest difference in any block's output or the logits, in that tensor's standard deviations."""
+    """Compute the largest difference in any block's output or the logits, in that tensor's standard deviations."""
     assert found.keys() == expected.keys()
-    return max(float((found[name] - true).abs().max() / true.std()) for name, true in expected.items())
+    return max(float((found[name] - reference).abs().max() / reference.std()) for name, reference in expected.items())
 
 
 def worst_error(ours: nn.Module, theirs: nn.Module) -> float:
-    """The distance of two networks on the same images, in the precision of their weights."""
+    """Compute the distance of two networks on the same images, in the precision of their weights."""
     x = images().to(next(ours.parameters()).dtype)
     return distance(outputs(ours, x), outputs(theirs, x))

@@ -1,4 +1,4 @@
-"""Small detectors of every kind on every network, for tests."""
+"""Build small detectors of every kind on every network, for tests."""
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ BACKBONES: dict[str, tuple[Callable[[], Network], tuple[int, ...]]] = {  # and t
 
 
 def with_quick_norms(network: Network) -> Network:
-    """Let each BatchNorm remember the last batch alone: with its first statistics, untrained maps would overflow."""
+    """Set BatchNorm momentum to 1: with the initial statistics, untrained maps would overflow."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -43,10 +43,10 @@ def with_quick_norms(network: Network) -> Network:
 
 
 KINDS: dict[str, Callable[..., DetectionModel]] = {
-    "faster_rcnn": lambda backbone, classes=3, **knobs: faster_rcnn(
-        backbone, classes, **{"fpn_channels": 8, "head_channels": 16, "rpn_post_nms_top_n": 20, **knobs}
+    "faster_rcnn": lambda backbone, classes=3, **kwargs: faster_rcnn(
+        backbone, classes, **{"fpn_channels": 8, "head_channels": 16, "rpn_post_nms_top_n": 20, **kwargs}
     ),
-    "retinanet": lambda backbone, classes=3, **knobs: retinanet(backbone, classes, **{"fpn_channels": 8, **knobs}),
+    "retinanet": lambda backbone, classes=3, **kwargs: retinanet(backbone, classes, **{"fpn_channels": 8, **kwargs}),
 }
 
 

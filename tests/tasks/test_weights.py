@@ -155,8 +155,8 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "half.pth").write_bytes((tmp_path / "right.pth").read_bytes()[:100_000])
     (tmp_path / "folder").mkdir()
     wanted = {
-        "executes.pth": "refused, for it holds posix.mkdir",
-        "half.pth": "not a whole file of weights",
+        "executes.pth": "refused: contains posix.mkdir",
+        "half.pth": "not a valid weight file",
         "none.pth": "no such file; a file, a run's directory, https://...#sha256=HEX or timm/NAME is needed",
         "folder": "folder: not a run's directory, it has no config.yaml",
     }
@@ -165,7 +165,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         expect_one_line(capsys.readouterr().err, text)
     assert not (tmp_path / "executed").exists()
     assert command(*RESNET, "model=ghost_resnet20", f"model.weights={tmp_path / 'right.pth'}") == 1
-    expect_one_line(capsys.readouterr().err, "right.pth: the weights of another network: 38 missing")
+    expect_one_line(capsys.readouterr().err, "right.pth: does not match the network: 38 missing")
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -1,1 +1,1 @@
-"""Faster R-CNN and RetinaNet on a feature pyramid of any network."""
+"""Faster R-CNN and RetinaNet on the feature pyramid of any network."""

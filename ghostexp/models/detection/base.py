@@ -1,4 +1,4 @@
-"""What every detecting network promises, so that training, analysis and pictures need to know nothing else about it."""
+"""Define the base class of all detectors, the only interface that training, analysis and plots use."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,12 +16,12 @@ Detections = list[dict[str, Tensor]]
 
 
 class DetectionModel(nn.Module, ABC):
-    """A network that finds boxes: losses by name in training, detections under evaluation.
+    """A detector: returns losses by name in training mode, detections in evaluation mode.
 
     Targets: for each image `boxes` (n, 4) in its own pixels and `labels` (n,) from 0 on; n may be 0.
-    Detections: for each image `boxes` (k, 4), `scores` (k,) from the best on, and `labels` (k,).
-    Images are padded by zeros, at the right and below, to sizes that the pyramid divides, and in training to one.
-    On the meta device nothing is found, but each layer runs once on as many boxes as there can be.
+    Detections: for each image `boxes` (k, 4), `scores` (k,) in descending order, and `labels` (k,).
+    Images are zero-padded, at the right and bottom, to multiples of the FPN's divisor; in training all to one size.
+    On the meta device nothing is detected, but each layer runs once, on the largest possible number of boxes.
     """
 
     backbone: BackboneWithFPN
@@ -38,27 +38,27 @@ class DetectionModel(nn.Module, ABC):
         return self.losses(batch, self.backbone(batch.tensors), targets)
 
     def _detect_by_padded_size(self, images: Images) -> Detections:
-        """Detect in images of one padded size at a time: what is found does not depend on who shares a batch."""
-        found: Detections = [{} for _ in images]
+        """Detect in images of one padded size at a time, so that detections do not depend on the rest of the batch."""
+        detections: Detections = [{} for _ in images]
         sizes = [padded_size([image], self.backbone.divisor) for image in images]
         for size in dict.fromkeys(sizes):
-            places = [place for place, other in enumerate(sizes) if other == size]
-            batch = padded([images[place] for place in places], self.backbone.divisor)
-            for place, one in zip(places, self.detect(batch, self.backbone(batch.tensors)), strict=True):
-                found[place] = one
-        return found
+            indices = [index for index, other in enumerate(sizes) if other == size]
+            batch = padded([images[index] for index in indices], self.backbone.divisor)
+            for index, one in zip(indices, self.detect(batch, self.backbone(batch.tensors)), strict=True):
+                detections[index] = one
+        return detections
 
     @abstractmethod
     def losses(self, batch: ImageList, maps: FeatureMaps, targets: Targets) -> dict[str, Tensor]:
-        """What training makes smaller, by the names in `loss_names`."""
+        """Compute the training losses, by the names in `loss_names`."""
 
     @abstractmethod
     def detect(self, batch: ImageList, maps: FeatureMaps) -> Detections:
-        """What is found in each image."""
+        """Detect the boxes of each image."""
 
     @abstractmethod
     def forward_heads(self, maps: FeatureMaps) -> None:
-        """Run the layers behind the pyramid, without choosing between boxes, which takes values."""
+        """Run the layers after the FPN, without selecting boxes, which would need values."""
 
     def reparameterize(self) -> None:
         """Fold, in place, the trunk's branches that only training needs."""
@@ -66,16 +66,16 @@ class DetectionModel(nn.Module, ABC):
 
 
 def padded(images: Images, divisor: int) -> ImageList:
-    """Images in one tensor, each at its left upper corner, height and width multiples of a divisor."""
+    """Pad images into one tensor, each at the top left, height and width multiples of a divisor."""
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     height, width = padded_size(images, divisor)
     batch = images[0].new_zeros(len(sizes), images[0].shape[0], height, width)
-    for place, image, (height, width) in zip(batch, images, sizes, strict=True):
-        place[:, :height, :width] = image
+    for row, image, (height, width) in zip(batch, images, sizes, strict=True):
+        row[:, :height, :width] = image
     return ImageList(batch, sizes)
 
 
 def padded_size(images: Images, divisor: int) -> tuple[int, int]:
-    """The least height and width, multiples of a divisor, that all images fit into."""
+    """Compute the smallest height and width, multiples of a divisor, that all images fit into."""
     height, width = (max(image.shape[side] for image in images) for side in (-2, -1))
     return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor

@@ -1,4 +1,4 @@
-"""Faster R-CNN (arXiv 1506.01497) on the feature pyramid of any network, with torchvision's heads."""
+"""Build Faster R-CNN (arXiv 1506.01497) on the feature pyramid of any network, with torchvision's heads."""
 
 import math
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from ..validation import check_args
 from .base import DetectionModel, Detections, FeatureMaps, Targets
 from .fpn import BackboneWithFPN, LevelAnchorGenerator
 
-ROI_SIDE = 7  # pixels of what RoIAlign reads of a proposal
+ROI_SIDE = 7  # output size of RoIAlign, pixels
 
 
 class FasterRCNN(DetectionModel, detection.FasterRCNN):
-    """Proposals on all levels, and a classifier of what RoIAlign reads there. Source: arXiv 1506.01497, 1612.03144.
+    """Region proposals on all levels, and a box head on their RoIAlign features. Source: arXiv 1506.01497, 1612.03144.
 
-    Inside, label 0 is the background.
+    Internally, label 0 is the background.
     """
 
     rpn: RegionProposalNetwork
@@ -44,8 +44,8 @@ class FasterRCNN(DetectionModel, detection.FasterRCNN):
 
     def detect(self, batch: ImageList, maps: FeatureMaps) -> Detections:
         proposals, _ = self.rpn(batch, maps)
-        found, _ = self.roi_heads(maps, proposals, batch.image_sizes)
-        return [one | {"labels": one["labels"] - 1} for one in found]
+        detections, _ = self.roi_heads(maps, proposals, batch.image_sizes)
+        return [one | {"labels": one["labels"] - 1} for one in detections]
 
     def forward_heads(self, maps: FeatureMaps) -> None:
         self.rpn.head(list(maps.values()))
@@ -55,8 +55,8 @@ class FasterRCNN(DetectionModel, detection.FasterRCNN):
         self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
 
 
-# Boxes are decoded in the precision of what the heads make, and bfloat16 knows only every second pixel beyond 256:
-# under autocast, too, the heads' results are float32.
+# Boxes are decoded in the precision of the heads' outputs, and bfloat16 resolves only every second pixel beyond 256:
+# the heads' outputs are float32, also under autocast.
 
 
 class RPNHeadFloat32(RPNHead):
@@ -93,14 +93,13 @@ def faster_rcnn(
     box_nms_thresh: float = 0.5,
     box_detections_per_img: int = 100,
 ) -> FasterRCNN:
-    """Faster R-CNN on a network that has its weights already; the network is cut in place.
+    """Build Faster R-CNN on a network that has its weights already; the network is pruned in place.
 
     strides, fpn_channels, freeze_*: see `BackboneWithFPN`. p6: a level of proposals at twice the last stride.
     anchor_scale: side of a level's anchors, in strides of that level. anchor_ratios: height / width.
-    rpn_pre_nms_top_n: of each level's anchors, those that may become proposals; non-maximum suppression, whose time
-    grows with their square, sees no others.
-    rpn_post_nms_top_n: proposals of an image that are looked at. box_batch_size_per_image: those that training samples.
-    Raises ValueError: a knob out of its range, or a network without these maps.
+    rpn_pre_nms_top_n: anchors of each level that non-maximum suppression, whose time grows with their square, reads.
+    rpn_post_nms_top_n: proposals of an image. box_batch_size_per_image: proposals that training samples.
+    Raises ValueError: an argument out of its range, or a network without these maps.
     """
     check_args(
         num_classes=num_classes, fpn_channels=fpn_channels, anchor_scale=anchor_scale, anchor_ratios=anchor_ratios
@@ -134,12 +133,12 @@ def faster_rcnn(
         box_detections_per_img=box_detections_per_img,
         box_batch_size_per_image=box_batch_size_per_image,
     )
-    del network.transform  # would scale images and normalise them
+    del network.transform  # would resize and normalise images
     return network
 
 
 def _roi_align(pyramid: BackboneWithFPN) -> MultiScaleRoIAlign:
-    """RoIAlign on the levels of the maps, whose scales are told: it would guess them from the first batch."""
+    """Build RoIAlign on the map levels with explicit scales: it would infer them from the first batch."""
     strides = list(pyramid.map_levels.values())
     pool = MultiScaleRoIAlign(list(pyramid.map_levels), output_size=ROI_SIDE, sampling_ratio=2)
     pool.scales = [1 / stride for stride in strides]

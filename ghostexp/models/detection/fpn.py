@@ -1,4 +1,4 @@
-"""Feature pyramid on any network, and the anchors on its levels."""
+"""Build a feature pyramid network (FPN) on any trunk, and the anchors of its levels."""
 
 import copy
 import math
@@ -16,16 +16,16 @@ from ..base import Network
 
 
 class BackboneWithFPN(nn.Module):
-    """A trunk, of which only what feeds a used map is left, and a feature pyramid on its maps.
+    """A trunk, pruned to the layers that the selected maps depend on, and a feature pyramid on these maps.
 
     (N, 3, H, W) -> {level: (N, channels, H / stride, W / stride)}, finest level first; H and W have to be multiples of
     `divisor`. The level of the map at stride 2^l is `pl`. Source: arXiv 1612.03144.
 
-    strides: of the maps that are used, each twice the one before.
-    extra: makes `extra_levels` further levels, each at half the resolution of the one before, rounded up.
-    freeze_stages: so many of the network's maps, from the finest on, and all that feeds them get no gradient, and
-    their BatchNorms stay in evaluation mode. freeze_batchnorm: all BatchNorms of the trunk do.
-    The trunk is cut in place and keeps the names of its weights; give it those before.
+    strides: of the selected maps, each twice the one before.
+    extra: adds `extra_levels` further levels, each at half the resolution of the one before, rounded up.
+    freeze_stages: freeze all layers up to that many of the network's maps, from the finest on: no gradient, and
+    BatchNorm in evaluation mode. freeze_batchnorm: freeze all BatchNorms of the trunk.
+    The trunk is pruned in place and keeps the names of its weights; load them before.
     Raises ValueError: the network does not have these maps.
     """
 
@@ -50,7 +50,7 @@ class BackboneWithFPN(nn.Module):
         self.divisor = strides[-1]
         self.strides = [*strides, *(strides[-1] * 2 ** (level + 1) for level in range(extra_levels))]  # of all levels
         self.map_levels = {f"p{math.log2(stride):.0f}": stride for stride in strides}
-        self.train()  # Lightning keeps the modes that it finds, and would let frozen BatchNorms learn
+        self.train()  # Lightning restores the modes that it finds: frozen BatchNorms would be trained
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         maps = self.body.feature_maps(x)
@@ -66,22 +66,22 @@ class BackboneWithFPN(nn.Module):
 
 
 def check_strides(network: Network, strides: Sequence[int], freeze_stages: int) -> None:
-    """Raise ValueError, naming the configuration's key, unless a network has these maps, and as many to freeze."""
+    """Raise ValueError, which names the config key, unless a network has these maps, and as many to freeze."""
     name, available = type(network).__name__, list(network.feature_channels)
     if not available:
         raise ValueError(f"model.backbone: {name} has no feature maps by stride, which a detector needs")
     wanted = list(strides) if isinstance(strides, list | tuple) else []
     if not wanted or [finer * 2 for finer in wanted[:-1]] != wanted[1:] or not set(wanted) <= set(available):
         raise ValueError(
-            f"model.strides={wanted or strides}: some of {available} are needed, each twice the one before; "
+            f"model.strides={wanted or strides}: must be some of {available}, each twice the one before; "
             f"those are the strides of {name}'s maps"
         )
     if type(freeze_stages) is not int or not 0 <= freeze_stages <= len(available):
-        raise ValueError(f"model.freeze_stages={freeze_stages}: a whole number from 0 to {len(available)} is needed")
+        raise ValueError(f"model.freeze_stages={freeze_stages}: must be an integer from 0 to {len(available)}")
 
 
 def prune_unused_layers(network: Network, strides: Sequence[int]) -> None:
-    """Replace, in place, by `nn.Identity` what feeds none of the maps at these strides: head and last layers."""
+    """Replace, in place, by `nn.Identity` the layers that no map at these strides depends on, such as the head."""
     _prune(network, parameters_feeding(network, strides))
     network.feature_channels = {stride: network.feature_channels[stride] for stride in strides}
 
@@ -96,7 +96,7 @@ def _prune(module: nn.Module, used: set[nn.Parameter]) -> None:
 
 
 def parameters_feeding(network: Network, strides: Sequence[int]) -> set[nn.Parameter]:
-    """The parameters of a network that its maps at these strides depend on."""
+    """Find the parameters of a network that its maps at these strides depend on."""
     if not strides:
         return set()
     shadow = copy.deepcopy(network).eval()
@@ -108,18 +108,18 @@ def parameters_feeding(network: Network, strides: Sequence[int]) -> set[nn.Param
 
 
 def freeze(network: Network, parameters: Collection[nn.Parameter], batchnorm: bool) -> None:
-    """Let these parameters, and perhaps those of all BatchNorms, get no gradient."""
+    """Freeze these parameters, and with `batchnorm` those of all BatchNorms."""
     norms = [module for module in network.modules() if batchnorm and isinstance(module, _BatchNorm)]
     for parameter in (*parameters, *(own for norm in norms for own in norm.parameters())):
         parameter.requires_grad_(False)
 
 
 class LevelAnchorGenerator(AnchorGenerator):
-    """At each pixel of each level, boxes of `scale` strides' side, in each ratio of height to width and each octave.
+    """Generate anchors at each pixel of each level: side `scale` strides, for each ratio height / width and octave.
 
-    The side is that of the square of equal area; of `octaves` boxes each is larger than the one before by the factor
-    2^(1 / octaves). Anchors are float32 and stand a level's stride apart. Torchvision's own have the maps' precision
-    (whole steps of 8 pixels under bfloat16), and a distance that is wrong where a map's size was rounded up.
+    The side is that of the square of equal area; each of `octaves` boxes is larger than the one before by the factor
+    2^(1 / octaves). Anchors are float32, with a level's stride between them. Torchvision's own generator uses the
+    maps' precision (steps of 8 pixels under bfloat16), and a wrong distance where a map's size was rounded up.
     """
 
     def __init__(self, strides: Sequence[int], scale: float, ratios: Sequence[float], octaves: int = 1) -> None:
@@ -133,6 +133,6 @@ class LevelAnchorGenerator(AnchorGenerator):
         self.set_cell_anchors(torch.float32, device)
         sizes = [list(level.shape[-2:]) for level in feature_maps]
         steps = [[stride] * 2 for stride in self.strides]
-        # Plain numbers: tensors would be a blocking copy to the device each.
+        # Python numbers: each tensor would be a blocking copy to the device.
         anchors = torch.cat(self.grid_anchors(sizes, steps))  # pyright: ignore[reportArgumentType]  # (A, 4)
         return [anchors] * len(image_list.image_sizes)

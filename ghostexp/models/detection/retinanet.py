@@ -1,4 +1,4 @@
-"""RetinaNet (arXiv 1708.02002) on the feature pyramid of any network, with torchvision's heads."""
+"""Build RetinaNet (arXiv 1708.02002) on the feature pyramid of any network, with torchvision's heads."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ from ..validation import check_args
 from .base import DetectionModel, Detections, FeatureMaps, Targets
 from .fpn import BackboneWithFPN, LevelAnchorGenerator
 
-GROUP = 8  # fpn_channels that GroupNorm sees together: 32 groups of 256
+GROUP = 8  # channels per group of GroupNorm: 32 groups of 256 channels
 
 
 class RetinaNet(DetectionModel, detection.RetinaNet):
-    """Class and box of every anchor on every level, under the focal loss. Source: arXiv 1708.02002."""
+    """Class and box of every anchor on every level, trained by the focal loss. Source: arXiv 1708.02002."""
 
     loss_names = ("classification", "box")
 
     def losses(self, batch: ImageList, maps: FeatureMaps, targets: Targets) -> dict[str, Tensor]:
         levels = list(maps.values())
-        found = self.compute_loss(targets, self.head(levels), self.anchor_generator(batch, levels))
-        return {"classification": found["classification"], "box": found["bbox_regression"]}
+        losses = self.compute_loss(targets, self.head(levels), self.anchor_generator(batch, levels))
+        return {"classification": losses["classification"], "box": losses["bbox_regression"]}
 
     def detect(self, batch: ImageList, maps: FeatureMaps) -> Detections:
         levels = list(maps.values())
@@ -39,7 +39,7 @@ class RetinaNet(DetectionModel, detection.RetinaNet):
 
 
 class RetinaNetHeadFloat32(RetinaNetHead):
-    """Torchvision's head of RetinaNet, its results in float32."""
+    """Torchvision's RetinaNet head with float32 outputs."""
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
         return {name: values.float() for name, values in super().forward(x).items()}
@@ -59,7 +59,7 @@ def retinanet(
     box_nms_thresh: float = 0.5,
     box_detections_per_img: int = 100,
 ) -> RetinaNet:
-    """RetinaNet, three octaves of anchors on a level, with P6 and P7; arguments and errors as of `faster_rcnn`.
+    """Build RetinaNet, with three octaves of anchors per level, P6 and P7; arguments and errors as of `faster_rcnn`.
 
     head_norm: GroupNorm after the heads' convolutions (arXiv 1803.08494), as in torchvision's second version.
     """
@@ -71,7 +71,7 @@ def retinanet(
     )
     check_args(head_norm=head_norm, freeze_batchnorm=freeze_batchnorm)
     if head_norm and fpn_channels % GROUP:
-        raise ValueError(f"model.fpn_channels={fpn_channels}: with model.head_norm a multiple of {GROUP} is needed")
+        raise ValueError(f"model.fpn_channels={fpn_channels}: must be a multiple of {GROUP} with model.head_norm=true")
     extra = LastLevelP6P7(fpn_channels, fpn_channels)
     pyramid = BackboneWithFPN(backbone, strides, fpn_channels, extra, 2, freeze_stages, freeze_batchnorm)
     anchors = LevelAnchorGenerator(pyramid.strides, anchor_scale, anchor_ratios, octaves=3)
@@ -89,7 +89,7 @@ def retinanet(
         nms_thresh=box_nms_thresh,
         detections_per_img=box_detections_per_img,
     )
-    del network.transform  # would scale images and normalise them
+    del network.transform  # would resize and normalise images
     return network
 
 

@@ -105,7 +105,7 @@ def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> 
     """Intrinsic maps with their ghosts below, from those most like their first ghost to those least like it."""
     assert maps.ghosts is not None
     size = torch.full((inside.intrinsic,), -1.0, dtype=torch.float64)  # of those without ghosts
-    size[inside.source_map[:: maps.each]] = inside.ghost_r[:: maps.each].abs().nan_to_num(0)
+    size[inside.source_map[:: maps.ghosts_per_map]] = inside.ghost_r[:: maps.ghosts_per_map].abs().nan_to_num(0)
     order = size.argsort(descending=True)[: int((size >= 0).sum())]
     places = torch.linspace(0, len(order) - 1, min(COLUMNS, len(order))).round().long()
     columns, labels = [], []
@@ -114,7 +114,10 @@ def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> 
         columns.append([_array(maps.intrinsic[:, parent]), *(_array(maps.ghosts[:, ghost]) for ghost in ghosts)])
         made = [f"{inside.kernels[ghost].kind}, r = {float(inside.ghost_r[ghost]):.2f}" for ghost in ghosts]
         labels.append([f"map {parent}", *made])
-    rows = ["intrinsic", *("ghost" if maps.each == 1 else f"ghost {number + 1}" for number in range(maps.each))]
+    rows = [
+        "intrinsic",
+        *("ghost" if maps.ghosts_per_map == 1 else f"ghost {number + 1}" for number in range(maps.ghosts_per_map)),
+    ]
     return Shown(_array(pixels.movedim(1, -1)), columns, labels, rows)
 
 
