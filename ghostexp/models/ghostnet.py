@@ -163,13 +163,12 @@ class GhostNet(Network):
 
 
 def _num_skipped_strides(stages: Stages, image_size: int | None, min_feature_size: int) -> int:
-    """How many of the network's strides of 2, the stem's included, an image is too small for."""
+    """Count the strides of 2, the stem's included, that an image is too small for."""
     if image_size is None:
         return 0
     strides = 1 + sum(row.stride > 1 for rows in stages for row in rows)
-    largest = max(
-        1, image_size - min_feature_size + 1
-    )  # total stride; each rounds up, so below image_size two pixels stay
+    # Each stride rounds up: below a total stride of image_size two pixels stay.
+    largest = max(1, image_size - min_feature_size + 1)
     return max(0, strides - int(math.log2(largest)))
 
 

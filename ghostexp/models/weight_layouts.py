@@ -11,7 +11,7 @@ from torch import Tensor
 # Keys under which training scripts save a network; averaged weights come before those of the last step.
 KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model_state")
 KEYS += ("model", "network", "net", "module", "weights", "params")
-OWN_PREFIX = "network."  # of this project's checkpoints, source other names are a teacher's and counters
+OWN_PREFIX = "network."  # of this project's checkpoints, which also contain a teacher and counters
 MAX_PREFIX = 4  # parts
 
 # Name patterns of other repositories, this project's (timm's) names, and the source. Used if the result is expected.
@@ -51,7 +51,7 @@ def recognise(content: Mapping[str, Any], expected: Collection[str], optional: C
     state, keys = _unwrap(content)
     names = {str(name): value for name, value in state.items() if not _is_profiling_buffer(str(name))}
     if not names or not all(isinstance(value, Tensor) for value in names.values()):
-        raise ValueError(f"must contain weights by name{_elsewhere(content)}")
+        raise ValueError(f"must contain weights by name{_extraction_hint(content)}")
     prefix = _find_prefix(names, set(expected), set(optional))
     inner = {name[len(prefix) :]: value for name, value in names.items() if name.startswith(prefix)}
     renamed = {name: _rename(name, expected) for name in inner}
@@ -82,7 +82,7 @@ def _is_profiling_buffer(name: str) -> bool:
     return name.rpartition(".")[2] in ("total_ops", "total_params", "n_averaged")
 
 
-def _elsewhere(content: Mapping[str, Any]) -> str:
+def _extraction_hint(content: Mapping[str, Any]) -> str:
     """Suggest how to extract weights that are under an unknown key; empty if there are none."""
     for key, value in content.items():
         if isinstance(value, Mapping) and value and all(isinstance(tensor, Tensor) for tensor in value.values()):

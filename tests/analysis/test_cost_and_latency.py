@@ -136,9 +136,7 @@ def test_benchmark_modes_alternates_and_compares_logits(monkeypatch: pytest.Monk
 
 def test_speedup_is_median_of_per_round_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = {name: InferenceMode(lambda x: torch.eye(2), **EAGER) for name in "ab"}
-    times = iter(
-        [1.0, 1.0, 1.0, 1.0, 10.0, 5.0, 80.0, 40.0, 30.0, 10.0]
-    )  # two warm-ups of each mode, then three rounds
+    times = iter([1.0, 1.0, 1.0, 1.0, 10.0, 5.0, 80.0, 40.0, 30.0, 10.0])  # two warm-ups each, then three rounds
     monkeypatch.setattr(latency, "_milliseconds", lambda mode, images, runs: next(times))
     monkeypatch.setattr(latency, "SAMPLE_SECONDS", 1e-9)
     a, b = benchmark_modes(modes, torch.zeros(1), rounds=3)

@@ -201,7 +201,7 @@ def test_torchvision_network_in_chans_and_unknown_name() -> None:
     assert first.shape == (16, 1, 3, 3)
     assert first.std().item() == pytest.approx((2 / (16 * 9)) ** 0.5, rel=0.25)
     with pytest.raises(
-        ValueError, match=r"^model.name=resnet5: torchvision has no such network; did you mean resnet50, "
+        ValueError, match=r"^model.name=resnet5: torchvision has no such network; did you mean resnet50"
     ):
         torchvision_network("resnet5")
 

@@ -1,4 +1,4 @@
-"""The layer `models` works without the rest of the package."""
+"""Test that the layer `models` works without the rest of the package."""
 
 import ast
 import shutil
@@ -24,9 +24,7 @@ def roots(path: Path) -> set[str]:
 
 def test_models_import_torch_and_torchvision_only() -> None:
     for path in LAYER.rglob("*.py"):
-        optional = (
-            {"timm"} if path.name == "torchvision_timm.py" else set()
-        )  # imported inside the function that needs it
+        optional = {"timm"} if path.name == "torchvision_timm.py" else set()  # imported lazily
         assert roots(path) - set(sys.stdlib_module_names) <= {"torch", "torchvision"} | optional, path.name
 
 
