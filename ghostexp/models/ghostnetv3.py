@@ -51,7 +51,7 @@ class GhostModuleV3(ReparamMixin, GhostModule):
         return out if self.short_conv is None else out * self.short_conv(x)
 
     def reparameterize(self) -> None:
-        """Replace the branches, in place, by the two convolutions that they sum up to in inference."""
+        """Replace the branches, in place, by the two convolutions that equal their sums in inference."""
         for name, layers in (("primary", self.primary_conv), ("cheap", self.cheap_operation)):
             if layers is not None and self.branches(name):
                 layers.extend([self.pop_fused_conv(name), self.activation])
@@ -104,7 +104,7 @@ class GhostBottleneckV3(ReparamMixin):
         return self.ghost2(self.se(y)) + self.shortcut(x)
 
     def reparameterize(self) -> None:
-        """Replace the branches of the depthwise convolution, in place, by what they sum up to in inference."""
+        """Replace the branches, in place, by the depthwise convolution that equals their sum in inference."""
         if self.branches("dw"):
             self.conv_dw = self.pop_fused_conv("dw")
 

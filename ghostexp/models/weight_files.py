@@ -33,7 +33,7 @@ IGNORED = (
 )
 
 
-class Ignored:
+class IgnoredValue:
     """A placeholder for such a value, which accepts its arguments and state and discards them."""
 
     def __init__(self, *_: object) -> None:
@@ -43,7 +43,7 @@ class Ignored:
         pass
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_weight_file(path: Path) -> dict[str, Any]:
     """Read a `.safetensors` file, or a file that torch saved, to the CPU.
 
     Raises ValueError of one line that names the file: it is missing or damaged, or contains objects that are neither
@@ -69,7 +69,7 @@ class _UnsafeObject(Exception):
 
 def _pickled(path: Path) -> object:
     # Checkpoints of timm's training script contain its arguments: a namespace of plain values.
-    known = [argparse.Namespace, *((Ignored, name) for name in IGNORED)]
+    known = [argparse.Namespace, *((IgnoredValue, name) for name in IGNORED)]
     with torch.serialization.safe_globals(known):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)

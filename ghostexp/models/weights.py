@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .weight_files import read
+from .weight_files import read_weight_file
 from .weight_layouts import identify_incompatible, recognise
 
 
@@ -57,7 +57,7 @@ def read_weights(network: nn.Module, source: str | Path, reset_head: bool = Fals
 
 def _read(source: str | Path) -> dict[str, Any]:
     try:
-        return read(Path(source))
+        return read_weight_file(Path(source))
     except ValueError as error:
         raise ValueError(f"model.weights={error}") from error
 

@@ -138,10 +138,10 @@ def test_lightning_checkpoint_loads(tmp_path: Path) -> None:
     assert equal(network, trained.network.state_dict())
 
 
-def fails(network: nn.Module, file: Path, **kwargs: Any) -> str:
+def fails(network: nn.Module, file: Path, key: str = "weights", **kwargs: Any) -> str:
     """Return the error of a file that cannot be loaded: one line, and the network is unchanged."""
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with pytest.raises(ValueError, match=r"^model\.weights") as error:
+    with pytest.raises(ValueError, match=rf"^model\.{key}=") as error:
         load_weights(network, file, **kwargs)
     assert "\n" not in str(error.value)
     assert equal(network, before)
@@ -205,7 +205,8 @@ def test_reset_head_still_checks_other_weights(tmp_path: Path) -> None:
 def test_reset_head_rejects_network_without_linear_layer(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 1))
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    assert "Sequential has no linear layer" in fails(network, tmp_path / "weights.pth", reset_head=True)
+    message = fails(network, tmp_path / "weights.pth", key="reset_head", reset_head=True)
+    assert message == "model.reset_head=true: Sequential has no linear layer"
 
 
 class Executes:

@@ -60,7 +60,7 @@ class FasterRCNN(DetectionModel, detection.FasterRCNN):
 
 
 class RPNHeadFloat32(RPNHead):
-    """Torchvision's head of the proposals, its results in float32."""
+    """Torchvision's RPN head with float32 outputs."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         objectness, deltas = super().forward(x)
@@ -68,7 +68,7 @@ class RPNHeadFloat32(RPNHead):
 
 
 class BoxPredictorFloat32(FastRCNNPredictor):
-    """Torchvision's classifier of proposals, its results in float32."""
+    """Torchvision's box predictor with float32 outputs."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = super().forward(x)
