@@ -129,10 +129,8 @@ def test_reparameterized_weights_load_into_reparameterized_network(tmp_path: Pat
 
 
 def test_lightning_checkpoint_loads(tmp_path: Path) -> None:
-    network, trained = (
-        resnet20(),
-        ClassificationModule(resnet20(), torch.optim.Adam, lambda *_: lambda _: 1.0, num_classes=10),
-    )  # pyright: ignore[reportArgumentType]
+    network = resnet20()
+    trained = ClassificationModule(resnet20(), torch.optim.Adam, lambda *_: lambda _: 1.0, num_classes=10)  # pyright: ignore[reportArgumentType]
     torch.save({"state_dict": trained.state_dict()}, tmp_path / "last.ckpt")
     load_weights(network, tmp_path / "last.ckpt")
     assert equal(network, trained.network.state_dict())
