@@ -117,7 +117,6 @@ DATAMODULE: Keys = {
         "What is validated on: the test set, or a holdout part of the training set.",
         "test",
         "holdout",
-        needed="test or holdout",
     ),
     "split_seed": integer("Where the splits lie, whatever seed is.", least=0),
     "holdout_fraction": number("Of the training set, with validate_on=holdout.", above=0, below=1),

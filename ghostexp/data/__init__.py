@@ -1,8 +1,14 @@
-"""Data: one LightningDataModule a file, for classification or for detection.
+"""Datamodules of classification and detection: data sets, loaders, augmentation and checks.
 
-`base` is what all share and the place to start reading. Classification (`module`: `digits`, `cifar`, `image_folder`,
-`fake`) has one of two paths: small images are one tensor, batched and augmented whole (`arrays`, `augment`); large ones
-come from workers (`files`). Detection (`detection`: `coco`, `shapes`) takes workers too, with `boxes` for what happens
-to those. `workers` is what both of these share. `sampler` says for all which image comes when; `mix`, `split` and `folder`
-are Mixup and CutMix, splits, and trees of class folders.
+- `datasets/`: one data set per file, each a LightningDataModule that conf/datamodule/ configures.
+- `base.py`: base of all datamodules: splits, loaders, digests. Read it first.
+- `classification_datamodule.py`, `detection_datamodule.py`: the base of each task's datamodules.
+- `sampling.py`: which image comes when: permutations of epochs, their division among devices, random numbers.
+- `in_memory.py`: small images as one tensor, batched and augmented on its device.
+- `image_file_dataset.py`: large image files, loaded by workers. `image_folders.py`: class folders and their cache.
+- `dataloader.py`, `worker_process.py`: the DataLoader of image files and detection, and its worker processes.
+- `transforms.py`: augmentation of batches: crop, flip, random erasing, RandAugment, Mixup and CutMix.
+- `image_files.py`, `image_check.py`, `file_lists.py`: read, check and list image files.
+- `coco_annotations.py`, `coco_boxes.py`, `coco_ids.py`: read and check COCO annotations, transform boxes.
+- `digest.py`: hashes by which a resumed run recognises its data.
 """

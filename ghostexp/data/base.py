@@ -16,14 +16,14 @@ from ghostexp.validation import require, require_channels, require_fraction, req
 
 
 def stratified_split(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Choose count of the labels (N,), each class in proportion; returns the indices chosen and the rest, sorted.
+    """Choose count of the labels (N,), stratified by class; returns the chosen indices and the others, sorted.
 
-    Each class gives the whole part of its due; what is missing comes from those with the largest fractions.
+    Quotas are rounded down; the remaining count goes to the classes with the largest fractional parts.
     """
     classes, sizes = np.unique(labels, return_counts=True)
-    due = sizes * count / len(labels)
-    quotas = np.floor(due).astype(int)
-    largest_first = np.argsort(quotas - due, kind="stable")
+    exact = sizes * count / len(labels)
+    quotas = np.floor(exact).astype(int)
+    largest_first = np.argsort(quotas - exact, kind="stable")
     quotas[largest_first[: count - quotas.sum()]] += 1
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
@@ -33,7 +33,7 @@ def stratified_split(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndar
 
 
 def fraction_of(total: int, fraction: float) -> int:
-    """The nearest whole number of images, at least one."""
+    """Round a fraction of total to an integer, at least 1."""
     return max(1, round(total * fraction))
 
 
@@ -42,10 +42,10 @@ B = TypeVar("B", covariant=True)  # of batches
 
 
 class ResumableLoader(Generic[B]):
-    """An iterable of batches that begins, each time, where its plan says training stands.
+    """Iterable of batches that starts at the current position of the training, in mid-epoch too.
 
-    `__iter__` is a generator: it asks at its first `next`, because on a resume Lightning calls `iter()` before its
-    loops have settled where they stand. The length is always that of a whole epoch.
+    `__iter__` is a generator and reads the position at its first `next`, because on a resume Lightning calls `iter()`
+    before its loops have restored theirs. The length is always that of a full epoch.
     """
 
     def __len__(self) -> int:
@@ -55,21 +55,21 @@ class ResumableLoader(Generic[B]):
         raise NotImplementedError
 
     def close(self) -> None:
-        """End what works for this loader; it can be iterated again."""
+        """End the workers of this loader; it can be iterated again."""
 
     def state_dict(self) -> dict[str, object]:
-        """Empty. That the method is there tells Lightning that this loader can resume inside an epoch."""
+        """Return an empty state: the method itself marks the loader as resumable inside an epoch for Lightning."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Nothing to load."""
+        """Ignore the state, which is empty."""
 
 
-Channels = tuple[float, ...]  # a number for each channel
+Channels = tuple[float, ...]  # a value for each channel
 
 
 class SplitDataset(Protocol):
-    """Images with what is known about them, that make loaders of themselves."""
+    """Images with labels or annotations, and the loaders over them."""
 
     def __len__(self) -> int: ...
 
@@ -87,7 +87,7 @@ E = TypeVar("E", bound=SplitDataset)
 
 @dataclass(frozen=True)
 class DatasetSplits(Generic[E]):
-    """What a datamodule reads."""
+    """The training and the test set of a datamodule."""
 
     train: E
     test: E
@@ -96,22 +96,22 @@ class DatasetSplits(Generic[E]):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DataModule(LightningDataModule, Generic[E]):
-    """Base of the datamodules of every task: a subclass says what to `read` and how it is trained on.
+    """Base of all datamodules: a subclass implements `read`, `stratify_labels` and `build_train_loader`.
 
-    Loaders begin where the trainer stands, in mid-epoch too. ValueError for wrong values at once, for what only the
-    data can contradict in `setup`.
+    Loaders start at the trainer's position, in mid-epoch too. Wrong values raise ValueError in the constructor, values
+    that contradict the data in `setup`.
     """
 
     batch_size: int  # over all devices, nodes and accumulation steps
     num_classes: int
     in_chans: int
     image_size: int
-    seed: int = 0  # of orders and augmentation
-    validate_on: str = "test"  # what validation is: the test set, or val: a part cut from the training set
+    seed: int = 0  # of shuffling and augmentation
+    validate_on: str = "test"  # test: the test set; holdout: a part of the training set
     split_seed: int = 0
     holdout_fraction: float = 0.1
-    train_fraction: float = 1.0  # of what is left for training
-    mean: Sequence[float] | None = None  # of each channel, in [0, 1]; None: the datamodule's own
+    train_fraction: float = 1.0  # of the images left after the holdout
+    mean: Sequence[float] | None = None  # of each channel, in [0, 1]; None: the datamodule's default
     std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
@@ -120,77 +120,74 @@ class DataModule(LightningDataModule, Generic[E]):
             require_int(key, getattr(self, key), 1)
         require_int("seed", self.seed, 0)
         require_int("split_seed", self.split_seed, 0)
-        require(self.validate_on in ("test", "holdout"), "validate_on", self.validate_on, "test or holdout")
+        require(
+            self.validate_on in ("test", "holdout"), "validate_on", self.validate_on, "must be one of test, holdout"
+        )
         require_fraction("holdout_fraction", self.holdout_fraction)
-        require(self.holdout_fraction < 1, "holdout_fraction", self.holdout_fraction, "nothing is left to train on")
+        require(self.holdout_fraction < 1, "holdout_fraction", self.holdout_fraction, "must be a number in (0, 1)")
         require_fraction("train_fraction", self.train_fraction)
         for key in ("mean", "std"):
             require_channels(key, getattr(self, key), self.in_chans)
-        require(self.std is None or 0 not in self.std, "std", self.std, "must be numbers above 0")
+        require(self.std is None or 0 not in self.std, "std", self.std, "must be numbers > 0")
         self.class_names: tuple[str, ...] = ()
         self.images: DatasetSplits[E] | None = None
         self.loaders: list[ResumableLoader] = []
         self._digest: DataDigest | None = None
 
     def read(self) -> DatasetSplits[E]:
-        """The images of train and test set; ValueError in one line for what is wrong with them."""
+        """Read the training and the test set; ValueError in one line if they cannot be used."""
         raise NotImplementedError
 
     def mean_std(self) -> tuple[Channels, Channels]:
-        """Mean and std of the channels in [0, 1], known before anything is read."""
+        """Return mean and std of the channels, in [0, 1]; available before the data is read."""
         mean, std = self.default_normalisation()
         return mean if self.mean is None else tuple(self.mean), std if self.std is None else tuple(self.std)
 
     def default_normalisation(self) -> tuple[Channels, Channels]:
-        """Mean and std where the configuration sets none."""
+        """Return the mean and std used where the configuration sets none."""
         raise NotImplementedError
 
     def stratify_labels(self, train: E) -> np.ndarray:
-        """A number for every image of the training set, (N,), that splits keep in proportion."""
+        """Return the label of each training image, (N,), by which splits are stratified."""
         raise NotImplementedError
 
     def filter_train_indices(self, train: E, indices: np.ndarray) -> np.ndarray:
-        """Those of the training set's indices that training can use."""
+        """Select the indices of the training set that are trained on."""
         return indices
 
     def build_train_loader(self, train: E) -> ResumableLoader:
-        """Augmented batches of `train_indices`."""
+        """Build the loader of augmented batches of `train_indices`."""
         raise NotImplementedError
 
     def denormalize(self, images: Tensor) -> Tensor:
-        """Normalised images ([N,] C, H, W) as they are seen, in [0, 1]."""
+        """Undo the normalisation of images ([N,] C, H, W); returns values in [0, 1]."""
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in self.mean_std())
         return (images * std + mean).clamp(0, 1)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and check the data, and settle what is trained and validated on."""
+        """Read and check the data, and choose the training and validation images."""
         if stage == "fit":
-            _ = self.distributed_batches.per_device_batch_size  # before a long reading
+            _ = self.distributed_batches.per_device_batch_size  # checked before a long read
         images = self._load()
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         images.train.to(device)
         images.test.to(device)
-        stratify_labels = self.stratify_labels(images.train)
-        train, self.val_indices = np.arange(len(stratify_labels)), None
+        labels = self.stratify_labels(images.train)
+        train, self.val_indices = np.arange(len(labels)), None
         if self.validate_on == "holdout":
-            val, train = stratified_split(
-                stratify_labels, fraction_of(len(stratify_labels), self.holdout_fraction), self.split_seed
-            )
+            val, train = stratified_split(labels, fraction_of(len(labels), self.holdout_fraction), self.split_seed)
             self.val_indices = torch.from_numpy(val)
         train = self.filter_train_indices(images.train, train)
         if self.train_fraction < 1:
-            train = train[
-                stratified_split(stratify_labels[train], fraction_of(len(train), self.train_fraction), self.split_seed)[
-                    0
-                ]
-            ]
+            count = fraction_of(len(train), self.train_fraction)
+            train = train[stratified_split(labels[train], count, self.split_seed)[0]]
         self.train_indices = torch.from_numpy(train)
         if stage == "fit":
             self.distributed_batches.num_micro_batches(len(train))
         self._check_files(stage)
 
     def _check_files(self, stage: str | None) -> None:
-        """Check all files that this stage and a test will read, in one process of each machine.
+        """Check all files that this stage and a test will read, in one process per machine.
 
         Raises UnreadableImages: some cannot be read.
         """
@@ -206,28 +203,28 @@ class DataModule(LightningDataModule, Generic[E]):
         if problems:
             raise UnreadableImages(problems, count)
         if stage == "fit" and self.trainer.is_global_zero:
-            self.digest()  # now: somebody may change the files during the training
+            self.digest()  # before the training, during which files may change
 
     def digest(self) -> DataDigest:
-        """What both sets are, in a few digits: the same wherever they are, another if an image or a label is."""
+        """Digest both sets: independent of where they are, changed by any other image or label."""
         if self._digest is None:
             sets = {"train": self._load().train, "test": self._load().test}
             self._digest = {name: {"images": len(part), "sha256": part.digest()} for name, part in sets.items()}
         return self._digest
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data: their digest."""
+        """Return the digest of the data, for checkpoints."""
         is_written = self.trainer is None or self.trainer.is_global_zero
         return {"digest": self.digest()} if is_written else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raise ValueError if a checkpoint was trained on other images than these."""
+        """Raise ValueError if a checkpoint was trained on other images."""
         if self.trainer is not None and not self.trainer.is_global_zero:
             return
         difference = describe_difference(state_dict.get("digest", {}), self.digest(), ("train",))
         if difference is not None:
-            place = f"datamodule.root={root}: " if (root := getattr(self, "root", None)) else "datamodule: "
-            raise ValueError(f"{place}not what this run was trained on ({difference}); start a new run for it")
+            key = f"datamodule.root={root}: " if (root := getattr(self, "root", None)) else "datamodule: "
+            raise ValueError(f"{key}not what this run was trained on ({difference}); start a new run for it")
 
     def _load(self) -> DatasetSplits[E]:
         if self.images is None:
@@ -236,28 +233,28 @@ class DataModule(LightningDataModule, Generic[E]):
         return self.images
 
     def train_dataloader(self) -> ResumableLoader:
-        """Augmented batches of the training set, the last incomplete global batch of an epoch dropped."""
+        """Build the loader of the training set; the last incomplete global batch of an epoch is dropped."""
         return self._register_loader(self.build_train_loader(self._load().train))
 
     def val_dataloader(self) -> ResumableLoader:
-        """Batches of the validation set, which with validate_on=test is the test set."""
+        """Build the loader of the validation set: with validate_on=test, the test set."""
         if self.val_indices is None:
             return self.test_dataloader()
         return self._register_loader(self._load().train.eval_loader(self.val_indices, self.distributed_batches))
 
     def test_dataloader(self) -> ResumableLoader:
-        """Batches of the test set."""
+        """Build the loader of the test set."""
         return self._register_loader(
             self._load().test.eval_loader(torch.arange(self.test_images), self.distributed_batches)
         )
 
     @property
     def test_images(self) -> int:
-        """How many there are."""
+        """Count the test images."""
         return len(self._load().test)
 
     def test_sample(self, count: int) -> ResumableLoader:
-        """Batches of `count` test images, or of all if there are fewer, from all over the test set; on every device."""
+        """Build a loader of up to `count` test images, evenly spaced over the test set; the same on every device."""
         indices = torch.linspace(0, self.test_images - 1, min(count, self.test_images)).round().long()
         return self._register_loader(self._load().test.eval_loader(indices, DistributedBatches(self.batch_size)))
 
@@ -272,7 +269,7 @@ class DataModule(LightningDataModule, Generic[E]):
 
     @property
     def distributed_batches(self) -> DistributedBatches:
-        """This process's part of the global batch."""
+        """Return this process's part of the global batches."""
         trainer = self.trainer
         if trainer is None:
             return DistributedBatches(self.batch_size)
@@ -281,9 +278,9 @@ class DataModule(LightningDataModule, Generic[E]):
         )
 
     def _progress(self) -> tuple[int, int]:
-        """The epoch, and how many of its batches are done, by Lightning's own count.
+        """Return the epoch and the number of its finished batches, as Lightning counts them.
 
-        With overfit_batches the epoch stays the first, so that training sees the same few images again and again.
+        With overfit_batches the epoch stays 0, so that each epoch trains on the same few images.
         """
         if self.trainer is None:
             return 0, 0
@@ -293,6 +290,6 @@ class DataModule(LightningDataModule, Generic[E]):
         epoch = loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
         return epoch, loop.epoch_loop.batch_progress.current.ready
 
-    def check_matches_config(self, key: str, found: int, where: str) -> None:
-        """Raise ValueError unless the data has what the config says, which models are built from."""
-        require(getattr(self, key) == found, key, getattr(self, key), f"{where}; set datamodule.{key}={found}")
+    def check_matches_config(self, key: str, found: int, reason: str) -> None:
+        """Raise ValueError unless the data matches the config, from which models are built."""
+        require(getattr(self, key) == found, key, getattr(self, key), f"{reason}; set datamodule.{key}={found}")

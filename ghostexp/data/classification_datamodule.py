@@ -1,4 +1,4 @@
-"""What the datamodules of classification share: augmentation, and images with a class each."""
+"""Base of the classification datamodules: images with a class each, and their augmentation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class ClassificationDataset(SplitDataset, Protocol):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ClassificationDataModule(DataModule[ClassificationDataset]):
-    """Base of the datamodules of classification: a subclass says what to `read`.
+    """Base of the datamodules of classification: a subclass implements `read`.
 
     Batches are float32 normalised images (N, in_chans, image_size, image_size) and int64 classes (N,), or with Mixup
     or CutMix float probabilities (N, num_classes).
@@ -37,10 +37,10 @@ class ClassificationDataModule(DataModule[ClassificationDataset]):
     crop_padding: int = 0  # pixels of zero-padding
     hflip: bool = False
     random_erasing: float = 0.0  # probability
-    randaugment_num_ops: int = 0  # operations
+    randaugment_num_ops: int = 0
     randaugment_magnitude: int = 9
-    mixup_alpha: float = 0.0  # alpha
-    cutmix_alpha: float = 0.0  # alpha
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,15 +50,15 @@ class ClassificationDataModule(DataModule[ClassificationDataset]):
         self.mixing = MixupCutmix(self.mixup_alpha, self.cutmix_alpha)
 
     def eval_transform(self) -> Callable[[Image.Image], Tensor]:
-        """What makes of a decoded image (L or RGB) what it would be in the test set: float32 (in_chans, H, W)."""
+        """Build the transform of the test set: decoded image (L or RGB) to float32 (in_chans, H, W)."""
         normalize = Normalize(*self.mean_std(), torch.device("cpu"))
         return lambda image: normalize(pil_to_tensor(square(image, self.image_size)))
 
     def stratify_labels(self, train: ClassificationDataset) -> np.ndarray:
-        """The classes."""
+        """Return the class of each image."""
         return train.labels.cpu().numpy()
 
     def build_train_loader(self, train: ClassificationDataset) -> ResumableLoader[Batch]:
-        """Augmented, and perhaps mixed, batches."""
+        """Build the loader of augmented batches, with Mixup and CutMix where they are on."""
         sampler = EpochSampler(self.train_indices, self.distributed_batches, self.seed, self.mixing, self._progress)
         return train.train_loader(sampler, self.augmentation, self.num_classes)

@@ -1,4 +1,4 @@
-"""Annotations in COCO's format: reading and checking a file, boxes and their transforms."""
+"""Read annotations in COCO's format, and transform images with their boxes."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from torchvision.tv_tensors import BoundingBoxes
 from ghostexp.data.coco_boxes import check_boxes
 from ghostexp.data.coco_ids import Entries, Id, check_unique, read_ids, warn_of_annotation_ids
 
-SMALLEST = 1.0  # pixels a side: smaller boxes, after scaling, are nothing that a network could find
+MIN_SIDE = 1.0  # pixels: boxes with a shorter side, after scaling, are not trained on
 
 
 class GroundTruth(TypedDict):
@@ -30,28 +30,28 @@ class GroundTruth(TypedDict):
 
 
 class Target(TypedDict):
-    """What a network should find in an image, in pixels of the image as the network gets it."""
+    """Training or evaluation target of an image, in pixels of the network's input."""
 
     boxes: np.ndarray  # float32 (n, 4): left, top, right, bottom
     labels: np.ndarray  # int64 (n,), from 0 on
     image_id: np.ndarray  # int64 ()
-    original: NotRequired[np.ndarray]  # int64 (2,), height and width on disk; like `truth` in evaluation only
-    truth: NotRequired[GroundTruth]
+    original_size: NotRequired[np.ndarray]  # int64 (2,), height and width on disk; in evaluation only
+    ground_truth: NotRequired[GroundTruth]  # in evaluation only
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What is in the images of a set, as flat arrays, which workers share where lists would be copied.
+    """Annotations of all images of a set, as flat arrays, which workers share where lists would be copied.
 
-    Boxes are as they were annotated, which may be a fraction of a pixel outside the image, and without size.
+    Boxes are as annotated: they may reach a fraction of a pixel outside the image, or have no size.
     """
 
-    image_ids: np.ndarray  # int64 (N,); positions, where the annotation file has texts
+    image_ids: np.ndarray  # int64 (N,); positions, where the annotation file has strings
     sizes: np.ndarray  # int64 (N, 2), height and width
     starts: np.ndarray  # int64 (N + 1,): the boxes of image i are starts[i] ... starts[i + 1] - 1
-    truth: GroundTruth  # of all images, one after the other
-    category_ids: tuple[int | str, ...]  # of each label, what the annotation file calls it
-    text_ids: np.ndarray | None = None  # str (N,): of each image, what the annotation file calls it, where it has texts
+    ground_truth: GroundTruth  # of all images, concatenated
+    category_ids: tuple[int | str, ...]  # of each label, its id in the annotation file
+    text_ids: np.ndarray | None = None  # str (N,): the ids of the images, where the file has strings
 
     @classmethod
     def of_images(
@@ -59,97 +59,96 @@ class Annotations:
         image_ids: Sequence[int | str],
         sizes: np.ndarray,
         image_index: np.ndarray,
-        truth: GroundTruth,
+        ground_truth: GroundTruth,
         category_ids: tuple[int | str, ...],
     ) -> "Annotations":
-        """Annotations in any order, annotation i being of image number owners[i]; ids are all numbers or all texts."""
+        """Build from annotations in any order, i being of image image_index[i]; ids are all integers or all strings."""
         order = np.argsort(image_index, kind="stable")
         starts = np.searchsorted(image_index[order], np.arange(len(image_ids) + 1))
         ids, texts = np.array(image_ids), None
         if ids.dtype.kind == "U":
             ids, texts = np.arange(len(image_ids)), ids
-        return cls(ids.astype(np.int64), sizes, starts, _rows(truth, order), category_ids, texts)
+        return cls(ids.astype(np.int64), sizes, starts, _rows(ground_truth, order), category_ids, texts)
 
     def of(self, index: int) -> GroundTruth:
-        """All annotations of an image, as a copy."""
-        return _rows(self.truth, np.arange(self.starts[index], self.starts[index + 1]))
+        """Return all annotations of an image, as a copy."""
+        return _rows(self.ground_truth, np.arange(self.starts[index], self.starts[index + 1]))
 
     def has_objects(self, left_out: np.ndarray | None = None) -> np.ndarray:
-        """Whether there is something to learn in each image, (N,), without the annotations that are left out, (m,)."""
-        counts = is_trainable_box(self.truth) if left_out is None else is_trainable_box(self.truth) & ~left_out
+        """Return which images, (N,), have trainable boxes, apart from the annotations left out, (m,)."""
+        counts = (
+            is_trainable_box(self.ground_truth) if left_out is None else is_trainable_box(self.ground_truth) & ~left_out
+        )
         counted = np.concatenate([[0], np.cumsum(counts)])
         return counted[self.starts[1:]] > counted[self.starts[:-1]]
 
-    def too_small(self, shorter: int, longest: int | None) -> np.ndarray:
-        """Whether each annotation, (m,), has a size that scaling its image by `ResizeShortestEdge` makes too small to learn."""
+    def too_small(self, min_size: int, max_size: int | None) -> np.ndarray:
+        """Return which trainable boxes, (m,), have a side < MIN_SIDE after `ResizeShortestEdge` of their image."""
         image_index = np.repeat(np.arange(len(self.sizes)), np.diff(self.starts))
-        scaled = np.array([scaled_size(size, shorter, longest) for size in self.sizes.tolist()]).reshape(-1, 2)
+        scaled = np.array([scaled_size(size, min_size, max_size) for size in self.sizes.tolist()]).reshape(-1, 2)
         sides = self.sizes[image_index, ::-1]  # width, height
-        corners = self.truth["boxes"].reshape(-1, 2, 2).clip(0, sides[:, None])
-        too_small = ((corners[:, 1] - corners[:, 0]) * (scaled[image_index, ::-1] / sides) < SMALLEST).any(1)
-        return is_trainable_box(self.truth) & too_small
+        corners = self.ground_truth["boxes"].reshape(-1, 2, 2).clip(0, sides[:, None])
+        too_small = ((corners[:, 1] - corners[:, 0]) * (scaled[image_index, ::-1] / sides) < MIN_SIDE).any(1)
+        return is_trainable_box(self.ground_truth) & too_small
 
 
-def _rows(truth: GroundTruth, rows: np.ndarray) -> GroundTruth:
+def _rows(ground_truth: GroundTruth, rows: np.ndarray) -> GroundTruth:
     return GroundTruth(
-        boxes=truth["boxes"][rows],
-        labels=truth["labels"][rows],
-        iscrowd=truth["iscrowd"][rows],
-        area=truth["area"][rows],
+        boxes=ground_truth["boxes"][rows],
+        labels=ground_truth["labels"][rows],
+        iscrowd=ground_truth["iscrowd"][rows],
+        area=ground_truth["area"][rows],
     )
 
 
-def is_trainable_box(truth: GroundTruth) -> np.ndarray:
-    """Which annotations, (m,), are of one object that has a size; crowds are left to evaluation."""
-    sides = truth["boxes"][:, 2:] - truth["boxes"][:, :2]
-    return (truth["iscrowd"] == 0) & (sides > 0).all(1)
+def is_trainable_box(ground_truth: GroundTruth) -> np.ndarray:
+    """Return which annotations, (m,), are single objects with a size; crowds count in evaluation only."""
+    sides = ground_truth["boxes"][:, 2:] - ground_truth["boxes"][:, :2]
+    return (ground_truth["iscrowd"] == 0) & (sides > 0).all(1)
 
 
-def scaled_size(size: Sequence[int], shorter: int, longest: int | None) -> list[int]:
-    """Height and width of an image whose shorter side is scaled to `shorter`, the longer one at most to `longest`."""
-    scale = shorter / min(size)
-    if longest is not None:
-        scale = min(scale, longest / max(size))
+def scaled_size(size: Sequence[int], min_size: int, max_size: int | None) -> list[int]:
+    """Compute height and width with the shorter side scaled to min_size, the longer one to at most max_size."""
+    scale = min_size / min(size)
+    if max_size is not None:
+        scale = min(scale, max_size / max(size))
     return [max(1, round(side * scale)) for side in size]
 
 
 class ResizeShortestEdge(v2.Transform):
-    """Scale an image until its shorter side is `low`, or by chance up to `high`, but the longer one at most `longest`.
+    """Scale the shorter side to a random size in [low, high], the longer one to at most max_size (as Detectron2's)."""
 
-    Detectron2 calls it ResizeShortestEdge.
-    """
-
-    def __init__(self, low: int, high: int, longest: int | None) -> None:
+    def __init__(self, low: int, high: int, max_size: int | None) -> None:
         super().__init__()
         self.low = low
         self.high = high
-        self.longest = longest
+        self.max_size = max_size
 
     def make_params(self, flat_inputs: list[object]) -> dict[str, list[int]]:
-        """Height and width to scale to."""
-        shorter = self.low if self.low == self.high else int(torch.randint(self.low, self.high + 1, ()))
-        return {"size": scaled_size(v2.query_size(flat_inputs), shorter, self.longest)}
+        """Choose the height and width to scale to."""
+        min_size = self.low if self.low == self.high else int(torch.randint(self.low, self.high + 1, ()))
+        return {"size": scaled_size(v2.query_size(flat_inputs), min_size, self.max_size)}
 
     def transform(self, inpt: object, params: dict[str, list[int]]) -> object:
-        """Scale an image, or its boxes."""
+        """Scale an image or its boxes."""
         return F.resize(inpt, params["size"])  # pyright: ignore[reportArgumentType]
 
 
 def transform_with_boxes(
-    image: Image.Image, truth: GroundTruth, transform: v2.Transform
+    image: Image.Image, ground_truth: GroundTruth, transform: v2.Transform
 ) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-    """An image after a transform, with the boxes (n, 4) and labels (n,) of the objects that are left to be learnt."""
-    chosen = is_trainable_box(truth)
+    """Transform an image and its trainable boxes; returns the image, boxes (n, 4) and labels (n,)."""
+    chosen = is_trainable_box(ground_truth)
     size = (image.height, image.width)
-    before = BoundingBoxes(truth["boxes"][chosen], format="XYXY", canvas_size=size)  # pyright: ignore
+    before = BoundingBoxes(ground_truth["boxes"][chosen], format="XYXY", canvas_size=size)  # pyright: ignore
     image, after = transform(image, before)
-    boxes, has_size = F.sanitize_bounding_boxes(F.clamp_bounding_boxes(after), min_size=SMALLEST)
-    return image, boxes.as_subclass(Tensor).numpy(), truth["labels"][chosen][has_size.numpy()]
+    boxes, has_size = F.sanitize_bounding_boxes(F.clamp_bounding_boxes(after), min_size=MIN_SIDE)
+    return image, boxes.as_subclass(Tensor).numpy(), ground_truth["labels"][chosen][has_size.numpy()]
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """What an annotation file says."""
+    """The contents of an annotation file."""
 
     file_names: list[str]
     class_names: tuple[str, ...]  # in the order of the category ids
@@ -157,11 +156,11 @@ class CocoFile:
 
 
 def read_coco(path: Path, is_evaluated: bool = False) -> CocoFile:
-    """Read an annotation file; ValueError in one line that names it and what is wrong in it.
+    """Read an annotation file; ValueError in one line with its path and the problem.
 
-    Boxes without size, of which COCO 2017 has two, and boxes a few pixels outside their image stay in the truth as they
-    are, as pycocotools keeps them; training leaves out the former and clips the latter, of which one line warns.
-    is_evaluated: pycocotools may be asked for its metrics on this file, so that what it does not bear is mentioned too.
+    Boxes without size, of which COCO 2017 has two, and boxes a few pixels outside their image stay in the ground truth
+    unchanged, as in pycocotools; training drops the former and clips the latter, with one warning each.
+    is_evaluated: also warn of annotation ids with which pycocotools' own metrics would differ.
     """
     images, annotations, categories = _parse(path)
     image_ids = _unique_ids(path, "images", images)
@@ -178,14 +177,16 @@ def read_coco(path: Path, is_evaluated: bool = False) -> CocoFile:
     for entry, (_, _, width, height) in zip(annotations, xywh.tolist(), strict=True):
         entry.setdefault("area", width * height)
         entry.setdefault("iscrowd", 0)
-    truth = GroundTruth(
+    ground_truth = GroundTruth(
         boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32),
         labels=labels,
         iscrowd=_column(path, "annotations", annotations, ("iscrowd",), np.int64),
         area=_column(path, "annotations", annotations, ("area",), np.float32),
     )
     file_names = [str(entry.get("file_name", "")) for entry in images]
-    return CocoFile(file_names, class_names, Annotations.of_images(image_ids, sizes, image_index, truth, category_ids))
+    return CocoFile(
+        file_names, class_names, Annotations.of_images(image_ids, sizes, image_index, ground_truth, category_ids)
+    )
 
 
 def _unique_ids(path: Path, what: str, entries: Entries) -> list[Id]:
@@ -195,18 +196,18 @@ def _unique_ids(path: Path, what: str, entries: Entries) -> list[Id]:
 
 
 def _categories(path: Path, categories: Entries) -> tuple[tuple[Id, ...], tuple[str, ...]]:
-    """Ids and names of the categories in the order of the ids."""
+    """Return ids and names of the categories, sorted by id."""
     ids = _unique_ids(path, "categories", categories)
     names = {one: str(entry.get("name", one)) for one, entry in zip(ids, categories, strict=True)}
-    ordered = sorted(names)  # pyright: ignore[reportArgumentType]  # all are numbers, or all texts
+    ordered = sorted(names)  # pyright: ignore[reportArgumentType]  # all are integers, or all strings
     return tuple(ordered), tuple(names[one] for one in ordered)
 
 
 def _parse(path: Path) -> tuple[Entries, Entries, Entries]:
-    """The images, annotations and categories of a file."""
+    """Parse the images, annotations and categories of a file."""
     try:
         with path.open("rb") as file:
-            content = json.load(file, object_hook=_without_outline)
+            content = json.load(file, object_hook=_drop_segmentation)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # of JSON, or of UTF-8
@@ -220,8 +221,8 @@ def _parse(path: Path) -> tuple[Entries, Entries, Entries]:
     return lists[0], lists[1], lists[2]  # pyright: ignore[reportReturnType]
 
 
-def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
-    """Forget outlines at once: with those of train2017, reading takes 4 GB of memory instead of 2."""
+def _drop_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
+    """Drop segmentations while parsing: with those of train2017, reading takes 4 GB of memory instead of 2."""
     entry.pop("segmentation", None)
     return entry
 
@@ -229,7 +230,7 @@ def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
 def _column(
     path: Path, what: str, entries: Entries, keys: Sequence[str], dtype: type, shape: tuple[int, ...] = ()
 ) -> np.ndarray:
-    """What entries have under keys, each of a shape: (entries, keys, *shape), or with one key (entries, *shape)."""
+    """Collect values of a shape under keys: (entries, keys, *shape), or with one key (entries, *shape)."""
     try:
         found = [[entry[key] for key in keys] if len(keys) > 1 else entry[keys[0]] for entry in entries]
         column = np.array(found, dtype=dtype)
@@ -237,20 +238,20 @@ def _column(
         column = None
     if column is None or column.shape != (len(entries), *([len(keys)] if len(keys) > 1 else []), *shape):
         wanted, numbers = " and ".join(f'"{key}"' for key in keys), f"{shape[0]} numbers" if shape else "numbers"
-        raise ValueError(f"{path}: {what}: not every one has {wanted} with {numbers}, as COCO's have")
+        raise ValueError(f"{path}: {what}: {wanted} must be {numbers} in every entry, as in COCO")
     return column
 
 
 def _positions(path: Path, key: str, annotations: Entries, known: Sequence[Id]) -> np.ndarray:
-    """Where among the known ids those of the annotations are."""
-    position_of = {one: progress for progress, one in enumerate(known)}
+    """Return the positions of the annotations' ids among the known ids."""
+    position_of = {one: position for position, one in enumerate(known)}
     wanted = read_ids(path, "annotations", annotations, key)
     positions = np.array([position_of.get(one, -1) for one in wanted])
     if (positions < 0).any():
         first = int((positions < 0).argmax())
-        place = {"image_id": "images", "category_id": "categories"}[key]
-        found = json.dumps(wanted[first])  # a text in quotes
-        raise ValueError(f'{path}: {_named(annotations, first)} has {key} {found}, which is not in "{place}"')
+        entries = {"image_id": "images", "category_id": "categories"}[key]
+        found = json.dumps(wanted[first])  # a string in quotes
+        raise ValueError(f'{path}: {_named(annotations, first)} has {key} {found}, which is not in "{entries}"')
     return positions
 
 

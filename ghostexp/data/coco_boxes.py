@@ -1,4 +1,4 @@
-"""Check the boxes in COCO's annotation files, and recognise the mistakes that whole files have."""
+"""Check the boxes of COCO annotation files, and recognise files in another box format or unit."""
 
 import logging
 from collections.abc import Callable
@@ -8,10 +8,10 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-OVERHANG = 1.0  # pixels that a box may reach outside its image unmentioned: COCO's own do so by fractions of one
-CLIPPED = 10.0  # pixels that it may reach outside and be clipped,
-CLIPPED_FRACTION = 0.1  # or this fraction of the image's side, if that is less
-LARGEST_FRACTION = 1.01  # of numbers in 0 ... 1, which may be rounded
+OVERHANG = 1.0  # pixels that a box may reach outside its image without a warning: COCO's own do so by fractions of one
+CLIPPED = 10.0  # pixels that it may reach outside and be clipped
+CLIPPED_FRACTION = 0.1  # of the image's side: the limit, if smaller than CLIPPED
+LARGEST_FRACTION = 1.01  # of relative coordinates, which may be rounded
 
 NameOf = Callable[[int], str]  # of an annotation, by its position
 
@@ -19,31 +19,31 @@ NameOf = Callable[[int], str]  # of an annotation, by its position
 def check_boxes(path: Path, name_of: NameOf, xywh: np.ndarray, sizes: np.ndarray) -> None:
     """Check boxes (n, 4) as left, top, width and height; sizes (n, 2) are height and width of each box's image.
 
-    One line warns of those that reach a few pixels outside their image, which training clips, and one of those without
-    width or height, which it leaves out. Raises ValueError: others.
+    Warns once of boxes that reach a few pixels outside their image, which training clips, and once of boxes without
+    width or height, which training drops. Raises ValueError: other boxes that are not inside their image.
     """
     _check_unit(path, name_of, xywh)
     with np.errstate(invalid="ignore"):  # infinite numbers
         # Pixels beyond the left, top, right and bottom of the image.
         beyond = np.concatenate([-xywh[:, :2], xywh[:, :2] + xywh[:, 2:] - sizes[:, ::-1]], 1)
     limits = np.clip(CLIPPED_FRACTION * sizes[:, ::-1], OVERHANG, CLIPPED)
-    is_right = (xywh[:, 2:] >= 0).all(1) & (beyond <= np.tile(limits, 2)).all(1)  # and no NaN
+    is_valid = (xywh[:, 2:] >= 0).all(1) & (beyond <= np.tile(limits, 2)).all(1)  # and no NaN
     is_outside = np.asarray((beyond > OVERHANG).any(1))
-    if not is_right.all():
+    if not is_valid.all():
         _check_format(path, xywh, sizes, is_outside)
-        first = int((~is_right).argmax())
+        first = int((~is_valid).argmax())
         height, width = sizes[first]
         raise ValueError(
-            f"{path}: {name_of(first)} has the box {xywh[first].tolist()}; [x, y, width, height] inside its image of "
-            f"{width} x {height} is needed ({(~is_right).sum()} of {len(xywh)} boxes are wrong; up to {CLIPPED:g} "
-            "pixels outside are clipped)"
+            f"{path}: {name_of(first)}: bbox must be [x, y, width, height] inside its image of {width} x {height}, got "
+            f"{xywh[first].tolist()} ({(~is_valid).sum()} of {len(xywh)} boxes are wrong; up to {CLIPPED:g} pixels "
+            "outside are clipped)"
         )
     _warn(path, name_of, is_outside, "that reach outside their images are clipped in training, not in evaluation")
     _warn(path, name_of, np.asarray((xywh[:, 2:] == 0).any(1)), "without width or height are not trained on")
 
 
 def _check_unit(path: Path, name_of: NameOf, xywh: np.ndarray) -> None:
-    """Raise ValueError for boxes in fractions of the image."""
+    """Raise ValueError if most boxes are in fractions of the image."""
     has_size = (xywh[:, 2:] > 0).all(1)
     is_fraction = has_size & ((xywh >= 0) & (xywh <= LARGEST_FRACTION)).all(1)
     if 2 * is_fraction.sum() > has_size.sum():
@@ -56,7 +56,7 @@ def _check_unit(path: Path, name_of: NameOf, xywh: np.ndarray) -> None:
 
 
 def _check_format(path: Path, xywh: np.ndarray, sizes: np.ndarray, is_outside: np.ndarray) -> None:
-    """Raise ValueError for boxes that are corners: many are outside, and inside when read as such."""
+    """Raise ValueError if the boxes seem to be corners: many are outside, and inside when read as [x1, y1, x2, y2]."""
     is_inside = (xywh[:, :2] >= -OVERHANG) & (xywh[:, 2:] >= xywh[:, :2]) & (xywh[:, 2:] <= sizes[:, ::-1] + OVERHANG)
     if is_outside.mean() >= 0.1 and is_inside.all(1).mean() >= 0.9:
         raise ValueError(

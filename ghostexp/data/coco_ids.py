@@ -1,4 +1,4 @@
-"""Read the ids in COCO's annotation files: whole numbers, as COCO has them, or texts, as other programs write them."""
+"""Read the ids of COCO annotation files: integers, as COCO has them, or strings, as other programs write them."""
 
 import logging
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ log = logging.getLogger(__name__)
 Id = int | str
 Entries = list[dict[str, Any]]
 
-LARGEST = 2**63  # of a whole number that fits an array
+LARGEST = 2**63  # first integer that does not fit an int64 array
 
 
 def read_ids(path: Path, what: str, entries: Entries, key: str = "id") -> list[Id]:
-    """Read the ids that entries have under a key: all whole numbers (9.0 is 9), or all texts.
+    """Read the ids of entries under a key: all integers (9.0 is 9), or all strings.
 
-    Raises ValueError: an id is missing or is something else, or there are numbers and texts.
+    Raises ValueError: an id is missing or of another type, or types are mixed.
     """
     ids: list[Any] = [entry.get(key) for entry in entries]
     types = set(map(type, ids))
@@ -24,27 +24,27 @@ def read_ids(path: Path, what: str, entries: Entries, key: str = "id") -> list[I
         return ids
     if not types <= {int, float} or not all(-LARGEST <= number < LARGEST for number in ids):
         raise ValueError(
-            f'{path}: {what}: not every one has "{key}" with numbers, as COCO\'s have, nor every one a text'
+            f'{path}: {what}: "{key}" must be an integer in every entry, as in COCO, or a string in every entry'
         )
     if float in types:
         broken = next((number for number in ids if number != int(number)), None)
         if broken is not None:
-            raise ValueError(f"{path}: {what}: {key} must be a whole number or a text, got {broken}")
+            raise ValueError(f"{path}: {what}: {key} must be an integer or a string, got {broken}")
         return [int(number) for number in ids]
     return ids
 
 
 def check_unique(path: Path, what: str, ids: Sequence[Id]) -> None:
-    """Raise ValueError if an id is there twice."""
+    """Raise ValueError for a duplicate id."""
     seen: set[Id] = set()
     for one in ids:
         if one in seen:
-            raise ValueError(f"{path}: {what}: id {one} is there {ids.count(one)} times")
+            raise ValueError(f"{path}: {what}: id {one} is used {ids.count(one)} times")
         seen.add(one)
 
 
 def warn_of_annotation_ids(path: Path, annotations: Entries) -> None:
-    """Warn of ids with which pycocotools' metrics are not ours: it takes what it matched with id 0 as not matched."""
+    """Warn of annotation ids that change pycocotools' metrics: it counts a match with id 0 as no match."""
     ids = [entry.get("id") for entry in annotations]
     if any(one is None for one in ids):
         problem = "an annotation has no id"

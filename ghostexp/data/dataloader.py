@@ -1,6 +1,6 @@
-"""DataLoader workers that keep no state: each is given whole batches as `BatchSpec`s, which carry all of their chance.
+"""Load batches in stateless DataLoader workers: a `BatchSpec` holds all random parameters of its batch.
 
-What comes out does not depend on the number of workers.
+The batches do not depend on the number of workers.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,19 +23,19 @@ from ghostexp.data.worker_process import end_workers, failure_of, prepare_worker
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """One batch to make: which images, the seed of each (none in evaluation), and how they are mixed."""
+    """Specification of one batch: images, the seed of each (none in evaluation), and Mixup or CutMix parameters."""
 
     indices: list[int]
     seeds: list[int] | None = None
     mix: MixParams | None = None
 
     def images(self) -> Iterator[tuple[int, int | None]]:
-        """Each image with its seed."""
+        """Iterate over (index, seed)."""
         return zip(self.indices, self.seeds or [None] * len(self.indices), strict=True)
 
 
 class TrainBatchSampler(Sampler[BatchSpec]):
-    """The orders of an epoch from where training stands."""
+    """Batch specs of an epoch, from the training's current position on."""
 
     def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
@@ -45,39 +45,38 @@ class TrainBatchSampler(Sampler[BatchSpec]):
 
     def __iter__(self) -> Iterator[BatchSpec]:
         epoch, done = self.sampler.progress()
-        order, seeds = self.sampler.permutation(epoch), self.sampler.seeds(epoch)
+        permutation, seeds = self.sampler.permutation(epoch), self.sampler.seeds(epoch)
         for step in range(done, len(self)):
-            indices, chance = (
-                self.sampler.select_micro_batch(order, step).tolist(),
-                self.sampler.select_micro_batch(seeds, step).tolist(),
+            indices, seeds_of_batch = (
+                self.sampler.select_micro_batch(values, step).tolist() for values in (permutation, seeds)
             )
-            yield BatchSpec(indices, chance, self.sampler.mix(epoch, step))
+            yield BatchSpec(indices, seeds_of_batch, self.sampler.mix(epoch, step))
 
 
 class EvalBatchSampler(Sampler[BatchSpec]):
-    """The orders of an evaluation."""
+    """Batch specs of an evaluation."""
 
     def __init__(self, indices: Tensor, distributed_batches: DistributedBatches) -> None:
         self.indices = indices
-        self.spans = distributed_batches.eval_ranges(len(indices))
+        self.ranges = distributed_batches.eval_ranges(len(indices))
 
     def __len__(self) -> int:
-        return len(self.spans)
+        return len(self.ranges)
 
     def __iter__(self) -> Iterator[BatchSpec]:
-        for start, stop in self.spans:
+        for start, stop in self.ranges:
             yield BatchSpec(self.indices[start:stop].tolist())
 
 
 class _BatchDataset(Dataset["B | ValueError"], Generic[B]):
-    """Batches by order; or the error of an image that cannot be read, which raised here would become a page of text."""
+    """Batches by their specs; returns the ValueError of an unreadable image, to which torch would add a traceback."""
 
-    def __init__(self, make: Callable[[BatchSpec], B]) -> None:
-        self.make = make
+    def __init__(self, load_batch: Callable[[BatchSpec], B]) -> None:
+        self.load_batch = load_batch
 
-    def __getitem__(self, order: BatchSpec) -> B | ValueError:
+    def __getitem__(self, spec: BatchSpec) -> B | ValueError:
         try:
-            return self.make(order)
+            return self.load_batch(spec)
         except ValueError as error:
             return error
 
@@ -87,31 +86,31 @@ def _identity(batch: B) -> B:
 
 
 class MultiprocessLoader(ResumableLoader[B]):
-    """A DataLoader that fetches nothing before its first batch is asked for, and raises what a worker returned.
+    """A DataLoader that prefetches nothing before its first batch is requested, and raises the workers' ValueErrors.
 
     Its workers end when it is closed, when it is collected, or when this process ends, whichever comes first.
-    make: what makes the batch that an order wants; it runs in the workers. Its ValueErrors are raised here.
+    load_batch: loads the batch of a spec, in the workers.
     """
 
     def __init__(
         self,
-        make: Callable[[BatchSpec], B],
+        load_batch: Callable[[BatchSpec], B],
         batch_sampler: TrainBatchSampler | EvalBatchSampler,
         *,
         num_workers: int,
         pin_memory: bool,
     ) -> None:
-        self.made = _BatchDataset(make)
+        self.dataset = _BatchDataset(load_batch)
         self.batch_sampler = batch_sampler
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.loader: DataLoader[B | ValueError] | None = None
-        self.failures: SimpleQueue[str] | None = None  # why workers gave up
+        self.failures: SimpleQueue[str] | None = None  # why workers exited
         self.workers: _MultiProcessingDataLoaderIter | None = None
         self.finalizer: util.Finalize | None = None
 
     def close(self) -> None:
-        """End the workers; the next iteration starts others."""
+        """End the workers; the next iteration starts new ones."""
         if self.finalizer is not None:
             self.finalizer()
         self.loader = self.workers = self.finalizer = None
@@ -138,15 +137,15 @@ class MultiprocessLoader(ResumableLoader[B]):
         if self.num_workers == 0 or self.workers is not None:
             return iter(self.loader)
         self.workers = start_workers(self.loader)
-        # At exit multiprocessing asks workers by SIGTERM, which they ignore, to end, and waits for ever.
+        # At exit multiprocessing sends SIGTERM to workers, which ignore it, and waits forever.
         self.finalizer = util.Finalize(self, end_workers, (self.workers,), exitpriority=10)
         return self.workers
 
     def _new_loader(self) -> DataLoader[B | ValueError]:
         self.failures = get_context().SimpleQueue() if self.num_workers else None
         return DataLoader(
-            self.made,
-            batch_size=None,  # an order is a batch already
+            self.dataset,
+            batch_size=None,  # the sampler yields whole batches
             collate_fn=_identity,
             sampler=self.batch_sampler,
             num_workers=self.num_workers,
@@ -157,7 +156,7 @@ class MultiprocessLoader(ResumableLoader[B]):
         )
 
     def _failure(self, error: Exception) -> str | None:
-        """What workers ran out of, in one line; None for other errors."""
+        """Describe in one line why the workers failed; None for other errors."""
         if self.num_workers == 0:
             return None
         reported = None if self.failures is None or self.failures.empty() else self.failures.get()

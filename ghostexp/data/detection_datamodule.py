@@ -1,4 +1,4 @@
-"""What the datamodules of detection share: images of any size, each with the boxes of its objects."""
+"""Base of the detection datamodules: images of any size, each with the boxes of its objects."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -21,31 +21,31 @@ from ghostexp.data.sampling import AspectRatioGroupedSampler, DistributedBatches
 from ghostexp.data.transforms import MixupCutmix, seeded
 from ghostexp.validation import require, require_int, require_number
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which backbones are trained with
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, used to pretrain backbones
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]  # float32 (3, H, W) each, and `Target`s as tensors
 
 
 class ImageSource(Protocol):
-    """Decoded RGB images by their number; ValueError in one line for one that cannot be read."""
+    """Decoded RGB images by index; ValueError in one line for one that cannot be read."""
 
     def __getitem__(self, index: int) -> Image.Image: ...
 
     def digest(self) -> str:
-        """Digest what the pictures are."""
+        """Digest the images."""
         ...
 
     def find_unreadable(self, indices: np.ndarray) -> list[str]:
-        """Check pictures before they are needed; what is wrong with those that cannot be used."""
+        """Check images before training; returns a message for each that cannot be used."""
         ...
 
 
 class DetectionDataset:
-    """Images with their annotations; to_tensor makes the network's input of an image that has its size."""
+    """Images with their annotations; to_tensor converts a scaled image to the network's input."""
 
     def __init__(
         self,
-        pictures: ImageSource,
+        source: ImageSource,
         annotations: Annotations,
         *,
         train_transform: v2.Transform,
@@ -53,7 +53,7 @@ class DetectionDataset:
         to_tensor: Callable[[Image.Image], Tensor],
         num_workers: int,
     ) -> None:
-        self.pictures = pictures
+        self.source = source
         self.annotations = annotations
         self.train_transform = train_transform
         self.eval_transform = eval_transform
@@ -65,56 +65,56 @@ class DetectionDataset:
         return len(self.annotations.image_ids)
 
     def to(self, device: torch.device) -> Self:
-        """Batches are made on the CPU; for a GPU, in memory from which they move fast."""
+        """Use pinned memory if device is a GPU; batches are made on the CPU."""
         self.pin_memory = device.type == "cuda"
         return self
 
     def digest(self) -> str:
-        """Digest the pictures and all that is known of them."""
+        """Digest the images and their annotations."""
         known = self.annotations
         arrays = (known.image_ids, known.sizes, known.starts, np.array(known.category_ids))
-        truth = cast("dict[str, np.ndarray]", known.truth)
-        content = digest_arrays(*arrays, *(truth[name] for name in sorted(truth)))
-        return hashlib.sha256(f"{self.pictures.digest()} {content}".encode()).hexdigest()[:DIGITS]
+        ground_truth = cast("dict[str, np.ndarray]", known.ground_truth)
+        content = digest_arrays(*arrays, *(ground_truth[name] for name in sorted(ground_truth)))
+        return hashlib.sha256(f"{self.source.digest()} {content}".encode()).hexdigest()[:DIGITS]
 
     def find_unreadable(self, indices: np.ndarray) -> list[str]:
-        """Check the pictures at indices."""
-        return self.pictures.find_unreadable(indices)
+        """Check the images at indices."""
+        return self.source.find_unreadable(indices)
 
     def train_loader(self, sampler: EpochSampler) -> ResumableLoader[Batch]:
-        """Augmented batches along the plan."""
+        """Build the loader of augmented batches."""
         return DetectionLoader(self, TrainBatchSampler(sampler))
 
     def eval_loader(self, indices: Tensor, distributed_batches: DistributedBatches) -> ResumableLoader[Batch]:
-        """The images at indices, in that order, without augmentation but with all that is known of them."""
+        """Build the loader of the images at indices, in that order, without augmentation, with their ground truth."""
         return DetectionLoader(self, EvalBatchSampler(indices, distributed_batches))
 
-    def make(self, order: BatchSpec) -> tuple[list[Tensor], list[Target]]:
-        """The batch that an order wants; runs in the workers."""
-        examples = [self._example(index, seed) for index, seed in order.images()]
+    def load_batch(self, spec: BatchSpec) -> tuple[list[Tensor], list[Target]]:
+        """Load the batch of a spec; runs in the workers."""
+        examples = [self._example(index, seed) for index, seed in spec.images()]
         return [image for image, _ in examples], [target for _, target in examples]
 
     def _example(self, index: int, seed: int | None) -> tuple[Tensor, Target]:
-        truth = self.annotations.of(index)
+        ground_truth = self.annotations.of(index)
         transform = self.eval_transform if seed is None else self.train_transform
         with nullcontext() if seed is None else seeded(seed):
-            image, boxes, labels = transform_with_boxes(self.pictures[index], truth, transform)
+            image, boxes, labels = transform_with_boxes(self.source[index], ground_truth, transform)
         target = Target(boxes=boxes, labels=labels, image_id=np.array(self.annotations.image_ids[index]))
         if seed is None:
-            target["original"], target["truth"] = self.annotations.sizes[index].copy(), truth
+            target["original_size"], target["ground_truth"] = self.annotations.sizes[index].copy(), ground_truth
         return self.to_tensor(image), target
 
 
 class DetectionLoader(MultiprocessLoader[Batch]):
-    """Batches of images and targets. Targets travel as arrays: a worker needs an open file for every tensor it sends.
+    """Batches of images and targets. Workers send targets as arrays: each tensor sent needs an open file.
 
-    (https://docs.pytorch.org/docs/stable/multiprocessing.html#file-descriptor-file-descriptor: a thousand is the usual
-    limit, and ten for each image of some batches soon exceed it.)
+    (https://docs.pytorch.org/docs/stable/multiprocessing.html#file-descriptor-file-descriptor: the usual
+    limit is 1024, which ten tensors per image soon exceed.)
     """
 
     def __init__(self, data: DetectionDataset, batch_sampler: TrainBatchSampler | EvalBatchSampler) -> None:
-        make = cast("Callable[[BatchSpec], Batch]", data.make)  # with arrays, of which __iter__ makes tensors
-        super().__init__(make, batch_sampler, num_workers=data.num_workers, pin_memory=data.pin_memory)
+        load_batch = cast("Callable[[BatchSpec], Batch]", data.load_batch)  # arrays, which __iter__ converts to tensors
+        super().__init__(load_batch, batch_sampler, num_workers=data.num_workers, pin_memory=data.pin_memory)
 
     def __iter__(self) -> Iterator[Batch]:
         for images, targets in super().__iter__():
@@ -122,7 +122,7 @@ class DetectionLoader(MultiprocessLoader[Batch]):
 
 
 def as_tensors(arrays: dict[str, Any]) -> dict[str, Any]:
-    """A dictionary of arrays as one of tensors, and so the dictionaries in it."""
+    """Convert a dictionary of arrays to tensors, recursively."""
     return {
         name: as_tensors(value) if isinstance(value, dict) else torch.from_numpy(value)
         for name, value in arrays.items()
@@ -131,57 +131,50 @@ def as_tensors(arrays: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DetectionDataModule(DataModule[DetectionDataset]):
-    """Base of the datamodules of detection: a subclass says what to `read`, of `image_set`s.
+    """Base of the detection datamodules: a subclass implements `read`, with `build_dataset`.
 
     Batches are lists of float32 normalised images (3, H, W), whose sizes may differ, and as many targets, see
-    `boxes.Target`: those of training have the boxes of single objects only, those of evaluation all annotations too.
-    image_size is what the shorter side is scaled to.
+    `coco_annotations.Target`: training targets have the boxes of single objects only, evaluation targets also all
+    annotations. image_size is the length to which the shorter side is scaled.
     """
 
-    max_size: int | None = None  # pixels that the longer side is kept to
+    max_size: int | None = None  # pixels, of the longer side
     hflip: bool = True
-    scale_jitter: float = (
-        0.0  # the shorter side by chance between image_size / (1 + jitter) and image_size * (1 + jitter)
-    )
-    aspect_ratio_grouping: bool = False  # batches of images that are all wide or all tall, which takes less padding
+    scale_jitter: float = 0.0  # shorter side from image_size / (1 + scale_jitter) to image_size * (1 + scale_jitter)
+    aspect_ratio_grouping: bool = False  # batches of only wide or only tall images: less padding
     num_workers: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_matches_config("in_chans", 3, "images with boxes are in colour")
+        self.check_matches_config("in_chans", 3, "detection needs colour images")
         if self.max_size is not None:
             require_int("max_size", self.max_size, self.image_size)
-        require(isinstance(self.hflip, bool), "hflip", self.hflip, "true or false is needed")
+        for key in ("hflip", "aspect_ratio_grouping"):
+            require(isinstance(getattr(self, key), bool), key, getattr(self, key), "must be true or false")
         require_number("scale_jitter", self.scale_jitter, 0, 4)
-        require(
-            isinstance(self.aspect_ratio_grouping, bool),
-            "aspect_ratio_grouping",
-            self.aspect_ratio_grouping,
-            "true or false",
-        )
         require_int("num_workers", self.num_workers, 0)
 
     def default_normalisation(self) -> tuple[Channels, Channels]:
-        """ImageNet's, whatever the images are."""
+        """Return ImageNet's mean and std."""
         return MEAN, STD
 
     @property
     def category_ids(self) -> tuple[int | str, ...]:
-        """Of each label, what the annotation file calls it."""
+        """Return the id of each label in the annotation file."""
         return self._load().test.annotations.category_ids
 
     @property
     def text_ids(self) -> dict[int, str]:
-        """Of each image_id of the test set, what the annotation file calls it, where it calls images by texts."""
+        """Map each image_id of the test set to its id in the annotation file, where that is a string."""
         texts = self._load().test.annotations.text_ids
         return {} if texts is None else dict(enumerate(texts.tolist()))
 
-    def image_set(self, pictures: ImageSource, annotations: Annotations) -> DetectionDataset:
-        """Images with their annotations, transformed as this configuration says."""
+    def build_dataset(self, source: ImageSource, annotations: Annotations) -> DetectionDataset:
+        """Build a dataset of images and annotations, with the transforms of this configuration."""
         low, high = round(self.image_size / (1 + self.scale_jitter)), round(self.image_size * (1 + self.scale_jitter))
         scale = ResizeShortestEdge(max(low, 1), high, self.max_size)
         return DetectionDataset(
-            pictures,
+            source,
             annotations,
             train_transform=v2.Compose([scale, v2.RandomHorizontalFlip()]) if self.hflip else scale,
             eval_transform=self._eval_scale(),
@@ -193,15 +186,15 @@ class DetectionDataModule(DataModule[DetectionDataset]):
         return ResizeShortestEdge(self.image_size, self.image_size, self.max_size)
 
     def eval_transform(self) -> Callable[[Image.Image], Tensor]:
-        """What makes of a decoded RGB image what it would be in the test set: float32 (3, H, W)."""
+        """Build the transform of the test set: decoded RGB image to float32 (3, H, W)."""
         return v2.Compose([self._eval_scale(), float_tensor(*self.mean_std())])
 
     def stratify_labels(self, train: DetectionDataset) -> np.ndarray:
-        """None: an image has objects of many classes."""
+        """Return one label for all images, which have objects of many classes: splits are not stratified."""
         return np.zeros(len(train), dtype=int)
 
     def build_train_loader(self, train: DetectionDataset) -> ResumableLoader[Batch]:
-        """Augmented batches, all wide or all tall if so wanted."""
+        """Build the loader of augmented batches, grouped by aspect ratio if configured."""
         sampler = EpochSampler(self.train_indices, self.distributed_batches, self.seed, MixupCutmix(), self._progress)
         if self.aspect_ratio_grouping:
             height, width = torch.from_numpy(train.annotations.sizes).unbind(1)

@@ -1,6 +1,6 @@
-"""Digest what a set of images is: names, sizes and labels, or the values themselves where there are no files.
+"""Digest a set of images: names, sizes and labels of its files, or the values where there are no files.
 
-Times, places and how a file was read change nothing.
+File times and locations do not change a digest.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ DIGITS = 16  # hexadecimal
 
 
 class SetDigest(TypedDict):
-    """What result.json and checkpoints keep of a set."""
+    """Size and digest of a set, as in result.json and checkpoints."""
 
     images: int
     sha256: str
@@ -43,7 +43,7 @@ def digest_arrays(*arrays: np.ndarray) -> str:
 
 
 def describe_difference(before: DataDigest, now: DataDigest, sets: Iterable[str] = ("train", "test")) -> str | None:
-    """Say in which of the sets others are now than before: `train: 40 images -> 41 images`; None if in none."""
+    """Describe the first difference of the sets, as `train: 40 images -> 41 images`; None if there is none."""
     for name in sets:
         if name in before and name in now and before[name] != now[name]:
             old, new = (f"{digest[name]['images']} images" for digest in (before, now))

@@ -1,4 +1,4 @@
-"""List the files of a folder, and what the file system says of them."""
+"""List the files of a folder, and their sizes and times of change."""
 
 import os
 from collections import Counter
@@ -9,17 +9,17 @@ from typing import TypeVar
 
 import numpy as np
 
-THREADS = 16  # they wait for disks and networks more than they compute
-CHUNK = 256  # files that a thread takes at a time
+THREADS = 16  # bound by disks and networks more than by the CPU
+CHUNK = 256  # files per call of a thread
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
 def list_files(folder: Path) -> list[Path]:
-    """List the files in a folder and below it, in the order of their names; hidden files and folders are left out.
+    """List the files in a folder and below it, sorted by name; hidden files and folders are left out.
 
-    Links are followed; a folder to which several ways lead, or which holds itself, is listed once.
+    Links are followed; a folder reached by several paths, or by a cycle, is listed once.
     Raises ValueError: a folder cannot be read.
     """
     names = [os.path.join(where, name) for where, files in _walk(folder) for name in files]
@@ -32,7 +32,7 @@ def list_folders(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Give each folder with the names of the files in it."""
+    """Yield each folder with the names of the files in it."""
     seen: set[tuple[int, int]] = set()
     for where, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         status = os.stat(where)
@@ -55,7 +55,7 @@ def count_extensions(paths: Iterable[Path]) -> str:
 
 
 def file_status(paths: Sequence[str]) -> np.ndarray:
-    """Return size and time of change (in ns) of files, int64 (N, 2); -1 for those that are not there."""
+    """Return size and time of change (in ns) of files, int64 (N, 2); -1 for those that do not exist."""
     return np.array(list(in_threads(_status, paths)), np.int64).reshape(-1, 2)
 
 

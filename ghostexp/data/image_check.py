@@ -1,8 +1,8 @@
-"""Check that image files are whole before hours of training, without decoding most of them.
+"""Check that image files are complete before hours of training, without decoding most of them.
 
-Of a JPEG the header is read, and that its end is there; of a PNG the checksums of its parts. Whatever fails these, and
-every other format, is decoded. What is found readable is noted beside the images, and not looked at again before its
-name, size or time of change is another.
+For a JPEG, the header and the end marker are checked; for a PNG, the checksums of its chunks. A file that fails, and
+every other format, is decoded. A cache beside the images lists the readable files, which are checked again only after
+their name, size or time of change has changed.
 """
 
 import hashlib
@@ -22,36 +22,36 @@ from ghostexp.data.image_files import OTHER_SIZE, READER_VERSION, REMEDY, other_
 
 log = logging.getLogger(__name__)
 
-File = tuple[str, tuple[int, int] | None]  # the path of an image, and the width and height that it is annotated with
+File = tuple[str, tuple[int, int] | None]  # the path of an image, and its annotated width and height
 
-NAMED = 5  # of the unreadable images, in the error
-ANNOUNCED = 20_000  # images, from which on a person would wonder what is going on
+MAX_LISTED = 5  # unreadable images in the error message
+ANNOUNCED = 20_000  # images, from which on a check takes long enough to be announced
 TAIL = 4096  # bytes that may follow the end of a JPEG
-END_OF_JPEG = b"\xff\xd9"  # which the data of an image cannot contain
+END_OF_JPEG = b"\xff\xd9"  # marker that image data cannot contain
 
 
 class UnreadableImages(ValueError):
-    """All images of a set that cannot be used; the message names the first ones, the log all."""
+    """Images of a set that cannot be used; the message lists the first ones, the log all."""
 
     def __init__(self, problems: Sequence[str], count: int) -> None:
         self.problems = problems
         for problem in problems:
             log.warning("%s", problem)
-        first = "; ".join(problem.removesuffix(REMEDY) for problem in problems[:NAMED])
-        more = f"; and {len(problems) - NAMED} more, see run.log" if len(problems) > NAMED else ""
-        use, remedy = "read", REMEDY.replace(" it", " them")
+        first = "; ".join(problem.removesuffix(REMEDY) for problem in problems[:MAX_LISTED])
+        more = f"; and {len(problems) - MAX_LISTED} more, see run.log" if len(problems) > MAX_LISTED else ""
+        verb, remedy = "read", REMEDY.replace(" it", " them")
         if any(OTHER_SIZE in problem for problem in problems):
-            use, remedy = "used", ""
+            verb, remedy = "used", ""
         super().__init__(
-            f"{len(problems)} of {count} images cannot be {use}: {first}{more}{remedy}"
+            f"{len(problems)} of {count} images cannot be {verb}: {first}{more}{remedy}"
             if len(problems) > 1
             else problems[0]
         )
 
 
 def check_image(path: Path) -> None:
-    """Raise ValueError, as `read_image` would, unless a file is a whole image."""
-    with suppress(Exception), path.open("rb") as file, Image.open(file) as image:  # decoding says what is wrong
+    """Raise ValueError, as `read_image` would, unless a file is a complete image."""
+    with suppress(Exception), path.open("rb") as file, Image.open(file) as image:  # decoding finds the reason
         if image.format == "PNG":
             image.verify()
             return
@@ -63,16 +63,16 @@ def check_image(path: Path) -> None:
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """Raise ValueError unless an image has the size that it is annotated with, before or after the orientation."""
+    """Raise ValueError unless an image has its annotated size, before or after EXIF orientation."""
     if (width, height) not in (size := read_image_size(path), read_image_size(path, is_turned=False)):
         raise other_size(path, size, (width, height))
 
 
 def find_unreadable(paths: Sequence[str], cache: Path, sizes: np.ndarray | None = None) -> list[str]:
-    """Check image files; returns what is wrong with those that cannot be read, or are not those that were annotated.
+    """Check image files; returns a message for each that cannot be read, or does not have its annotated size.
 
-    cache: the file that keeps which ones were readable, in a folder in a folder above all paths.
-    sizes: the heights and widths, (N, 2), that they are annotated with.
+    cache: the list of readable files, in a subfolder of a parent of all paths.
+    sizes: the annotated heights and widths, (N, 2).
     """
     files: list[File] = [(path, None) for path in paths]
     if sizes is not None:
@@ -81,7 +81,7 @@ def find_unreadable(paths: Sequence[str], cache: Path, sizes: np.ndarray | None 
     known = _read(cache)
     new = np.flatnonzero(~np.isin(keys, known))
     if len(new) >= ANNOUNCED:
-        print(f"checking {len(new):,} image files, which is done once", file=sys.stderr, flush=True)
+        print(f"checking {len(new):,} image files (once; the result is cached)", file=sys.stderr, flush=True)
     problems = list(in_threads(_problem, [files[index] for index in new.tolist()]))
     readable = keys[new[[problem is None for problem in problems]]]
     if len(readable):
@@ -101,7 +101,7 @@ def _problem(file: File) -> str | None:
 
 
 def _keys(files: Sequence[File], root: str) -> np.ndarray:
-    """Return a number, uint64 (N,), of what changes when a file, or its annotated size, does."""
+    """Hash the name, status and annotated size of each file, uint64 (N,)."""
     keys = np.empty(len(files), np.uint64)
     states = file_status([path for path, _ in files]).tolist()
     for index, ((path, size), status) in enumerate(zip(files, states, strict=True)):
@@ -119,7 +119,7 @@ def _read(cache: Path) -> np.ndarray:
 
 
 def _write(cache: Path, keys: np.ndarray) -> None:
-    """Write beside the final name and rename, so that nobody reads half a file; warn where nothing can be written."""
+    """Write the cache atomically; warn where it cannot be written."""
     temporary = cache.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         cache.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The worker path: images too large to keep, decoded and transformed by workers."""
+"""Image files too large for memory, decoded and transformed by DataLoader workers."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,11 +20,11 @@ from ghostexp.data.image_folders import ClassFolders
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
 from ghostexp.data.transforms import Augmentation, mix_batch, seeded
 
-EVAL_RESIZE = 256 / 224  # of the shorter side to the centre crop
+EVAL_RESIZE = 256 / 224  # ratio of the shorter side to the centre crop
 
 
 class ImageFileDataset:
-    """The images of a tree; in_chans is 1 (grey) or 3, mean and std those of channels in [0, 1]."""
+    """The images of class folders; in_chans is 1 (grey) or 3, mean and std are of channels in [0, 1]."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ImageFileDataset:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Self:
-        """Batches are made on the CPU; for a GPU, in memory from which they move fast."""
+        """Use pinned memory if device is a GPU; batches are made on the CPU."""
         self.pin_memory = device.type == "cuda"
         return self
 
@@ -60,11 +60,11 @@ class ImageFileDataset:
         return digest_files(self.paths.tolist(), str(self.folder), self.labels.tolist())
 
     def find_unreadable(self, indices: np.ndarray) -> list[str]:
-        """Check the files at indices; what is wrong with those that cannot be read."""
+        """Check the files at indices; returns a message for each that cannot be read."""
         return find_unreadable(self.paths[indices].tolist(), self.cache)
 
     def train_transform(self, augmentation: Augmentation) -> v2.Transform:
-        """A random resized crop, then whatever is on of flip, RandAugment and erasing."""
+        """Build the training transform: random resized crop, then flip, RandAugment and erasing where they are on."""
         steps: list[v2.Transform] = [v2.RandomResizedCrop(self.image_size)]
         if augmentation.hflip:
             steps.append(v2.RandomHorizontalFlip())
@@ -76,41 +76,41 @@ class ImageFileDataset:
         return v2.Compose(steps)
 
     def eval_transform(self) -> v2.Transform:
-        """The centre crop of the image resized to 8/7 of it."""
+        """Build the evaluation transform: resize to 8/7 of image_size, then centre crop."""
         resize = v2.Resize(round(self.image_size * EVAL_RESIZE))
         return v2.Compose([resize, v2.CenterCrop(self.image_size), self.to_tensor])
 
     def train_loader(
         self, sampler: EpochSampler, augmentation: Augmentation, num_classes: int
     ) -> ResumableLoader[Batch]:
-        """Augmented batches along the plan."""
-        make = FileBatches(self, self.train_transform(augmentation), num_classes)
-        return self._loader(make, TrainBatchSampler(sampler))
+        """Build the loader of augmented batches."""
+        load_batch = FileBatches(self, self.train_transform(augmentation), num_classes)
+        return self._loader(load_batch, TrainBatchSampler(sampler))
 
     def eval_loader(self, indices: Tensor, distributed_batches: DistributedBatches) -> ResumableLoader[Batch]:
-        """The images at indices, in that order, without augmentation."""
-        make = FileBatches(self, self.eval_transform(), num_classes=0)
-        return self._loader(make, EvalBatchSampler(indices, distributed_batches))
+        """Build the loader of the images at indices, in that order, without augmentation."""
+        load_batch = FileBatches(self, self.eval_transform(), num_classes=0)
+        return self._loader(load_batch, EvalBatchSampler(indices, distributed_batches))
 
     def _loader(
-        self, make: "FileBatches", batch_sampler: TrainBatchSampler | EvalBatchSampler
+        self, load_batch: "FileBatches", batch_sampler: TrainBatchSampler | EvalBatchSampler
     ) -> MultiprocessLoader[Batch]:
-        return MultiprocessLoader(make, batch_sampler, num_workers=self.num_workers, pin_memory=self.pin_memory)
+        return MultiprocessLoader(load_batch, batch_sampler, num_workers=self.num_workers, pin_memory=self.pin_memory)
 
 
 class FileBatches:
-    """Makes batches of files; runs in the workers."""
+    """Loads batches of files; runs in the workers."""
 
     def __init__(self, data: ImageFileDataset, transform: Callable[[Image.Image], Tensor], num_classes: int) -> None:
         self.data = data
         self.transform = transform
         self.num_classes = num_classes
 
-    def __call__(self, order: BatchSpec) -> Batch:
-        """The batch; ValueError that names the image that cannot be read."""
-        images = torch.stack([self._image(index, seed) for index, seed in order.images()])
-        labels = self.data.labels[order.indices]
-        return mix_batch(images, labels, self.num_classes, order.mix)
+    def __call__(self, spec: BatchSpec) -> Batch:
+        """Load the batch of a spec; ValueError with the path of an image that cannot be read."""
+        images = torch.stack([self._image(index, seed) for index, seed in spec.images()])
+        labels = self.data.labels[spec.indices]
+        return mix_batch(images, labels, self.num_classes, spec.mix)
 
     def _image(self, index: int, seed: int | None) -> Tensor:
         image = read_image(Path(self.data.paths[index]), self.data.in_chans)
@@ -119,5 +119,5 @@ class FileBatches:
 
 
 def float_tensor(mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Transform:
-    """What makes a normalised float32 tensor (C, H, W) of an image; mean and std of channels in [0, 1]."""
+    """Build the transform from image to normalised float32 (C, H, W); mean and std are of channels in [0, 1]."""
     return v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])

@@ -1,9 +1,9 @@
-"""Read image files: the one reader of training, prediction and detection.
+"""Read image files, for training, prediction and detection alike.
 
-Every image comes out with 8 bits a channel, as its camera was held, and without transparency:
+Every image has 8 bits a channel, upright orientation and no transparency:
 - 16-bit images are scaled to 8 bits: 65535 becomes 255. So are 32-bit integers from 0 to 65535, and floats from 0 to 1.
-- What is transparent shows a white background.
-- The orientation that cameras write into a file (EXIF) is applied.
+- Transparent pixels show a white background.
+- EXIF orientation is applied.
 - Of an animation, the first frame is read.
 """
 
@@ -15,42 +15,42 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-READER_VERSION = 2  # raise it when the same file gives another array: caches of decoded images depend on it
+READER_VERSION = 2  # increment when the same file gives another array: caches of decoded images depend on it
 
-# Formats that Pillow knows, but that are no images, or that it needs another program for.
+# Formats that Pillow registers, but that are not images, or need another program.
 NOT_IMAGES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PCD", "WMF"})
-BACKGROUND = (255, 255, 255, 255)  # behind what is transparent
+BACKGROUND = (255, 255, 255, 255)  # behind transparent pixels
 REMEDY = "; replace or delete it"
 OTHER_SIZE = "but annotated as"
 ORIENTATION = ExifTags.Base.Orientation
-TURNED = (5, 6, 7, 8)  # values of EXIF's orientation by which width and height change places
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 @cache
 def image_extensions() -> frozenset[str]:
-    """List the extensions of the files that count as images, lower case with their dot: all that Pillow reads."""
+    """List the extensions of image files, lower case with their dot: all that Pillow reads."""
     formats = Image.registered_extensions()  # of this installation: .avif only where it was built in
     return frozenset(extension for extension, name in formats.items() if name in Image.OPEN and name not in NOT_IMAGES)
 
 
 def is_image_name(name: str) -> bool:
-    """Tell by a file's name whether it counts as an image; hidden files do not."""
+    """Return whether a file's name has an image extension and is not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in image_extensions()
 
 
 def display_name(name: str) -> str:
-    r"""Return a file's name as text that can be written anywhere: bytes that are not UTF-8 as `\xe9`."""
+    r"""Return a file's name as valid UTF-8: other bytes are escaped, as `\xe9`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def read_image(path: Path, channels: int, is_turned: bool = True) -> Image.Image:
-    """Decode an image as the module says, to grey (channels 1) or RGB (3); its `size` is that after the orientation.
+    """Decode an image as the module describes, to grey (channels=1) or RGB (3).
 
-    is_turned: apply the orientation.
+    is_turned: apply EXIF orientation.
     Raises ValueError: the file cannot be read, or is not an image.
     """
     try:
-        # By its name, Pillow would map some files into memory, and so garble uncompressed TIFFs with an orientation.
+        # Given a path, Pillow memory-maps some files, and so garbles uncompressed TIFFs with an orientation.
         with path.open("rb") as file, Image.open(file) as image:
             image.load()
             if is_turned:
@@ -61,7 +61,7 @@ def read_image(path: Path, channels: int, is_turned: bool = True) -> Image.Image
 
 
 def read_annotated_image(path: Path, width: int, height: int) -> Image.Image:
-    """Decode an image to RGB with the size that it is annotated with, be that before or after the orientation.
+    """Decode an image to RGB with its annotated size, be that before or after EXIF orientation.
 
     Raises ValueError: the file cannot be read, is not an image, or has another size.
     """
@@ -74,12 +74,12 @@ def read_annotated_image(path: Path, width: int, height: int) -> Image.Image:
 
 
 def other_size(path: Path, size: tuple[int, int], annotated: tuple[int, int]) -> ValueError:
-    """Return the error that names a file whose size, (width, height), is not the annotated one."""
+    """Build the error for a file whose size, (width, height), is not the annotated one."""
     return ValueError(f"{path}: {size[0]} x {size[1]}, {OTHER_SIZE} {annotated[0]} x {annotated[1]}")
 
 
 def read_image_size(path: Path, is_turned: bool = True) -> tuple[int, int]:
-    """Return width and height as `read_image` would give them, from the file's header alone.
+    """Read width and height, as `read_image` would return them, from the file's header alone.
 
     Raises ValueError: the file cannot be read, or is not an image.
     """
@@ -94,22 +94,22 @@ def read_image_size(path: Path, is_turned: bool = True) -> tuple[int, int]:
 
 
 def unreadable(path: Path, error: Exception) -> ValueError:
-    """Return the error that names a file and why it cannot be read."""
+    """Build the error with a file's path and the reason why it cannot be read."""
     if isinstance(error, FileNotFoundError):
-        what = "a link to a file that is gone" if path.is_symlink() else "no such file"
-        return ValueError(f"{path}: {what}")
+        reason = "broken link" if path.is_symlink() else "no such file"
+        return ValueError(f"{path}: {reason}")
     if isinstance(error, OSError) and error.errno is not None:
         return ValueError(f"{path}: cannot be read ({error.strerror})")
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        reason = "no format that Pillow knows" if path.stat().st_size else "the file is empty"
+        reason = "unknown image format" if path.stat().st_size else "the file is empty"
     return ValueError(f"{path}: not a readable image ({reason}){REMEDY}")
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except (SyntaxError, struct.error, ValueError, KeyError, TypeError, OSError):  # damaged EXIF of a sound image
+    except (SyntaxError, struct.error, ValueError, KeyError, TypeError, OSError):  # damaged EXIF of an intact image
         return 1
 
 
@@ -132,6 +132,6 @@ def _scale(image: Image.Image, white: int) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= white):  # NaN too
-        raise ValueError(f"its values must be from 0 to {white}, got {low:g} to {high:g}")
+        raise ValueError(f"values must be in [0, {white}], got {low:g} to {high:g}")
     values[values == image.info.get("transparency", -1)] = white
     return Image.fromarray((values * (255 / white) + 0.5).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Trees of class folders, `FOLDER/CLASS/IMAGE`: what is in them, and small images as arrays, decoded once."""
+"""List class folders, `FOLDER/CLASS/IMAGE`, and read small images into arrays with a cache."""
 
 import hashlib
 import logging
@@ -24,35 +24,35 @@ from ghostexp.validation import notice
 
 log = logging.getLogger(__name__)
 
-CACHE_FOLDER = ".ghostexp"  # beside the folder that it caches
-CACHE_VERSION = 1  # raise it when the same images give other arrays
+CACHE_FOLDER = ".ghostexp"  # beside the cached folder
+CACHE_VERSION = 1  # increment when the same images give other arrays
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The images of a tree, classes and files each in alphabetical order."""
+    """The images of class folders, classes and files each in alphabetical order."""
 
     folder: Path
     class_names: tuple[str, ...]  # with bytes that are not UTF-8 escaped
     paths: list[Path]
     labels: Tensor  # int64 (N,)
-    left_out: list[Path]  # files that are no images, or in no class
+    left_out: list[Path]  # files that are not images, or in no class folder
 
     @property
     def cache_folder(self) -> Path:
-        """Where to keep what is found out of the tree, so that the next run need not."""
+        """Return the folder for caches, outside the listed folder."""
         return self.folder.parent / CACHE_FOLDER
 
     def digest(self) -> str:
-        """Names, sizes and labels of all images."""
+        """Digest names, sizes and labels of all images."""
         return digest_files([str(path) for path in self.paths], str(self.folder), self.labels.tolist())
 
 
 def list_class_folders(folder: Path) -> ClassFolders:
-    """List a tree, each class with all that lies below its folder; ValueError if it has none, or an empty one."""
+    """List class folders, each recursively; ValueError if there is none, or one without images."""
     folders = class_folders(folder)
     if not folders:
-        raise ValueError(f"{folder}: no class folders in it; images are needed as {folder}/CLASS/IMAGE.jpg")
+        raise ValueError(f"{folder}: must have class folders, as {folder}/CLASS/IMAGE.jpg, got none")
     paths: list[Path] = []
     labels: list[int] = []
     left_out = [path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir()]
@@ -60,8 +60,8 @@ def list_class_folders(folder: Path) -> ClassFolders:
         files = list_files(folder / name)
         found = [path for path in files if is_image_name(path.name)]
         if not found:
-            others = f"; there are {count_extensions(files)}" if files else ""
-            raise ValueError(f"{folder / name}: no images in it ({', '.join(sorted(image_extensions()))}){others}")
+            others = f", got {count_extensions(files)}" if files else ""
+            raise ValueError(f"{folder / name}: must have images ({', '.join(sorted(image_extensions()))}){others}")
         paths += found
         labels += [label] * len(found)
         left_out += [path for path in files if not is_image_name(path.name)]
@@ -70,28 +70,28 @@ def list_class_folders(folder: Path) -> ClassFolders:
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the folders in a folder, hidden ones left out; none if it does not exist."""
+    """List the names of the subfolders that are not hidden; none if the folder does not exist."""
     if not folder.is_dir():
         return ()
     names = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return tuple(sorted(names, key=os.fsencode))
 
 
-def say_left_out(key: str, root: Path, *trees: ClassFolders) -> None:
-    """Say in one line what trees hold beside the images of their classes, if they do."""
+def report_left_out(key: str, root: Path, *trees: ClassFolders) -> None:
+    """Print in one line how many files of trees are not images of a class, if there are any."""
     left_out = [path for tree in trees for path in tree.left_out]
     if left_out:
         counted = count_extensions(left_out)
-        notice(f"datamodule.{key}={root}: {len(left_out)} files are no images of a class, and left out ({counted})")
+        notice(f"datamodule.{key}={root}: {len(left_out)} files left out, which are not images of a class ({counted})")
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The image scaled and cut to the centre square of a size; one that has it stays as it is."""
+    """Scale and crop an image to the centre square of a size; an image of that size is returned unchanged."""
     return image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
 
 
 def read_trees(trees: Sequence[ClassFolders], image_size: int, in_chans: int) -> list[Tensor]:
-    """Read the images of several trees; UnreadableImages that lists the unreadable ones of all."""
+    """Read the images of several trees; UnreadableImages lists the unreadable ones of all."""
     images: list[Tensor] = []
     problems: list[str] = []
     for tree in trees:
@@ -105,9 +105,9 @@ def read_trees(trees: Sequence[ClassFolders], image_size: int, in_chans: int) ->
 
 
 def read_images(found: ClassFolders, image_size: int, in_chans: int) -> Tensor:
-    """Images as uint8 (N, in_chans, image_size, image_size), from the cache if the tree is as it was.
+    """Read images as uint8 (N, in_chans, image_size, image_size), from the cache if the tree is unchanged.
 
-    Other sizes are scaled and cut to the centre square. Where no cache can be written, this warns and goes on.
+    Other sizes are scaled and cropped to the centre square. If no cache can be written, a warning is logged.
     Raises UnreadableImages: some cannot be decoded.
     """
     cache = found.cache_folder / f"{found.folder.name}-{in_chans}x{image_size}x{image_size}.npz"
@@ -120,7 +120,7 @@ def read_images(found: ClassFolders, image_size: int, in_chans: int) -> Tensor:
 
 
 def _state_of(found: ClassFolders) -> str:
-    """A hash of what changes when a tree does: names, sizes and times of its files."""
+    """Hash the names, sizes and times of change of a tree's files."""
     digest = hashlib.sha256(f"{CACHE_VERSION}.{READER_VERSION}".encode())
     paths = [str(path) for path in found.paths]
     for path, status in zip(paths, file_status(paths).tolist(), strict=True):
@@ -143,14 +143,14 @@ def _decode(paths: list[Path], image_size: int, in_chans: int) -> np.ndarray:
 
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as threads:
-        list(threads.map(decode, np.array_split(np.arange(len(paths)), workers)))  # raises what a thread raised
+        list(threads.map(decode, np.array_split(np.arange(len(paths)), workers)))  # raises a thread's exception
     if problems:
         raise UnreadableImages([problems[number] for number in sorted(problems)], len(paths))
     return images
 
 
 def _read_cache(cache: Path, key: str) -> np.ndarray | None:
-    """The cached images; None if there are none, of another state of the tree, or damaged."""
+    """Read the cached images; None if there are none, the tree has changed, or the cache is damaged."""
     try:
         with np.load(cache, allow_pickle=False) as saved:
             return saved["images"] if str(saved["key"]) == key else None
@@ -159,7 +159,7 @@ def _read_cache(cache: Path, key: str) -> np.ndarray | None:
 
 
 def _write_cache(cache: Path, key: str, images: np.ndarray) -> None:
-    """Write beside the final name and rename, so that nobody ever reads half a file."""
+    """Write the cache atomically; warn where it cannot be written."""
     temporary = cache.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         cache.parent.mkdir(exist_ok=True)

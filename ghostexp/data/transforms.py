@@ -1,4 +1,4 @@
-"""Transforms of whole batches on their device: crop, flip, random_erasing, RandAugment, Mixup and CutMix."""
+"""Transform whole batches on their device: crop, flip, random erasing, RandAugment, Mixup and CutMix."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ ERASED_ASPECT = (0.3, 3.3)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training image, off by default."""
+    """Augmentations of training images, off by default."""
 
     crop_padding: int = 0  # pixels of zero-padding
     hflip: bool = False
@@ -29,7 +29,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         require_int("crop_padding", self.crop_padding, 0)
-        require(isinstance(self.hflip, bool), "hflip", self.hflip, "true or false is needed")
+        require(isinstance(self.hflip, bool), "hflip", self.hflip, "must be true or false")
         require_number("random_erasing", self.random_erasing, 0, 1)
         require_int("randaugment_num_ops", self.randaugment_num_ops, 0)
         require_int("randaugment_magnitude", self.randaugment_magnitude, 0)
@@ -37,22 +37,22 @@ class Augmentation:
             self.randaugment_magnitude <= 30,
             "randaugment_magnitude",
             self.randaugment_magnitude,
-            "a whole number from 0 to 30 is needed",
+            "must be an integer in [0, 30]",
         )
 
 
-def crop(images: Tensor, corners: Tensor, padding: int) -> Tensor:
-    """Pad images (N, C, H, W) with zeros and cut out H x W at corners (N, 2), top and left in 0 ... 2 * padding."""
+def crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
+    """Pad images (N, C, H, W) with zeros and cut out H x W at offsets (N, 2): top and left in 0 ... 2 * padding."""
     count, _, height, width = images.shape
     padded = F.pad(images, (padding, padding, padding, padding))
     windows = padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)  # (N, top, left, C, H, W)
-    return windows[torch.arange(count, device=images.device), corners[:, 0], corners[:, 1]]
+    return windows[torch.arange(count, device=images.device), offsets[:, 0], offsets[:, 1]]
 
 
-def flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror left and right those images (N, C, H, W) for which flipped (N,) is true."""
+def flip(images: Tensor, mask: Tensor) -> Tensor:
+    """Flip horizontally those images (N, C, H, W) for which mask (N,) is true."""
     count = len(images)
-    rows = torch.arange(count, device=images.device) + count * flipped
+    rows = torch.arange(count, device=images.device) + count * mask
     return torch.cat([images, images.flip(-1)]).index_select(0, rows)  # several times faster than torch.where
 
 
@@ -66,15 +66,15 @@ def erase(images: Tensor, boxes: Tensor) -> Tensor:
 
 
 def erasing_boxes(uniforms: Tensor, probability: float, height: int, width: int) -> Tensor:
-    """Turn uniforms (N, 5) into boxes (N, 4) for `erase`, empty where an image is left alone.
+    """Turn uniforms (N, 5) into boxes (N, 4) for `erase`, empty where an image is not erased.
 
-    Where torchvision draws again if a box does not fit, the box is cut to the image.
+    A box that does not fit is clipped to the image, where torchvision samples another.
     """
-    chance, area, aspect, y, x = uniforms.unbind(1)
+    threshold, area, aspect, y, x = uniforms.unbind(1)
     area = height * width * (ERASED_AREA[0] + area * (ERASED_AREA[1] - ERASED_AREA[0]))
     low, high = (math.log(edge) for edge in ERASED_ASPECT)
     aspect = torch.exp(low + aspect * (high - low))
-    erased = chance < probability
+    erased = threshold < probability
     box_height = (area * aspect).sqrt().round().clamp(1, height) * erased
     box_width = (area / aspect).sqrt().round().clamp(1, width) * erased
     top = (y * (height - box_height + 1)).floor()
@@ -93,14 +93,14 @@ def rand_augment(images: Tensor, seeds: list[int], transform: v2.RandAugment) ->
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's CPU generator, and leave it afterwards as it was."""
+    """Seed torch's CPU generator, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 class Normalize:
-    """uint8 images (N, C, H, W) to float32 with the given mean and std (of values in [0, 1]), as one multiply-add."""
+    """Normalise uint8 images (N, C, H, W) to float32 with mean and std (of values in [0, 1]), as one multiply-add."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
         self.scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(-1, 1, 1)
@@ -110,20 +110,20 @@ class Normalize:
         return images.float().mul_(self.scale).add_(self.shift)
 
 
-Box = tuple[float, float, float, float]  # top, left, bottom, right as fractions of height and width
+RelativeBox = tuple[float, float, float, float]  # top, left, bottom, right as fractions of height and width
 
 
 @dataclass(frozen=True)
 class MixParams:
-    """How the images of one global batch take something from their partners."""
+    """Mixup or CutMix parameters of one global batch."""
 
-    weight: float  # of the image itself, if blended
-    box: Box | None  # what CutMix takes from the partner; None: Mixup
+    weight: float  # of the image itself, in Mixup
+    box: RelativeBox | None  # the region that CutMix pastes from the other image; None: Mixup
 
 
 @dataclass(frozen=True)
 class MixupCutmix:
-    """The alpha of each method, 0 for off; with both on, either at even odds for every batch."""
+    """The alpha of each method, 0 for off; with both on, each batch gets either with probability 1/2."""
 
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
@@ -135,10 +135,10 @@ class MixupCutmix:
     def __bool__(self) -> bool:
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
-    def draw(self, generator: np.random.Generator) -> MixParams:
-        """Choose the method, the weight from Beta(alpha, alpha), and CutMix's box of area 1 - weight."""
-        coin, y, x = generator.random(3)
-        cut = self.cutmix_alpha > 0 and (self.mixup_alpha == 0 or coin < 0.5)
+    def sample(self, generator: np.random.Generator) -> MixParams:
+        """Sample the method, the weight from Beta(alpha, alpha), and CutMix's box of area 1 - weight."""
+        uniform, y, x = generator.random(3)
+        cut = self.cutmix_alpha > 0 and (self.mixup_alpha == 0 or uniform < 0.5)
         alpha = self.cutmix_alpha if cut else self.mixup_alpha
         weight = float(generator.beta(alpha, alpha))
         if not cut:
@@ -148,9 +148,9 @@ class MixupCutmix:
 
 
 def mix_batch(images: Tensor, labels: Tensor, num_classes: int, mix: MixParams | None) -> tuple[Tensor, Tensor]:
-    """Mix each of (N + 1, C, H, W) images, but the first, with the one before it.
+    """Mix each of (N + 1, C, H, W) images, except the first, with the one before it.
 
-    Returns images (N, C, H, W) and probabilities (N, num_classes); without a mix, what it was given.
+    Returns images (N, C, H, W) and probabilities (N, num_classes); without a mix, the inputs.
     """
     if mix is None:
         return images, labels

@@ -1,4 +1,4 @@
-"""Worker processes of a DataLoader: signals, the trainer's death, batches that cannot be sent, and their end."""
+"""Start, end and diagnose the worker processes of a DataLoader."""
 
 import errno
 import os
@@ -17,32 +17,32 @@ from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-DESCRIPTORS = 4  # that a worker takes of its trainer
-CLOSING = 2.0  # seconds in which workers can finish the batch that they are at, before they are killed
-# All that stops a run or asks it to save: the trainer, which got the signal too, saves first and then ends its workers.
+DESCRIPTORS = 4  # file descriptors in the trainer per worker
+CLOSING = 2.0  # seconds for workers to finish their current batch, before they are killed
+# Signals that stop a run or make it save: the trainer, which receives them too, saves first and then ends its workers.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def prepare_worker(failures: "SimpleQueue[str]", worker: int) -> None:
-    """Let a worker outlive signals to the whole group, but neither its trainer nor a batch that it cannot send."""
+    """Make a worker ignore signals to the process group, and exit with its trainer or if it cannot send a batch."""
     for signum in IGNORED:
         signal.signal(signum, signal.SIG_IGN)
 
-    def give_up(error: BaseException | None, *_: object) -> NoReturn:
-        # By default the queue prints the error and drops the batch, for which the trainer then waits for ever.
+    def exit_with(error: BaseException | None, *_: object) -> NoReturn:
+        # By default the queue prints the error and drops the batch, for which the trainer then waits forever.
         failures.put(" ".join(str(error).split())[:500])
-        os._exit(0)  # any other code would make torch raise somewhere in the middle of a training step
+        os._exit(0)  # any other code would make torch raise in the middle of a training step
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
-        give_up(error)  # of the thread that sends file descriptors, which would try again without end
+        exit_with(error)  # of the thread that sends file descriptors, which would retry forever
 
-    Queue._on_queue_feeder_error = staticmethod(give_up)  # pyright: ignore[reportAttributeAccessIssue]
+    Queue._on_queue_feeder_error = staticmethod(exit_with)  # pyright: ignore[reportAttributeAccessIssue]
     sys.excepthook = hook
     threading.Thread(target=_end_with_trainer, daemon=True).start()
 
 
 def _end_with_trainer() -> None:
-    """End this worker when the process that started it is gone, also where a fork server is the parent."""
+    """End this worker when the process that started it has died, also where a fork server is the parent."""
     trainer = parent_process()
     assert trainer is not None
     connection.wait([trainer.sentinel])
@@ -54,7 +54,7 @@ def start_workers(loader: DataLoader[Any]) -> _MultiProcessingDataLoaderIter:
 
     Raises OSError: there are too few file descriptors, no memory, or no further processes.
     """
-    with ExitStack() as probe:  # torch would fail half-way, and print what it then cannot end
+    with ExitStack() as probe:  # torch would fail midway and leave processes behind
         for _ in range(DESCRIPTORS * (loader.num_workers + 2)):
             probe.callback(os.close, os.open(os.devnull, os.O_RDONLY))
     before = set(active_children())
@@ -65,7 +65,7 @@ def start_workers(loader: DataLoader[Any]) -> _MultiProcessingDataLoaderIter:
             worker.kill()
         raise
     assert isinstance(iterator, _MultiProcessingDataLoaderIter)
-    # A dead worker is found when its batch is missing; torch would raise from a signal handler, anywhere.
+    # A dead worker is detected by its missing batch; torch would raise from a signal handler, anywhere.
     _remove_worker_pids(id(iterator))
     iterator._worker_pids_set = False
     return iterator
@@ -76,8 +76,8 @@ def end_workers(iterator: _MultiProcessingDataLoaderIter) -> None:
     if iterator._shutdown:
         return
     iterator._workers_done_event.set()
-    for batch_sampler in iterator._index_queues:
-        batch_sampler.put(None)
+    for queue in iterator._index_queues:
+        queue.put(None)
     deadline = time.monotonic() + CLOSING
     for worker in iterator._workers:
         worker.join(max(0.0, deadline - time.monotonic()))
@@ -87,9 +87,9 @@ def end_workers(iterator: _MultiProcessingDataLoaderIter) -> None:
 
 
 def failure_of(error: Exception, num_workers: int, reported: str | None, exit_codes: list[int | None]) -> str | None:
-    """One line for what workers ran out of; None for other errors.
+    """Describe in one line why workers failed; None for other errors.
 
-    reported: what a worker said when it gave up. exit_codes: of the workers, None where one is alive.
+    reported: the message of a worker that exited. exit_codes: of the workers, None where one is alive.
     """
     key, reason = f"datamodule.num_workers={num_workers}", reported or str(error)
     if os.strerror(errno.EMFILE) in reason:
@@ -103,5 +103,5 @@ def failure_of(error: Exception, num_workers: int, reported: str | None, exit_co
         hint = " (out of memory?)" if killed[0] == "SIGKILL" else ""
         return f"{key}: a worker process was ended by {killed[0]}{hint}; fewer workers need less memory"
     if reported is not None or (isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOMEM)):
-        return f"{key}: the worker processes failed ({reason}); datamodule.num_workers=0 does without"
+        return f"{key}: the worker processes failed ({reason}); set datamodule.num_workers=0 to run without workers"
     return None

@@ -79,7 +79,7 @@ class DetectionModule(BaseModule):
             in_original(one, image, target) for one, image, target in zip(self.network(images), *batch, strict=True)
         ]
         for one, target in zip(found, targets, strict=True):
-            self.evaluated[int(target["image_id"])] = _on_cpu(one), _on_cpu(target["truth"])
+            self.evaluated[int(target["image_id"])] = _on_cpu(one), _on_cpu(target["ground_truth"])
 
     def compute_eval_metrics(self) -> dict[str, float]:
         """COCO's figures of the images of all devices."""
@@ -119,5 +119,5 @@ def _on_cpu(columns: Columns) -> Columns:
 def in_original(found: Mapping[str, Tensor], image: Tensor, target: Mapping[str, Any]) -> dict[str, Tensor]:
     """Detections with their boxes in pixels of the image as it was before it was scaled."""
     height, width = image.shape[-2:]
-    scale = target["original"].flip(0).repeat(2) / found["boxes"].new_tensor([width, height] * 2)
+    scale = target["original_size"].flip(0).repeat(2) / found["boxes"].new_tensor([width, height] * 2)
     return {**found, "boxes": found["boxes"].float() * scale, "scores": found["scores"].float()}

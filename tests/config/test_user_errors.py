@@ -132,8 +132,8 @@ VALUES = [
     (["loss.distill.temperature=0"], "loss.distill.temperature=0: a number > 0 is needed"),
     (["optimizer.lr=${sed}"], "optimizer.lr: Interpolation key 'sed' not found"),
     (["~channels_last"], "channels_last: cannot be left out"),
-    (["datamodule.batch_size=63", "trainer.accumulate_grad_batches=2"], "datamodule.batch_size=63: not divisible by 1"),
-    (["datamodule.batch_size=5000"], "datamodule.batch_size=5000: the training set has 1437 images"),
+    (["datamodule.batch_size=63", "trainer.accumulate_grad_batches=2"], "datamodule.batch_size=63: must be divisible by 1"),
+    (["datamodule.batch_size=5000"], "datamodule.batch_size=5000: must be at most 1437, the number"),
     (["datamodule.validate_on=train"], "datamodule.validate_on=train"),
     (["datamodule.train_fraction=0"], "datamodule.train_fraction=0"),
     (["datamodule.num_classes=9"], "datamodule.num_classes=9"),
@@ -146,7 +146,7 @@ VALUES = [
     (["trainer.limit_test_batches=0"], "trainer.limit_test_batches=0"),
     (["datamodule=shapes", "datamodule.scale_jitter=-1"], "datamodule.scale_jitter=-1: a number in [0, 4] is needed"),
     (["datamodule=shapes", "datamodule.num_classes=80"], "datamodule.num_classes=80: shapes has 4 classes"),
-    (["datamodule=coco", "datamodule.max_size=100"], "datamodule.max_size=100: a whole number, 800 or more, is"),
+    (["datamodule=coco", "datamodule.max_size=100"], "datamodule.max_size=100: must be an integer >= 800"),
     (
         ["model=retinanet_ghostnet"],
         "datamodule=digits: a detector needs boxes, as of shapes or coco; found",
@@ -385,7 +385,7 @@ def test_a_traceback_is_shown_with_debug_only(capsys: pytest.CaptureFixture[str]
         (["trainer.max_epochs=0"], "trainer.max_epochs=0: a whole number >= 1 is needed"),
         (["resume=no/such/run"], "no/such/run: not a run's directory"),
         (["-m", "model=resnet20,resnet21"], "model=resnet21: not found"),
-        (["trainer.devices=2", "datamodule.batch_size=63"], "datamodule.batch_size=63: not divisible by 2 devices"),
+        (["trainer.devices=2", "datamodule.batch_size=63"], "datamodule.batch_size=63: must be divisible by 2 devices"),
     ],
 )
 def test_a_process_of_its_own_answers_in_one_line_too(arguments: list[str], wanted: str) -> None:

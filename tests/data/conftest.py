@@ -1,4 +1,4 @@
-"""Small trees of generated images."""
+"""Fixtures: class folders of generated images."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ from tests.data.fake_image_folders import MakeTree, write_tree
 
 @pytest.fixture
 def make_tree(tmp_path: Path) -> MakeTree:
-    """`write_tree` into this test's own folder."""
+    """Return `write_tree` into this test's own folder."""
     return lambda parts, **how: write_tree(tmp_path, parts, **how)

@@ -1,4 +1,4 @@
-"""Writing tiny sets in COCO's layout, and opening them."""
+"""Write tiny sets in COCO's layout, and read them."""
 
 import json
 from collections.abc import Callable
@@ -17,14 +17,14 @@ ANNOTATED = 5  # images, the first ones, that have boxes
 
 
 def boxes_of(width: int, height: int) -> list[list[float]]:
-    """Two boxes as COCO writes them."""
+    """Return two boxes in COCO's format."""
     return [[4, 6, width / 2, height / 3], [width - 20, height - 12, 20, 12]]
 
 
 def write_part(root: Path, part: str, count: int = len(SIZES), first_id: int = 100, **change: Any) -> Path:
-    """Write ROOT/PART2017/ and its annotation file, whose path is returned: noise, two boxes an image, one a crowd.
+    """Write ROOT/PART2017/, images of noise, and return the annotation file: two boxes an image, one box a crowd.
 
-    change: lists that replace the file's own.
+    change: replacements for lists of the file.
     """
     generator = np.random.default_rng(first_id)
     folder = root / f"{part}2017"
@@ -47,7 +47,7 @@ def write_part(root: Path, part: str, count: int = len(SIZES), first_id: int = 1
 
 
 def write_set(root: Path) -> Path:
-    """Both parts, seven images each."""
+    """Write both parts, seven images each."""
     write_part(root, "train")
     write_part(root, "val", first_id=500)
     return root
@@ -61,21 +61,21 @@ def change_entry(path: Path, entries: str, number: int, **values: Any) -> None:
 
 
 def unread_coco(root: Path, **changes: Any) -> Coco:
-    """A set of two categories, in batches of 2, the shorter side scaled to 24."""
+    """Build the datamodule of two categories, in batches of 2, the shorter side scaled to 24."""
     arguments: dict[str, Any] = {"batch_size": 2, "num_classes": 2, "in_chans": 3, "image_size": 24, "max_size": 48}
     arguments |= {"num_workers": 0, "seed": 3}
     return Coco(root=str(root), **(arguments | changes))
 
 
 def coco(root: Path, **changes: Any) -> Coco:
-    """The same, read."""
+    """Build the same datamodule and set it up."""
     module = unread_coco(root, **changes)
     module.setup()
     return module
 
 
 def tensors_of(batch: Any) -> list[torch.Tensor]:
-    """The tensors of a batch, however they are nested."""
+    """Flatten the tensors of a nested batch."""
     if isinstance(batch, torch.Tensor):
         return [batch]
     parts = batch.values() if isinstance(batch, dict) else batch
@@ -83,7 +83,7 @@ def tensors_of(batch: Any) -> list[torch.Tensor]:
 
 
 def map_ids(path: Path, convert: Callable[[int], Any], *keys: str) -> None:
-    """Convert the ids under keys (image_id, category_id) of an annotation file, and those of what they refer to."""
+    """Convert the ids under keys (image_id, category_id) of an annotation file, and those that they refer to."""
     content = json.loads(path.read_text())
     for key in keys:
         referred = {"image_id": "images", "category_id": "categories"}[key]
@@ -95,7 +95,7 @@ def map_ids(path: Path, convert: Callable[[int], Any], *keys: str) -> None:
 
 
 def map_boxes(path: Path, convert: Callable[[list[float], int, int], list[float]]) -> None:
-    """Convert all boxes of an annotation file, given with the width and height of their images."""
+    """Convert all boxes of an annotation file; convert gets a box and the width and height of its image."""
     content = json.loads(path.read_text())
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     for entry in content["annotations"]:

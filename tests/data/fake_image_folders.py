@@ -1,4 +1,4 @@
-"""Writing small trees of images, and CIFAR-10's own files, and opening them."""
+"""Write class folders of small images and CIFAR-10's pickles, and build their datamodules."""
 
 import pickle
 from pathlib import Path
@@ -14,7 +14,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 
 class MakeTree(Protocol):
-    """Write a tree of so many images a class in each part, and return its root."""
+    """Write class folders with a number of images per class in each part, and return their root."""
 
     def __call__(self, parts: dict[str, int], **how: Any) -> Path: ...
 
@@ -26,7 +26,7 @@ def write_tree(
     size: int = 32,
     extension: str = "png",
 ) -> Path:
-    """Write ROOT/PART/CLASS/NNNN.EXTENSION: images of noise."""
+    """Write images of noise as ROOT/PART/CLASS/NNNN.EXTENSION."""
     generator = np.random.default_rng(0)
     for part, count in parts.items():
         for name in classes:
@@ -39,7 +39,7 @@ def write_tree(
 
 
 def write_pickles(root: Path, tree: Path) -> Path:
-    """Write the images of a tree as CIFAR-10's own files."""
+    """Write the images of class folders as CIFAR-10's pickles."""
     target = root / "cifar-10-batches-py"
     target.mkdir(parents=True)
     (target / "batches.meta").write_bytes(pickle.dumps({"label_names": list(CIFAR10_CLASSES)}))
@@ -54,11 +54,11 @@ def write_pickles(root: Path, tree: Path) -> Path:
 
 
 def cifar10(root: Path, **changes: Any) -> Cifar10:
-    """CIFAR-10 at root, in batches of 4."""
+    """Build the datamodule of CIFAR-10 at root, in batches of 4."""
     return Cifar10(root=str(root), batch_size=4, num_classes=10, in_chans=3, image_size=32, **changes)
 
 
 def image_folder(root: Path, **changes: Any) -> ImageFolder:
-    """A tree of three classes at root, in batches of 2, as an array of 16 x 16."""
+    """Build the datamodule of three class folders at root, in batches of 2, in memory as 16 x 16."""
     arguments: dict[str, Any] = {"batch_size": 2, "num_classes": 3, "in_chans": 3, "image_size": 16}
     return ImageFolder(root=str(root), **(arguments | changes))

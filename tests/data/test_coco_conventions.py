@@ -1,4 +1,4 @@
-"""Annotation files as other programs write them: their ids, units, overhanging boxes and turned images."""
+"""Annotation files of other programs: ids, units, overhanging boxes and rotated images."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from ghostexp.tasks.common.detection_outputs import coco_results
 from tests.data.fake_coco import change_entry, coco, map_boxes, map_ids, unread_coco, write_set
 from tests.data.test_data_errors import refused
 
-TURNED_RIGHT = 6  # in EXIF: shown, the image is turned by 90 degrees to the right
+TURNED_RIGHT = 6  # EXIF orientation: rotate by 90 degrees clockwise for display
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("convert", [lambda number: f"{number}.jpg", float, lambda number: -number])
-def test_detections_have_the_ids_of_the_annotation_file(root: Path, convert: Any) -> None:
+def test_detections_have_ids_of_annotation_file(root: Path, convert: Any) -> None:
     for part in ("train", "val"):
         map_ids(annotations(root, part), convert, "image_id", "category_id")
     module = coco(root)
@@ -46,28 +46,26 @@ def test_detections_have_the_ids_of_the_annotation_file(root: Path, convert: Any
     assert {row["category_id"] for row in rows} == {sorted(entry["id"] for entry in content["categories"])[1]}
     results = root / "found.json"
     results.write_text(json.dumps(rows))
-    COCO(str(annotations(root, "val"))).loadRes(str(results))  # it refuses ids that it does not know
+    COCO(str(annotations(root, "val"))).loadRes(str(results))  # raises for unknown ids
 
 
 @pytest.mark.parametrize(
     ("entries", "values", "wanted"),
     [
-        ("annotations", {"image_id": 100.5}, "annotations: image_id must be a whole number or a text, got 100.5"),
-        ("annotations", {"image_id": "100"}, 'annotations: not every one has "image_id" with numbers, as COCO'),
-        ("images", {"id": 9.5}, "images: id must be a whole number or a text, got 9.5"),
-        ("images", {"id": True}, 'images: not every one has "id" with numbers'),
-        ("images", {"id": 2**70}, 'images: not every one has "id" with numbers'),
-        ("categories", {"id": 7.25}, "categories: id must be a whole number or a text, got 7.25"),
+        ("annotations", {"image_id": 100.5}, "annotations: image_id must be an integer or a string, got 100.5"),
+        ("annotations", {"image_id": "100"}, 'annotations: "image_id" must be an integer in every entry, as in COCO'),
+        ("images", {"id": 9.5}, "images: id must be an integer or a string, got 9.5"),
+        ("images", {"id": True}, 'images: "id" must be an integer in every entry'),
+        ("images", {"id": 2**70}, 'images: "id" must be an integer in every entry'),
+        ("categories", {"id": 7.25}, "categories: id must be an integer or a string, got 7.25"),
     ],
 )
-def test_ids_that_would_become_others_are_refused(
-    root: Path, entries: str, values: dict[str, Any], wanted: str
-) -> None:
+def test_ids_that_would_be_converted_raise(root: Path, entries: str, values: dict[str, Any], wanted: str) -> None:
     change_entry(annotations(root), entries, 0, **values)
     refused(lambda: coco(root), f"{annotations(root)}: {wanted}")
 
 
-def test_text_ids_do_not_name_numbers(root: Path) -> None:
+def test_string_ids_do_not_match_integers(root: Path) -> None:
     map_ids(annotations(root), str, "image_id")
     content = json.loads(annotations(root).read_text())
     for number, image in enumerate(content["images"]):
@@ -76,7 +74,7 @@ def test_text_ids_do_not_name_numbers(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "problem"), [(0, "has the id 0"), (1, "two annotations have"), (None, "has no id")])
-def test_annotation_ids_that_pycocotools_misreads_are_mentioned_for_the_test_set(
+def test_annotation_ids_pycocotools_misreads_warn(
     root: Path, value: int | None, problem: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for part in ("train", "val"):
@@ -88,18 +86,18 @@ def test_annotation_ids_that_pycocotools_misreads_are_mentioned_for_the_test_set
     assert "pycocotools' own metrics on this file fail or are lower" in message
 
 
-def test_boxes_in_fractions_of_the_image_are_recognised(root: Path) -> None:
+def test_relative_boxes_raise(root: Path) -> None:
     map_boxes(annotations(root), lambda box, width, height: [box[0] / width, box[1] / height, box[2] / width, 0.3])
     refused(lambda: coco(root), "boxes must be in pixels, got fractions of the image in 10 of 10, as [0.", "multiply x")
 
 
-def test_boxes_as_corners_are_recognised(root: Path) -> None:
+def test_corner_boxes_raise(root: Path) -> None:
     map_boxes(annotations(root), lambda box, *_: [box[0], box[1], box[0] + box[2], box[1] + box[3]])
     wanted = "boxes must be [x, y, width, height], got what seems to be [x1, y1, x2, y2]: 5 of 10 reach outside"
     refused(lambda: coco(root), f"{annotations(root)}: {wanted}", "read as corners 10 are inside")
 
 
-def test_boxes_a_few_pixels_outside_are_clipped_in_training_only(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_overhanging_boxes_are_clipped_in_training_only(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     for part in ("train", "val"):
         change_entry(annotations(root, part), "annotations", 9, bbox=[-3, 6, 30, 37])  # of 60 x 40
     module = coco(root, image_size=40, max_size=60, batch_size=5, hflip=False)
@@ -108,11 +106,11 @@ def test_boxes_a_few_pixels_outside_are_clipped_in_training_only(root: Path, cap
     ((_, targets),) = module.train_dataloader()
     (target,) = (target for target in targets if target["image_id"] == 100)
     assert target["boxes"].tolist() == [[0, 6, 27, 40]]
-    truth = next(iter(module.test_dataloader()))[1][0]["truth"]
-    assert truth["boxes"].tolist()[1] == [-3, 6, 27, 43]
+    ground_truth = next(iter(module.test_dataloader()))[1][0]["ground_truth"]
+    assert ground_truth["boxes"].tolist()[1] == [-3, 6, 27, 43]
 
 
-def test_boxes_that_scaling_makes_too_small_are_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_boxes_too_small_after_scaling_warn(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     change_entry(annotations(root), "annotations", 9, bbox=[4, 6, 1.6, 20])  # of 60 x 40, scaled by 0.6
     module = coco(root)
     (message,) = warnings(caplog)
@@ -125,7 +123,7 @@ def test_boxes_that_scaling_makes_too_small_are_counted(root: Path, caplog: pyte
 
 
 def turn(path: Path, orientation: int) -> np.ndarray:
-    """Store an image turned to the left, as cameras do, with an orientation that turns it back; returns its pixels."""
+    """Store an image rotated counterclockwise, with an EXIF orientation; returns its original pixels."""
     image = Image.open(path).convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -133,20 +131,20 @@ def turn(path: Path, orientation: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def test_a_turned_image_has_the_size_that_it_is_annotated_with(root: Path) -> None:
+def test_rotated_image_has_annotated_size(root: Path) -> None:
     shown = turn(root / "train2017" / "000000000000.png", TURNED_RIGHT)  # annotated as it is shown
     stored = turn(root / "train2017" / "000000000001.png", TURNED_RIGHT).transpose(1, 0, 2)[::-1]
     change_entry(annotations(root), "images", 1, width=60, height=40)  # as it is stored
     change_entry(annotations(root), "annotations", 6, bbox=[20, 10, 20, 12])
     module = coco(root)
     assert module.images is not None
-    pictures = module.images.train.pictures
-    assert np.array_equal(np.asarray(pictures[0]), shown)
-    assert np.array_equal(np.asarray(pictures[1]), stored)
-    assert pictures.find_unreadable(np.arange(7)) == []
+    source = module.images.train.source
+    assert np.array_equal(np.asarray(source[0]), shown)
+    assert np.array_equal(np.asarray(source[1]), stored)
+    assert source.find_unreadable(np.arange(7)) == []
 
 
-def test_images_that_are_not_the_annotated_ones_are_listed_before_training(root: Path) -> None:
+def test_images_of_other_size_are_listed_in_setup(root: Path) -> None:
     folder = root / "train2017"
     for number in (0, 1):
         turn(folder / f"00000000000{number}.png", orientation=1)
@@ -160,7 +158,7 @@ def test_images_that_are_not_the_annotated_ones_are_listed_before_training(root:
     second = f"{folder}/000000000001.png: 60 x 40, but annotated as 40 x 60"
     third = f"{test}: 51 x 50, but annotated as 50 x 50"
     assert str(caught.value) == f"3 of 14 images cannot be used: {first}; {second}; {third}"
-    change_entry(annotations(root), "images", 0, width=40, height=60)  # what was found good is known by its size, too
+    change_entry(annotations(root), "images", 0, width=40, height=60)  # the cache is by annotated size, too
     change_entry(annotations(root), "annotations", 8, bbox=[10, 10, 20, 12])
     change_entry(annotations(root), "images", 2, width=49)
     again: Coco = unread_coco(root, keep_empty=True)

@@ -1,4 +1,4 @@
-"""What is wrong with a set in COCO's layout is one line that names the key, or the file and the entry in it."""
+"""Invalid sets in COCO's layout: errors of one line with the key, or the file and its entry."""
 
 import json
 import logging
@@ -38,13 +38,13 @@ def annotations(root: Path) -> Path:
         ("test_folder", None),
     ],
 )
-def test_a_wrong_value_is_refused_at_once(tmp_path: Path, key: str, value: object) -> None:
+def test_invalid_argument_raises_in_constructor(tmp_path: Path, key: str, value: object) -> None:
     refused(lambda: coco(tmp_path, **{key: value}), f"datamodule.{key}={value}: ")
 
 
-def test_places_that_are_missing_are_named(root: Path) -> None:
+def test_missing_file_or_folder_raises_with_path(root: Path) -> None:
     refused(lambda: coco(root / "nowhere"), f"datamodule.root={root}/nowhere: no such folder")
-    refused(lambda: coco(root, test_folder="val"), f"datamodule.test_folder=val: there is no {root}/val")
+    refused(lambda: coco(root, test_folder="val"), f"datamodule.test_folder=val: no such file or folder: {root}/val")
     annotations(root).unlink()
     refused(lambda: coco(root), "datamodule.train_file=annotations/instances_train2017.json: ", f"{annotations(root)}")
 
@@ -60,11 +60,11 @@ def test_places_that_are_missing_are_named(root: Path) -> None:
         (b'{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1}]}', "no annotations in it"),
         (
             b'{"images": [{"id": 1}], "annotations": [{"id": 1}], "categories": [{"id": 1}]}',
-            'images: not every one has "height" and "width"',
+            'images: "height" and "width" must be numbers in every entry',
         ),
     ],
 )
-def test_a_file_that_is_no_annotation_file_is_named(root: Path, content: bytes, wanted: str) -> None:
+def test_invalid_annotation_file_raises_with_path(root: Path, content: bytes, wanted: str) -> None:
     annotations(root).write_bytes(content)
     refused(lambda: coco(root), f"{annotations(root)}: {wanted}")
 
@@ -72,24 +72,29 @@ def test_a_file_that_is_no_annotation_file_is_named(root: Path, content: bytes, 
 @pytest.mark.parametrize(
     ("entries", "number", "values", "wanted"),
     [
-        ("annotations", 8, {"bbox": [30, 6, 37.5, 10]}, "annotation 2 has the box [30.0, 6.0, 37.5, 10.0]; [x, y, w"),
-        ("annotations", 8, {"bbox": [30, -6, 10, 10]}, "inside its image of 60 x 40 is needed (1 of 10 boxes"),
-        ("annotations", 8, {"bbox": [30, 6, -3, 10]}, "annotation 2 has the box [30.0, 6.0, -3.0, 10.0]"),
-        ("annotations", 8, {"bbox": [30, 6, float("nan"), 10]}, "annotation 2 has the box [30.0, 6.0, nan, 10.0]"),
-        ("annotations", 8, {"bbox": [30, 6, 3]}, 'annotations: not every one has "bbox" with 4 numbers'),
-        ("annotations", 8, {"bbox": "all"}, 'annotations: not every one has "bbox" with 4 numbers'),
-        ("annotations", 8, {"iscrowd": None}, 'annotations: not every one has "iscrowd" with numbers'),
-        ("annotations", 8, {"area": "big"}, 'annotations: not every one has "area" with numbers'),
+        ("annotations", 8, {"bbox": [30, 6, 37.5, 10]}, "annotation 2: bbox must be [x, y, width, height] inside"),
+        (
+            "annotations",
+            8,
+            {"bbox": [30, -6, 10, 10]},
+            "inside its image of 60 x 40, got [30.0, -6.0, 10.0, 10.0] (1 of 10 boxes",
+        ),
+        ("annotations", 8, {"bbox": [30, 6, -3, 10]}, "annotation 2: bbox must be [x, y, width, height] inside"),
+        ("annotations", 8, {"bbox": [30, 6, float("nan"), 10]}, "got [30.0, 6.0, nan, 10.0]"),
+        ("annotations", 8, {"bbox": [30, 6, 3]}, 'annotations: "bbox" must be 4 numbers in every entry'),
+        ("annotations", 8, {"bbox": "all"}, 'annotations: "bbox" must be 4 numbers in every entry'),
+        ("annotations", 8, {"iscrowd": None}, 'annotations: "iscrowd" must be numbers in every entry'),
+        ("annotations", 8, {"area": "big"}, 'annotations: "area" must be numbers in every entry'),
         ("annotations", 8, {"category_id": 3}, 'annotation 2 has category_id 3, which is not in "categories"'),
         ("annotations", 8, {"image_id": 99}, 'annotation 2 has image_id 99, which is not in "images"'),
-        ("annotations", 8, {"image_id": None}, 'annotations: not every one has "image_id" with numbers'),
-        ("images", 1, {"id": 100}, "images: id 100 is there 2 times"),
+        ("annotations", 8, {"image_id": None}, 'annotations: "image_id" must be an integer in every entry'),
+        ("images", 1, {"id": 100}, "images: id 100 is used 2 times"),
         ("images", 1, {"width": 0}, "image 101 is without height or width"),
-        ("images", 1, {"id": "first"}, 'images: not every one has "id" with numbers'),
-        ("categories", 0, {"id": 2}, "categories: id 2 is there 2 times"),
+        ("images", 1, {"id": "first"}, 'images: "id" must be an integer in every entry'),
+        ("categories", 0, {"id": 2}, "categories: id 2 is used 2 times"),
     ],
 )
-def test_an_entry_that_cannot_be_meant_is_named(
+def test_invalid_entry_raises_with_path(
     root: Path, entries: str, number: int, values: dict[str, Any], wanted: str
 ) -> None:
     change_entry(annotations(root), entries, number, **values)
@@ -99,20 +104,20 @@ def test_an_entry_that_cannot_be_meant_is_named(
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
-        ({"bbox": [10, 10, 8, 8, 0.5]}, '"bbox" with 4 numbers'),  # of boxes that are turned
-        ({"bbox": [1, 1, 9, 1, 9, 9, 1, 9]}, '"bbox" with 4 numbers'),
-        ({"bbox": 5}, '"bbox" with 4 numbers'),
-        ({"area": [3, 4]}, '"area" with numbers'),
-        ({"iscrowd": []}, '"iscrowd" with numbers'),
+        ({"bbox": [10, 10, 8, 8, 0.5]}, '"bbox" must be 4 numbers'),  # of boxes that are turned
+        ({"bbox": [1, 1, 9, 1, 9, 9, 1, 9]}, '"bbox" must be 4 numbers'),
+        ({"bbox": 5}, '"bbox" must be 4 numbers'),
+        ({"area": [3, 4]}, '"area" must be numbers'),
+        ({"iscrowd": []}, '"iscrowd" must be numbers'),
     ],
 )
-def test_a_file_that_has_something_else_throughout_is_named(root: Path, values: dict[str, Any], wanted: str) -> None:
+def test_invalid_column_raises_with_path(root: Path, values: dict[str, Any], wanted: str) -> None:
     for number in range(len(json.loads(annotations(root).read_text())["annotations"])):
         change_entry(annotations(root), "annotations", number, **values)
-    refused(lambda: coco(root), f"{annotations(root)}: annotations: not every one has {wanted}, as COCO's have")
+    refused(lambda: coco(root), f"{annotations(root)}: annotations: {wanted} in every entry, as in COCO")
 
 
-def test_boxes_as_coco_itself_has_them_are_taken(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_boxes_without_size_or_with_overhang_are_accepted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     change_entry(annotations(root), "annotations", 9, bbox=[4, 6, 20, 0])  # no height
     change_entry(annotations(root), "annotations", 7, bbox=[20, 30, 20.9, 30.5])  # of 40 x 60
     with caplog.at_level(logging.WARNING):
@@ -126,35 +131,35 @@ def test_boxes_as_coco_itself_has_them_are_taken(root: Path, caplog: pytest.LogC
         assert target["boxes"].max() <= 48
 
 
-def test_a_number_of_classes_that_is_not_the_files_is_answered_with_theirs(root: Path) -> None:
+def test_wrong_num_classes_error_gives_right_value(root: Path) -> None:
     refused(lambda: coco(root, num_classes=80), "datamodule.num_classes=80: ", "set datamodule.num_classes=2")
 
 
-def test_both_files_have_to_mean_the_same_categories(tmp_path: Path) -> None:
+def test_different_categories_of_both_files_raise(tmp_path: Path) -> None:
     write_part(tmp_path, "train")
     write_part(tmp_path, "val", categories=[CATEGORIES[1], {"id": 7, "name": "cat"}])
     refused(lambda: coco(tmp_path), f"datamodule.root={tmp_path}: category 7, cat, is in only one of ")
 
 
-def test_images_that_are_missing_are_named_before_training(root: Path) -> None:
+def test_missing_images_raise_in_setup(root: Path) -> None:
     missing = root / "train2017" / "000000000002.png"
     missing.unlink()
-    refused(lambda: coco(root), f"{missing}: no such image, but {annotations(root)} lists it (1 of 7 are not there)")
+    refused(lambda: coco(root), f"{missing}: no such image, but {annotations(root)} lists it (1 of 7 are missing)")
     shutil.rmtree(root / "train2017")
     (root / "train2017").mkdir()
-    refused(lambda: coco(root), "(7 of 7 are not there)")
+    refused(lambda: coco(root), "(7 of 7 are missing)")
 
 
-def test_a_set_without_objects_is_refused(root: Path) -> None:
+def test_set_without_objects_raises(root: Path) -> None:
     content = json.loads(annotations(root).read_text())
     annotations(root).write_text(
         json.dumps(content | {"annotations": [one | {"iscrowd": 1} for one in content["annotations"]]})
     )
-    refused(lambda: coco(root), f"{annotations(root)}: no image has a box of a single object that has a size")
+    refused(lambda: coco(root), f"{annotations(root)}: must have a box of a single object with a size, got none")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_corrupt_image_is_named(root: Path, num_workers: int) -> None:
+def test_corrupt_image_raises_with_path(root: Path, num_workers: int) -> None:
     corrupt = root / "train2017" / "000000000002.png"
     corrupt.write_bytes(corrupt.read_bytes()[:-500])
     module = coco(root, batch_size=5, num_workers=num_workers)
@@ -162,7 +167,7 @@ def test_a_corrupt_image_is_named(root: Path, num_workers: int) -> None:
     module.teardown("fit")
 
 
-def test_an_image_that_is_not_the_annotated_one_is_named(root: Path) -> None:
+def test_image_of_other_size_raises_with_path(root: Path) -> None:
     change_entry(annotations(root), "images", 0, width=61)
     module = coco(root, batch_size=5)
     refused(lambda: list(module.train_dataloader()), "000000000000.png: 60 x 40, but annotated as 61 x 40")

@@ -1,4 +1,4 @@
-"""Each conf/datamodule/*.yaml is a complete call of the class that it names."""
+"""Each conf/datamodule/*.yaml sets all arguments of its class."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +13,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "datamodule").glob("*.yam
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_sets_every_argument_of_its_datamodule(path: Path) -> None:
+def test_config_sets_every_argument_of_its_datamodule(path: Path) -> None:
     config = OmegaConf.create({"seed": 5, "data_dir": "elsewhere", "datamodule": OmegaConf.load(path)})
     arguments = {field.name for field in fields(get_class(config.datamodule._target_)) if field.init}
     assert set(config.datamodule) - {"_target_"} == arguments
@@ -22,6 +22,6 @@ def test_a_config_sets_every_argument_of_its_datamodule(path: Path) -> None:
     assert module.seed == 5
 
 
-def test_there_is_a_config_for_each_kind_of_data() -> None:
+def test_every_data_set_has_a_config() -> None:
     names = ["cifar10", "cifar100", "coco", "digits", "fake", "image_folder", "shapes"]
     assert [path.stem for path in CONFIGS] == names

@@ -1,4 +1,4 @@
-"""Wrong values and wrong folders: one line that names the config key or the file."""
+"""Wrong values and folders: errors of one line with the config key or the file."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def refused(action: Callable[[], object], *parts: str) -> None:
         ("num_classes", 0),
         ("image_size", None),
         ("seed", -1),
-        ("split", "foo"),
+        ("validate_on", "foo"),
         ("split_seed", -1),
         ("holdout_fraction", 0),
         ("holdout_fraction", 1),
@@ -52,12 +52,12 @@ def refused(action: Callable[[], object], *parts: str) -> None:
         ("num_images", 3),
     ],
 )
-def test_a_wrong_value_is_refused_at_once(key: str, value: object) -> None:
+def test_invalid_argument_raises_in_constructor(key: str, value: object) -> None:
     arguments: dict[str, Any] = {"batch_size": 8, "num_classes": 4, "in_chans": 3, "image_size": 8, key: value}
     refused(lambda: Fake(**arguments), f"datamodule.{key}={value}: ")
 
 
-def test_digits_refuses_a_negative_shift_and_says_what_its_images_are() -> None:
+def test_digits_invalid_argument_raises() -> None:
     arguments: dict[str, Any] = {"batch_size": 64, "num_classes": 10, "in_chans": 1, "image_size": 8}
     refused(lambda: Digits(**arguments, shift=-1), "datamodule.shift=-1: ")
     for key, right in (("num_classes", 10), ("in_chans", 1), ("image_size", 8)):
@@ -68,12 +68,12 @@ def test_digits_refuses_a_negative_shift_and_says_what_its_images_are() -> None:
         )
 
 
-def test_too_few_images_for_a_batch_are_refused_in_setup() -> None:
+def test_batch_larger_than_training_set_raises_in_setup() -> None:
     module = Fake(batch_size=64, num_classes=4, in_chans=3, image_size=8, num_images=200, train_fraction=0.1)
-    refused(lambda: module.setup("fit"), "datamodule.batch_size=64: the training set has 20 images")
+    refused(lambda: module.setup("fit"), "datamodule.batch_size=64: must be at most 20, the number of training images")
 
 
-def test_large_images_are_not_cropped_from_zero_padding(tmp_path: Path) -> None:
+def test_crop_padding_of_large_images_raises(tmp_path: Path) -> None:
     refused(
         lambda: image_folder(tmp_path, image_size=224, crop_padding=4),
         "datamodule.crop_padding=4: ",
@@ -81,29 +81,32 @@ def test_large_images_are_not_cropped_from_zero_padding(tmp_path: Path) -> None:
     )
 
 
-def test_a_wrong_number_of_classes_is_answered_with_the_right_one(make_tree: MakeTree) -> None:
+def test_wrong_num_classes_error_gives_right_value(make_tree: MakeTree) -> None:
     root = make_tree({"train": 1, "val": 1})
     message = f"datamodule.num_classes=1000: {root}/train has 3 class folders; set datamodule.num_classes=3"
     for image_size in (16, 224):
         refused(image_folder(root, num_classes=1000, image_size=image_size).setup, message)
 
 
-def test_folders_that_are_missing_or_empty_are_named(make_tree: MakeTree) -> None:
+def test_missing_or_empty_folder_raises_with_path(make_tree: MakeTree) -> None:
     root = make_tree({"train": 1, "val": 1})
     refused(image_folder(root / "nowhere").setup, f"datamodule.root={root}/nowhere: no such folder")
     (root / "train" / "bee" / "0000.png").rename(root / "train" / "bee" / "0000.txt")
-    refused(image_folder(root).setup, f"{root}/train/bee: no images in it")
+    refused(image_folder(root).setup, f"{root}/train/bee: must have images (", ", got 1 .txt")
     shutil.rmtree(root / "train" / "bee")
     refused(image_folder(root, num_classes=2).setup, "class bee is in only one of", f"{root}/train", f"{root}/val")
     shutil.rmtree(root / "train" / "cow")
-    refused(image_folder(root, num_classes=1).setup, f"datamodule.root={root}: {root}/train has 1 class folder")
+    refused(
+        image_folder(root, num_classes=1).setup,
+        f"datamodule.root={root}: must have at least 2 class folders, {root}/train has 1",
+    )
     shutil.rmtree(root / "train")
-    refused(image_folder(root).setup, f"{root}/train: no class folders in it")
+    refused(image_folder(root).setup, f"{root}/train: must have class folders")
 
 
 @pytest.mark.parametrize("damage", [b"", b"not an image", None], ids=["empty", "text", "truncated"])
 @pytest.mark.parametrize("extension", ["png", "jpg"])
-def test_a_corrupt_image_is_named(make_tree: MakeTree, extension: str, damage: bytes | None) -> None:
+def test_corrupt_image_raises_with_path(make_tree: MakeTree, extension: str, damage: bytes | None) -> None:
     root = make_tree({"train": 2, "val": 1}, size=70, extension=extension)
     corrupt = root / "train" / "bee" / f"0001.{extension}"
     corrupt.write_bytes(corrupt.read_bytes()[:-200] if damage is None else damage)
@@ -111,7 +114,7 @@ def test_a_corrupt_image_is_named(make_tree: MakeTree, extension: str, damage: b
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_corrupt_image_is_named_by_workers_too(make_tree: MakeTree, num_workers: int) -> None:
+def test_corrupt_image_in_worker_raises_with_path(make_tree: MakeTree, num_workers: int) -> None:
     root = make_tree({"train": 2, "val": 1}, size=70)
     corrupt = root / "train" / "bee" / "0001.png"
     corrupt.write_bytes(b"")
@@ -121,17 +124,17 @@ def test_a_corrupt_image_is_named_by_workers_too(make_tree: MakeTree, num_worker
     module.teardown("fit")
 
 
-def test_a_cifar_folder_that_is_none_is_answered_with_what_was_found(tmp_path: Path) -> None:
+def test_wrong_cifar_folder_error_lists_contents(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
     refused(cifar10(tmp_path).prepare_data, f"datamodule.root={tmp_path}: ", "cifar-10-batches-py/", "holiday.jpg")
 
 
-def test_without_data_and_download_the_way_out_is_named(tmp_path: Path) -> None:
+def test_missing_data_error_suggests_download(tmp_path: Path) -> None:
     module = cifar10(tmp_path / "nothing", download=False)
-    refused(module.prepare_data, f"datamodule.root={tmp_path}/nothing: no CIFAR-10 in it", "datamodule.download=true")
+    refused(module.prepare_data, f"datamodule.root={tmp_path}/nothing: no CIFAR-10 there", "datamodule.download=true")
 
 
-def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(self: object, root: str, download: bool) -> None:
         raise OSError("Name or service not known")
 
@@ -139,7 +142,7 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     refused(cifar10(tmp_path).prepare_data, f"datamodule.root={tmp_path}: ", "Name or service not known")
 
 
-def test_a_missing_or_damaged_cifar_file_is_named(make_tree: MakeTree) -> None:
+def test_missing_or_damaged_cifar_file_raises_with_path(make_tree: MakeTree) -> None:
     tree = make_tree({"train": 2, "test": 1}, classes=CIFAR10_CLASSES)
     target = write_pickles(tree / "original", tree)
     batch = target / "data_batch_3"
@@ -151,7 +154,7 @@ def test_a_missing_or_damaged_cifar_file_is_named(make_tree: MakeTree) -> None:
     refused(cifar10(tree / "original").prepare_data, f"{batch}: missing")
 
 
-def test_cifar_says_at_once_what_its_images_are() -> None:
+def test_cifar_invalid_argument_raises_in_constructor() -> None:
     arguments: dict[str, Any] = {"root": "x", "batch_size": 4, "num_classes": 10, "in_chans": 3, "image_size": 32}
     for key, wrong in (("num_classes", 100), ("in_chans", 1), ("image_size", 64)):
         refused(

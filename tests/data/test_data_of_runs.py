@@ -1,4 +1,4 @@
-"""What runs and sweeps do about broken images and about other images than before."""
+"""Runs and sweeps with broken images, and with other images than before."""
 
 import json
 import shutil
@@ -24,12 +24,12 @@ LARGE = (*RUN, "datamodule.image_size=65", "datamodule.num_workers=0")
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Four training images and two test images of each of two classes."""
+    """Write four training images and two test images of each of two classes."""
     return write_tree(tmp_path / "tree", {"train": 4, "test": 2}, classes=("ant", "bee"), size=66)
 
 
 def break_image(path: Path) -> bytes:
-    """Cut a file to half; returns what it was."""
+    """Truncate a file to half; returns its old content."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     return content
@@ -39,18 +39,18 @@ def result_of(run: Path) -> dict[str, Any]:
     return json.loads((run / "result.json").read_bytes())
 
 
-def test_broken_images_are_listed_before_training_and_after_repair_resume_only_measures(
+def test_broken_images_are_listed_and_repaired_run_resumes(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, broken = tmp_path / "run", [tree / "train/ant/0001.png", tree / "test/bee/0000.png"]
     start = (*LARGE, f"datamodule.root={tree}", in_directory(run))
-    wholes = [break_image(path) for path in broken]
+    contents = [break_image(path) for path in broken]
     assert command(*start, "datamodule.validate_on=holdout", "datamodule.holdout_fraction=0.5") == 1
     error = capsys.readouterr().err
     assert error.startswith("error: 2 of 12 images cannot be read: ")
     assert all(str(path) in error for path in broken)
     assert not (run / "metrics.csv").exists()
-    for path, content in zip(broken, wholes, strict=True):
+    for path, content in zip(broken, contents, strict=True):
         path.write_bytes(content)
     assert command(f"resume={run}") == 0
     assert result_of(run)["data"]["train"]["images"] == 8
@@ -64,7 +64,7 @@ def test_broken_images_are_listed_before_training_and_after_repair_resume_only_m
     assert (run / "metrics.csv").read_bytes() == curve
 
 
-def test_a_broken_image_that_a_run_does_not_read_is_none_of_its_business(tree: Path, tmp_path: Path) -> None:
+def test_broken_image_that_is_not_read_is_ignored(tree: Path, tmp_path: Path) -> None:
     break_image(tree / "train/ant/0001.png")
     run = tmp_path / "run"
     assert command(*LARGE, f"datamodule.root={tree}", in_directory(run)) == 1
@@ -75,9 +75,7 @@ def test_a_broken_image_that_a_run_does_not_read_is_none_of_its_business(tree: P
     assert command("task=test", f"run={run}") == 0
 
 
-def test_other_images_in_the_same_folder_do_not_resume(
-    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_with_other_images_raises(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert command(*SMALL, f"datamodule.root={tree}", in_directory(run)) == 0
     (run / "result.json").unlink()
@@ -86,36 +84,36 @@ def test_other_images_in_the_same_folder_do_not_resume(
     (run / "result.json").unlink()
     shutil.copy(moved / "train/ant/0001.png", moved / "train/ant/more.png")
     assert command(f"resume={run}") == 1
-    said = f"datamodule.root={moved}: not what this run was trained on (train: 8 images -> 9 images); start a new run"
-    assert said in capsys.readouterr().err
+    message = (
+        f"datamodule.root={moved}: not what this run was trained on (train: 8 images -> 9 images); start a new run"
+    )
+    assert message in capsys.readouterr().err
     assert not (run / "result.json").exists()
 
 
-def test_what_was_finished_with_other_images_is_found(
+def test_changed_data_finds_jobs_finished_with_other_images(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [tmp_path / "seed-0", tmp_path / "seed-1"]
     for seed, run in enumerate(runs):
         assert command(*SMALL, f"datamodule.root={tree}", f"seed={seed}", in_directory(run)) == 0
-    points = [SweepJob(RunDirectory(run), (), RunDirectory(run).read_config()) for run in runs]
-    for point in points:
-        load_status(point)
-    # Its own way is a process of a fork server, and takes seconds.
+    jobs = [SweepJob(RunDirectory(run), (), RunDirectory(run).read_config()) for run in runs]
+    for job in jobs:
+        load_status(job)
+    # In-process: the fork server takes seconds.
     monkeypatch.setattr(data_check, "call_in_process", lambda _, jobs: data_check._check_all(jobs))
-    assert changed_data(points) == []
+    assert changed_data(jobs) == []
     Image.fromarray(np.zeros((66, 66, 3), np.uint8)).save(tree / "test/bee/0001.png")
-    said = f"datamodule.root={tree}: not what this run was trained on (test: 4 images -> 4 images, others); "
-    assert [(name, error.removeprefix(said)) for name, error in changed_data(points)] == [
+    message = f"datamodule.root={tree}: not what this run was trained on (test: 4 images -> 4 images, others); "
+    assert [(name, error.removeprefix(message)) for name, error in changed_data(jobs)] == [
         (name, "name=... starts a new sweep") for name in ("seed-0", "seed-1")
     ]
-    shutil.rmtree(tree)  # what is gone says nothing against the results
-    assert changed_data(points) == []
+    shutil.rmtree(tree)  # missing images do not invalidate results
+    assert changed_data(jobs) == []
 
 
 @pytest.mark.slow
-def test_a_sweep_does_not_skip_what_was_finished_with_other_images(
-    tree: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sweep_rejects_jobs_finished_with_other_images(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = ("-m", *SMALL, f"datamodule.root={tree}", "seed=0,1", "name=pair")
     assert command(*sweep) == 0
     assert command(*sweep) == 0
@@ -123,7 +121,7 @@ def test_a_sweep_does_not_skip_what_was_finished_with_other_images(
     Image.fromarray(np.zeros((66, 66, 3), np.uint8)).save(tree / "test/bee/0001.png")
     assert command(*sweep) == 1
     error = capsys.readouterr().err
-    said = f"datamodule.root={tree}: not what this run was trained on (test: 4 images -> 4 images, others); "
-    assert f"error: seed-0 and 1 others: {said}" in error
-    shutil.rmtree(tree)  # what is gone says nothing against the results
+    message = f"datamodule.root={tree}: not what this run was trained on (test: 4 images -> 4 images, others); "
+    assert f"error: seed-0 and 1 others: {message}" in error
+    shutil.rmtree(tree)  # missing images do not invalidate results
     assert command(*sweep) == 0

@@ -1,4 +1,4 @@
-"""The worker path: large images out of class folders."""
+"""Load large images of class folders in workers."""
 
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,20 @@ def equal(first: list[Batch], second: list[Batch]) -> bool:
     return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
 
 
-def test_batches_do_not_depend_on_the_number_of_workers_nor_touch_the_random_state(make_tree: MakeTree) -> None:
+def test_batches_do_not_depend_on_num_workers(make_tree: MakeTree) -> None:
     root = make_tree({"train": 4, "val": 2}, size=80, extension="jpg")
     everything = {"random_erasing": 0.5, "randaugment_num_ops": 1, "mixup_alpha": 0.2, "cutmix_alpha": 1.0}
-    alone, helped = folder(root, **everything), folder(root, num_workers=2, **everything)
+    without_workers, with_workers = folder(root, **everything), folder(root, num_workers=2, **everything)
     before = torch.get_rng_state()
-    batches = list(alone.train_dataloader())
-    assert equal(batches, list(helped.train_dataloader()))
+    batches = list(without_workers.train_dataloader())
+    assert equal(batches, list(with_workers.train_dataloader()))
     assert torch.equal(before, torch.get_rng_state())
-    assert equal(list(alone.val_dataloader()), list(helped.val_dataloader()))
-    helped.teardown("fit")
+    assert equal(list(without_workers.val_dataloader()), list(with_workers.val_dataloader()))
+    with_workers.teardown("fit")
     assert [tuple(tensor.shape) for tensor in batches[0]] == [(4, 3, 72, 72), (4, 3)]
 
 
-def test_seed_and_epoch_decide_the_batches(make_tree: MakeTree) -> None:
+def test_batches_depend_on_seed_and_epoch(make_tree: MakeTree) -> None:
     root = make_tree({"train": 4, "val": 2}, size=80)
     first, other_seed, other_epoch = folder(root), folder(root, seed=2), folder(root)
     other_epoch._progress = lambda: (1, 0)  # type: ignore[method-assign]
@@ -48,7 +48,7 @@ def test_seed_and_epoch_decide_the_batches(make_tree: MakeTree) -> None:
     assert not equal(batches, list(other_epoch.train_dataloader()))
 
 
-def test_two_devices_see_together_what_one_device_sees(make_tree: MakeTree) -> None:
+def test_two_devices_get_the_batches_of_one(make_tree: MakeTree) -> None:
     root = make_tree({"train": 4, "val": 2}, size=80)
     one, two = folder(root, cutmix_alpha=1.0), [folder(root, cutmix_alpha=1.0) for _ in range(2)]
     assert one.images is not None
@@ -63,18 +63,18 @@ def test_two_devices_see_together_what_one_device_sees(make_tree: MakeTree) -> N
             assert torch.equal(mine, torch.cat(theirs))
 
 
-def test_mixup_blends_each_image_with_the_one_before_as_the_plan_says(make_tree: MakeTree) -> None:
+def test_mixup_blends_each_image_with_the_one_before(make_tree: MakeTree) -> None:
     root = make_tree({"train": 4, "val": 2}, size=80)
-    module, plain = folder(root, mixup_alpha=0.4), list(folder(root).train_dataloader())
+    module, unmixed = folder(root, mixup_alpha=0.4), list(folder(root).train_dataloader())
     sampler = EpochSampler(module.train_indices, module.distributed_batches, module.seed, module.mixing, lambda: (0, 0))
     for step, (images, targets) in enumerate(module.train_dataloader()):
-        mix, own = sampler.mix(0, step), plain[step][0]
+        mix, own = sampler.mix(0, step), unmixed[step][0]
         assert mix is not None
         torch.testing.assert_close(images, own * mix.weight + own.roll(1, 0) * (1 - mix.weight))
         torch.testing.assert_close(targets.sum(1), torch.ones(4))
 
 
-def test_evaluation_is_the_centre_crop_of_every_image_once(make_tree: MakeTree) -> None:
+def test_eval_batches_are_centre_crops_of_all_images(make_tree: MakeTree) -> None:
     root = make_tree({"train": 4, "val": 3}, size=90)
     transform = v2.Compose([v2.Resize(82), v2.CenterCrop(72), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
     normalize = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

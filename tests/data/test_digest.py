@@ -1,4 +1,4 @@
-"""The digest of data: the same wherever they are, another when an image or a label is."""
+"""Digests of data: independent of their location, changed by any other image or label."""
 
 import shutil
 from collections.abc import Callable
@@ -28,7 +28,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("image_size", [16, 72])
 @pytest.mark.parametrize("change", CHANGES)
-def test_of_a_tree_it_is_the_same_elsewhere_and_another_after_any_change(
+def test_digest_of_class_folders_changes_with_content_only(
     make_tree: MakeTree, tmp_path: Path, change: str, image_size: int
 ) -> None:
     root = make_tree({"train": 2, "val": 1})
@@ -45,7 +45,7 @@ def test_of_a_tree_it_is_the_same_elsewhere_and_another_after_any_change(
     assert describe_difference(before, before) is describe_difference({}, after) is None
 
 
-def test_of_pickles_it_is_that_of_their_values(make_tree: MakeTree) -> None:
+def test_digest_of_pickles_changes_with_values(make_tree: MakeTree) -> None:
     tree = make_tree({"train": 1, "test": 1}, classes=CIFAR10_CLASSES)
     target = write_pickles(tree / "original", tree)
     before = cifar10(tree / "original").digest()
@@ -54,7 +54,7 @@ def test_of_pickles_it_is_that_of_their_values(make_tree: MakeTree) -> None:
     assert cifar10(tree / "original").digest()["train"] != before["train"]
 
 
-def test_generated_data_have_one_too() -> None:
+def test_digest_of_generated_data() -> None:
     digits: dict[str, Any] = {"batch_size": 8, "num_classes": 10, "in_chans": 1, "image_size": 8}
     shapes: dict[str, Any] = {"batch_size": 8, "num_classes": 4, "in_chans": 3, "image_size": 64}
     assert Digits(**digits).digest() == Digits(**digits, seed=3, train_fraction=0.5).digest()
@@ -64,7 +64,7 @@ def test_generated_data_have_one_too() -> None:
     assert few == same != Shapes(**shapes, num_images=8).digest()
 
 
-def test_of_coco_it_knows_boxes_and_files(tmp_path: Path) -> None:
+def test_digest_of_coco_includes_boxes_and_files(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
     arguments: dict[str, Any] = {"root": str(root), "batch_size": 2, "num_classes": 2, "in_chans": 3}
     before = Coco(**arguments, image_size=64).digest()
@@ -79,7 +79,7 @@ def test_of_coco_it_knows_boxes_and_files(tmp_path: Path) -> None:
     assert Coco(**arguments, image_size=64).digest()["train"] != before["train"]
 
 
-def test_a_checkpoint_of_other_images_is_refused_but_not_for_its_test_images(make_tree: MakeTree) -> None:
+def test_checkpoint_of_other_training_images_raises(make_tree: MakeTree) -> None:
     root = make_tree({"train": 2, "val": 1})
     state = image_folder(root).state_dict()
     CHANGES["another image"](root / "val")
@@ -87,10 +87,10 @@ def test_a_checkpoint_of_other_images_is_refused_but_not_for_its_test_images(mak
     CHANGES["one less"](root / "train")
     with pytest.raises(ValueError, match=f"datamodule.root={root}: not what this run .*6 images -> 5 images"):
         image_folder(root).load_state_dict(state)
-    image_folder(root).load_state_dict({})  # of a run before there were digests
+    image_folder(root).load_state_dict({})  # of an older run, without a digest
 
 
-def test_values_and_labels_count() -> None:
+def test_digest_changes_with_labels() -> None:
     data = Fake(**FAKE)
     images = data.read().train
     first = images.digest()

@@ -1,4 +1,4 @@
-"""A single image file is prepared as the same file in the test set is."""
+"""The evaluation transform of a single image equals the test set's."""
 
 from pathlib import Path
 
@@ -12,27 +12,27 @@ from tests.data.fake_image_folders import CIFAR10_CLASSES, MakeTree, cifar10
 
 
 def folder(root: Path, image_size: int, in_chans: int) -> ImageFolder:
-    """A tree of three classes, without workers."""
+    """Build the datamodule of three class folders, without workers."""
     return ImageFolder(
         root=str(root), batch_size=2, num_workers=0, num_classes=3, in_chans=in_chans, image_size=image_size
     )
 
 
-def expect_the_same(data: ClassificationDataModule, root: Path) -> None:
-    """Compare the test loader's images with the transform's, to the bit."""
+def check_eval_transform(data: ClassificationDataModule, root: Path) -> None:
+    """Check that the test loader's images equal the transform's, bit-exactly."""
     paths = sorted((root / "test").glob("*/*.png"))
     transform = data.eval_transform()  # before anything is read
-    alone = torch.stack([transform(read_image(path, data.in_chans)) for path in paths])
+    single = torch.stack([transform(read_image(path, data.in_chans)) for path in paths])
     data.setup("test")
-    assert torch.equal(alone, torch.cat([images for images, _ in data.test_dataloader()]))
+    assert torch.equal(single, torch.cat([images for images, _ in data.test_dataloader()]))
 
 
 @pytest.mark.parametrize(("size", "image_size", "in_chans"), [(32, 32, 3), (40, 32, 3), (40, 24, 1), (100, 80, 3)])
-def test_of_any_tree_of_class_folders(size: int, image_size: int, in_chans: int, make_tree: MakeTree) -> None:
+def test_eval_transform_image_folder(size: int, image_size: int, in_chans: int, make_tree: MakeTree) -> None:
     root = make_tree({"train": 2, "test": 2}, size=size)
-    expect_the_same(folder(root, image_size, in_chans), root)
+    check_eval_transform(folder(root, image_size, in_chans), root)
 
 
-def test_of_cifar10(make_tree: MakeTree) -> None:
+def test_eval_transform_cifar10(make_tree: MakeTree) -> None:
     root = make_tree({"train": 1, "test": 1}, classes=CIFAR10_CLASSES)
-    expect_the_same(cifar10(root), root)
+    check_eval_transform(cifar10(root), root)

@@ -1,4 +1,4 @@
-"""The check of image files before a training: what it finds, and how little it reads."""
+"""Check image files before training: the problems found, and how little is decoded."""
 
 import shutil
 from pathlib import Path
@@ -12,10 +12,10 @@ from tests.data.fake_image_folders import MakeTree, image_folder
 
 
 def damaged_tree(root: Path) -> list[Path]:
-    """Damage files of a tree of 70 x 70, in four ways; returns them in the order of their names."""
+    """Damage files of a tree of 70 x 70, in four ways; returns them sorted by name."""
     first, second, third, fourth = (root / "train" / name for name in ("ant/0000", "ant/0002", "bee/0001", "cow/0002"))
-    cut_jpeg, cut_png, empty, gone = (first, "jpg"), (second, "png"), (third, "png"), (fourth, "png")
-    paths = [path.with_suffix(f".{extension}") for path, extension in (cut_jpeg, cut_png, empty, gone)]
+    cut_jpeg, cut_png, empty, missing = (first, "jpg"), (second, "png"), (third, "png"), (fourth, "png")
+    paths = [path.with_suffix(f".{extension}") for path, extension in (cut_jpeg, cut_png, empty, missing)]
     for path in paths[:2]:
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
@@ -34,21 +34,19 @@ def mixed_tree(make_tree: MakeTree, tmp_path: Path) -> Path:
     return root
 
 
-def test_every_damaged_file_is_found_at_once_whatever_its_damage(mixed_tree: Path) -> None:
+def test_find_unreadable_lists_all_damaged_files(mixed_tree: Path) -> None:
     data = image_folder(mixed_tree, image_size=65).read().train
     everything = np.arange(len(data))
     assert data.find_unreadable(everything) == []
     damaged = damaged_tree(mixed_tree)
     found = data.find_unreadable(everything)
     assert [problem.partition(": ")[0] for problem in found] == [str(path) for path in damaged]
-    said = ("truncated", "", "the file is empty", "a link to a file that is gone")
-    assert all(words in problem for words, problem in zip(said, found, strict=True))
+    problems = ("truncated", "", "the file is empty", "broken link")
+    assert all(words in problem for words, problem in zip(problems, found, strict=True))
     assert data.find_unreadable(everything[:1]) == [found[0]]
 
 
-def test_whole_jpegs_and_pngs_are_not_decoded_and_looked_at_once(
-    mixed_tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_intact_jpegs_and_pngs_are_checked_once_undecoded(mixed_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = image_folder(mixed_tree, image_size=65).read().train
     monkeypatch.setattr(image_check, "read_image", lambda *_, **__: pytest.fail("decoded"))
     assert data.find_unreadable(np.arange(8)) == []
@@ -60,7 +58,7 @@ def test_whole_jpegs_and_pngs_are_not_decoded_and_looked_at_once(
     assert relative == ["ant/0001.png", "bee/0000.jpg", "bee/0000.png"]  # the changed one, and two that are new
 
 
-def test_other_formats_are_decoded(make_tree: MakeTree) -> None:
+def test_check_image_decodes_other_formats(make_tree: MakeTree) -> None:
     path = make_tree({"train": 1}, size=40, extension="bmp") / "train/ant/0000.bmp"
     check_image(path)
     path.write_bytes(path.read_bytes()[:-2000])
@@ -68,14 +66,14 @@ def test_other_formats_are_decoded(make_tree: MakeTree) -> None:
         check_image(path)
 
 
-def test_without_a_place_for_its_notes_the_check_is_made_all_the_same(mixed_tree: Path) -> None:
+def test_find_unreadable_works_without_cache(mixed_tree: Path) -> None:
     damaged_tree(mixed_tree)
     (mixed_tree / ".ghostexp").write_text("a file where the folder should be")
     paths = [str(path) for path in sorted((mixed_tree / "train").glob("*/*"))]
     assert len(find_unreadable(paths, mixed_tree / ".ghostexp" / "train-readable.npy")) == 4
 
 
-def test_the_message_counts_all_and_names_the_first() -> None:
+def test_unreadable_images_message_counts_all_and_lists_first() -> None:
     problems = [f"{number}.png: not a readable image (why); replace or delete it" for number in range(7)]
     message = str(UnreadableImages(problems, 90))
     assert message.startswith("7 of 90 images cannot be read: 0.png: not a readable image (why); 1.png: ")
@@ -83,7 +81,7 @@ def test_the_message_counts_all_and_names_the_first() -> None:
     assert str(UnreadableImages(problems[:1], 90)) == problems[0]
 
 
-def test_of_small_images_all_damaged_ones_are_listed_too(mixed_tree: Path) -> None:
+def test_small_damaged_images_are_all_listed(mixed_tree: Path) -> None:
     damaged = damaged_tree(mixed_tree)
     (mixed_tree / "val/ant/0000.png").write_bytes(b"text")
     with pytest.raises(UnreadableImages, match="5 of 27 images cannot be read: ") as caught:

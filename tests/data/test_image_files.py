@@ -1,4 +1,4 @@
-"""The reader of image files: what every kind of file becomes."""
+"""Read image files of every format and mode."""
 
 import io
 from pathlib import Path
@@ -10,11 +10,11 @@ from PIL import Image
 from ghostexp.data.image_files import display_name, is_image_name, read_image, read_image_size
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
-TURNED_RIGHT = 6  # EXIF: turn it by 90 degrees to the right before it is shown
+TURNED_RIGHT = 6  # EXIF orientation: rotate by 90 degrees clockwise for display
 
 
 def pixels(path: Path, channels: int = 1) -> np.ndarray:
-    """The array of an image file."""
+    """Read an image file into an array."""
     return np.asarray(read_image(path, channels))
 
 
@@ -24,22 +24,25 @@ def save(values: np.ndarray, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm"])
-def test_16_bit_images_equal_the_same_images_of_8_bits(tmp_path: Path, name: str) -> None:
+def test_read_image_scales_16_bits(tmp_path: Path, name: str) -> None:
     path = save(GREY.astype(np.uint16) * 257, tmp_path / name)
     assert np.array_equal(pixels(path), GREY)
     assert np.array_equal(pixels(path, 3), GREY[:, :, None].repeat(3, 2))
 
 
-def test_integers_and_floats_are_scaled_and_out_of_their_range_refused(tmp_path: Path) -> None:
+def test_read_image_scales_integers_and_floats(tmp_path: Path) -> None:
     assert np.array_equal(pixels(save(GREY.astype(np.int32) * 257, tmp_path / "int.tif")), GREY)
     assert np.array_equal(pixels(save((GREY / 255).astype(np.float32), tmp_path / "float.tif")), GREY)
-    for values, said in ((GREY.astype(np.int32) * 300, "0 to 65535, got 0 to 76500"), (GREY * 1.0, "0 to 1, got 0")):
+    for values, problem in (
+        (GREY.astype(np.int32) * 300, r"\[0, 65535\], got 0 to 76500"),
+        (GREY * 1.0, r"\[0, 1\], got 0"),
+    ):
         path = save(values.astype(np.float32) if values.dtype == float else values, tmp_path / "wide.tif")
-        with pytest.raises(ValueError, match=f"wide.tif: not a readable image .*must be from {said}"):
+        with pytest.raises(ValueError, match=f"wide.tif: not a readable image .*values must be in {problem}"):
             read_image(path, 1)
 
 
-def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+def test_read_image_composites_on_white(tmp_path: Path) -> None:
     expected = 255 - GREY
     black = np.zeros_like(GREY)
     save(np.dstack([black, black, black, GREY]), tmp_path / "rgba.png")
@@ -53,7 +56,7 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif", "x.webp"])
-def test_the_orientation_of_a_camera_is_applied_and_known_from_the_header(tmp_path: Path, name: str) -> None:
+def test_read_image_applies_exif_orientation(tmp_path: Path, name: str) -> None:
     image = Image.fromarray(np.array([[0, 0, 255], [0, 0, 255]], np.uint8).repeat(16, 0).repeat(16, 1))
     image.getexif()[0x0112] = TURNED_RIGHT
     image.save(tmp_path / name, exif=image.getexif())
@@ -65,29 +68,29 @@ def test_the_orientation_of_a_camera_is_applied_and_known_from_the_header(tmp_pa
     assert np.abs(np.asarray(shown).astype(int) - pixels(tmp_path / "plain.png")).max() < 40
 
 
-def test_damaged_exif_of_a_sound_image_is_left_alone(tmp_path: Path) -> None:
+def test_read_image_ignores_damaged_exif(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "x.jpg", exif=b"Exif\0\0no TIFF header")
     assert read_image(tmp_path / "x.jpg", 1).size == (16, 16)
 
 
-def test_every_extension_that_pillow_reads_counts() -> None:
+def test_is_image_name_accepts_pillow_extensions() -> None:
     assert all(map(is_image_name, ("a.JPG", "b.jfif", "c.tif", "d.gif", "e.webp", "f.png", "g.bmp", "h.pgm")))
     assert not any(map(is_image_name, (".hidden.png", "notes.txt", "png", "film.mpg", "data.h5", "plot.eps")))
 
 
-def test_unreadable_files_say_what_they_are(tmp_path: Path) -> None:
+def test_unreadable_file_raises_with_reason(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     whole = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50), dtype=np.uint8)).save(whole, "png")
     (tmp_path / "cut.png").write_bytes(whole.getvalue()[:1000])
     (tmp_path / "text.jpg").write_text("hello")
     (tmp_path / "folder.jpg").mkdir()
-    said = {"link.png": "a link to a file that is gone", "none.png": "no such file", "text.jpg": "not a readable image"}
-    for name, words in (said | {"cut.png": "truncated", "folder.jpg": r"cannot be read \(Is a directory"}).items():
+    problems = {"link.png": "broken link", "none.png": "no such file", "text.jpg": "not a readable image"}
+    for name, words in (problems | {"cut.png": "truncated", "folder.jpg": r"cannot be read \(Is a directory"}).items():
         for read in (lambda path: read_image(path, 3), read_image_size if name != "cut.png" else pixels):
             with pytest.raises(ValueError, match=f"{tmp_path / name}: .*{words}"):
                 read(tmp_path / name)
 
 
-def test_names_that_are_not_utf8_are_escaped() -> None:
+def test_display_name_escapes_invalid_utf8() -> None:
     assert display_name("caf\udce9 \u732b.png") == "caf\\xe9 \u732b.png"

@@ -1,4 +1,4 @@
-"""The array path: what is in a training batch."""
+"""Batches of the in-memory data set."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 COUNT, SIZE, CLASSES = 50, 8, 5
 
 
-def noise() -> InMemoryDataset:
+def noise_dataset() -> InMemoryDataset:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (COUNT, 3, SIZE, SIZE + 2), generator=generator, dtype=torch.uint8)
     return InMemoryDataset(images, torch.arange(COUNT) % CLASSES, MEAN, STD)
 
 
-def plan_of(
+def sampler_of(
     distributed_batches: DistributedBatches | None = None, seed: int = 0, epoch: int = 0, done: int = 0, **mixing: Any
 ) -> EpochSampler:
     return EpochSampler(
@@ -35,60 +35,58 @@ def plan_of(
 
 
 def batches(sampler: EpochSampler, **augmentation: Any) -> list[tuple[Tensor, Tensor]]:
-    return list(noise().train_loader(sampler, Augmentation(**augmentation), CLASSES))
+    return list(noise_dataset().train_loader(sampler, Augmentation(**augmentation), CLASSES))
 
 
 def joined(sampler: EpochSampler, **augmentation: Any) -> Tensor:
     return torch.cat([images for images, _ in batches(sampler, **augmentation)])
 
 
-EVERYTHING: dict[str, Any] = {"crop_padding": 2, "hflip": True, "random_erasing": 0.5, "randaugment_num_ops": 1}
+ALL_AUGMENTATIONS: dict[str, Any] = {"crop_padding": 2, "hflip": True, "random_erasing": 0.5, "randaugment_num_ops": 1}
 
 
-def test_seed_and_epoch_decide_the_batches() -> None:
-    first = joined(plan_of(), **EVERYTHING)
-    assert torch.equal(first, joined(plan_of(), **EVERYTHING))
-    assert not torch.equal(first, joined(plan_of(epoch=1), **EVERYTHING))
-    assert not torch.equal(first, joined(plan_of(seed=1), **EVERYTHING))
+def test_batches_depend_on_seed_and_epoch() -> None:
+    first = joined(sampler_of(), **ALL_AUGMENTATIONS)
+    assert torch.equal(first, joined(sampler_of(), **ALL_AUGMENTATIONS))
+    assert not torch.equal(first, joined(sampler_of(epoch=1), **ALL_AUGMENTATIONS))
+    assert not torch.equal(first, joined(sampler_of(seed=1), **ALL_AUGMENTATIONS))
 
 
-def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_batches() -> None:
-    whole, rest = (
-        batches(plan_of(cutmix_alpha=1.0), **EVERYTHING),
-        batches(plan_of(cutmix_alpha=1.0, done=3), **EVERYTHING),
-    )
-    assert len(whole) == 4
+def test_epoch_resumed_in_the_middle_has_the_same_batches() -> None:
+    uninterrupted = batches(sampler_of(cutmix_alpha=1.0), **ALL_AUGMENTATIONS)
+    rest = batches(sampler_of(cutmix_alpha=1.0, done=3), **ALL_AUGMENTATIONS)
+    assert len(uninterrupted) == 4
     assert len(rest) == 1
-    assert all(torch.equal(a, b) for a, b in zip(whole[3], rest[0], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(uninterrupted[3], rest[0], strict=True))
 
 
 @pytest.mark.parametrize(
     "mixing", [{}, {"mixup_alpha": 0.4}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}]
 )
 @pytest.mark.parametrize(("world_size", "accumulation_steps"), [(2, 1), (3, 2), (1, 4)])
-def test_devices_and_accumulation_steps_see_together_what_one_device_sees(
+def test_devices_and_accumulation_get_the_batches_of_one_device(
     world_size: int, accumulation_steps: int, mixing: dict[str, Any]
 ) -> None:
-    one = batches(plan_of(**mixing), **EVERYTHING)
-    shares = [DistributedBatches(12, rank, world_size, accumulation_steps) for rank in range(world_size)]
-    ranks = [batches(plan_of(distributed_batches, **mixing), **EVERYTHING) for distributed_batches in shares]
+    one = batches(sampler_of(**mixing), **ALL_AUGMENTATIONS)
+    parts_of_ranks = [DistributedBatches(12, rank, world_size, accumulation_steps) for rank in range(world_size)]
+    ranks = [batches(sampler_of(part, **mixing), **ALL_AUGMENTATIONS) for part in parts_of_ranks]
     parts = [ranks[rank][step] for step in range(len(ranks[0])) for rank in range(world_size)]
     for mine, theirs in zip(zip(*one, strict=True), zip(*parts, strict=True), strict=True):  # images, then targets
         assert torch.equal(torch.cat(mine), torch.cat(theirs))
 
 
-def test_an_epoch_shows_each_image_at_most_once() -> None:
-    data = noise()
-    data.images[:] = torch.arange(COUNT, dtype=torch.uint8)[:, None, None, None]  # an image of its own number
-    loader = data.train_loader(plan_of(), Augmentation(), CLASSES)
+def test_epoch_has_each_image_at_most_once() -> None:
+    data = noise_dataset()
+    data.images[:] = torch.arange(COUNT, dtype=torch.uint8)[:, None, None, None]  # each image has its index as value
+    loader = data.train_loader(sampler_of(), Augmentation(), CLASSES)
     shown = torch.cat([images[:, 0, 0, 0] for images, _ in loader])
     numbers = (shown * STD[0] + MEAN[0]).mul(255).round().int().tolist()
     assert len(numbers) == 48
     assert len(set(numbers)) == 48
 
 
-def test_crop_flip_erasing_and_normalisation_equal_torchvision_image_by_image() -> None:
-    data, sampler, padding = noise(), plan_of(), 2
+def test_crop_flip_erase_normalize_equal_torchvision() -> None:
+    data, sampler, padding = noise_dataset(), sampler_of(), 2
     order, uniforms = sampler.permutation(0).tolist(), sampler.random_uniforms(0)
     boxes = erasing_boxes(uniforms[:, 3:], 0.5, SIZE, SIZE + 2).tolist()
     expected = []
@@ -104,14 +102,14 @@ def test_crop_flip_erasing_and_normalisation_equal_torchvision_image_by_image() 
     assert torch.equal(torch.cat([labels for _, labels in found]), data.labels[order[:48]])
 
 
-def test_every_corner_is_cropped_from_and_about_half_of_the_images_are_flipped() -> None:
+def test_random_uniforms_cover_crops_and_flips() -> None:
     sampler = EpochSampler(torch.arange(10_000), DistributedBatches(100), 0, MixupCutmix(), lambda: (0, 0))
     uniforms = sampler.random_uniforms(0)
     assert (uniforms[:, :2] * 9).long().unique().tolist() == list(range(9))
     assert 0.48 < float((uniforms[:, 2] < 0.5).float().mean()) < 0.52
 
 
-def test_erasing_boxes_lie_inside_with_the_asked_for_probability_and_area() -> None:
+def test_erasing_boxes_have_configured_probability_and_area() -> None:
     uniforms = torch.rand(20_000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     top, left, bottom, right = erasing_boxes(uniforms, 0.25, 32, 40).unbind(1)
     area = ((bottom - top) * (right - left)).double() / (32 * 40)
@@ -124,8 +122,8 @@ def test_erasing_boxes_lie_inside_with_the_asked_for_probability_and_area() -> N
     assert float(area[erased].mean()) == pytest.approx((0.02 + 0.33) / 2, abs=0.01)
 
 
-def test_randaugment_is_torchvisions_with_a_seed_for_each_image() -> None:
-    data, sampler = noise(), plan_of()
+def test_randaugment_equals_torchvision_seeded_per_image() -> None:
+    data, sampler = noise_dataset(), sampler_of()
     transform = v2.Compose([v2.RandAugment(2, 7), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
     expected = []
     for index, seed in zip(sampler.permutation(0).tolist(), sampler.seeds(0).tolist(), strict=True):
@@ -136,21 +134,21 @@ def test_randaugment_is_torchvisions_with_a_seed_for_each_image() -> None:
     )
 
 
-def test_mixup_blends_each_image_and_target_with_the_one_before() -> None:
-    plain, sampler = joined(plan_of()), plan_of(mixup_alpha=0.4)
+def test_mixup_blends_images_and_targets() -> None:
+    plain, sampler = joined(sampler_of()), sampler_of(mixup_alpha=0.4)
     images, targets = batches(sampler)[1]
     mix = sampler.mix(0, 1)
     assert mix is not None
     blended = plain[12:24] * mix.weight + plain[12:24].roll(1, 0) * (1 - mix.weight)
     torch.testing.assert_close(images, blended)
     torch.testing.assert_close(targets.sum(1), torch.ones(12))
-    labels = torch.cat([labels for _, labels in batches(plan_of())])[12:24]
+    labels = torch.cat([labels for _, labels in batches(sampler_of())])[12:24]
     torch.testing.assert_close(targets[torch.arange(12), labels] >= mix.weight - 1e-6, torch.ones(12).bool())
 
 
-def test_cutmix_takes_one_box_from_the_image_before_and_as_much_of_its_target() -> None:
-    plain, labelled = joined(plan_of()), torch.cat([labels for _, labels in batches(plan_of())])
-    for number, (images, targets) in enumerate(batches(plan_of(cutmix_alpha=1.0))):
+def test_cutmix_mixes_targets_by_box_area() -> None:
+    plain, labelled = joined(sampler_of()), torch.cat([labels for _, labels in batches(sampler_of())])
+    for number, (images, targets) in enumerate(batches(sampler_of(cutmix_alpha=1.0))):
         own = plain[12 * number : 12 * number + 12]
         labels = labelled[12 * number : 12 * number + 12]
         same = (images == own).all(1)  # (12, H, W)
@@ -162,21 +160,21 @@ def test_cutmix_takes_one_box_from_the_image_before_and_as_much_of_its_target() 
         torch.testing.assert_close(targets.sum(1), torch.ones(12))
 
 
-def test_with_both_on_some_batches_are_blended_and_some_cut() -> None:
-    sampler = plan_of(mixup_alpha=0.4, cutmix_alpha=1.0)
+def test_mixup_and_cutmix_alternate_at_random() -> None:
+    sampler = sampler_of(mixup_alpha=0.4, cutmix_alpha=1.0)
     cut = [mix.box is not None for mix in (sampler.mix(epoch, 0) for epoch in range(200)) if mix]
     assert 70 < sum(cut) < 130
 
 
-def test_drawing_batches_leaves_the_global_random_state_alone() -> None:
+def test_batches_do_not_change_global_random_state() -> None:
     before = torch.get_rng_state()
-    joined(plan_of(mixup_alpha=0.4), **EVERYTHING)
+    joined(sampler_of(mixup_alpha=0.4), **ALL_AUGMENTATIONS)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_batches_are_contiguous_float32_and_evaluation_is_plain() -> None:
-    data = noise()
-    images, labels = batches(plan_of(), **EVERYTHING)[0]
+def test_batches_are_contiguous_float32_and_eval_is_unaugmented() -> None:
+    data = noise_dataset()
+    images, labels = batches(sampler_of(), **ALL_AUGMENTATIONS)[0]
     assert images.dtype == torch.float32
     assert images.is_contiguous()
     assert labels.dtype == torch.int64

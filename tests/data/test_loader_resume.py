@@ -1,4 +1,4 @@
-"""With Lightning itself: a run resumed from any checkpoint sees what the unbroken run sees from there on."""
+"""With Lightning: a run resumed from any checkpoint gets the remaining batches of the uninterrupted run."""
 
 import gc
 import hashlib
@@ -24,8 +24,8 @@ from tests.data.fake_image_folders import MakeTree, image_folder
 Step = tuple[int, int, str]  # epoch, batch, hash of the batch
 
 
-class Witness(pl.LightningModule):
-    """Notes what it is shown."""
+class BatchRecorder(pl.LightningModule):
+    """Records the hash of each training batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,15 +38,15 @@ class Witness(pl.LightningModule):
         return self.bias.sum()
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int) -> None:
-        """Nothing; validation only has to happen."""
+        """Do nothing; validation only has to run."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        assert self.trainer.estimated_stepping_batches > 0  # makes Lightning ask for the loader before it restores
+        assert self.trainer.estimated_stepping_batches > 0  # makes Lightning build the loader before it restores
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
 class SaveEverywhere(Callback):
-    """Saves after each batch, validation and epoch, and notes how many batches had been seen."""
+    """Saves after each batch, validation and epoch, with the number of batches so far."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,7 +69,7 @@ class SaveEverywhere(Callback):
 
 
 def fit(data: DataModule, checkpoint: Path | None = None, **trainer: Any) -> list[Step]:
-    witness = Witness()
+    recorder = BatchRecorder()
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -77,16 +77,16 @@ def fit(data: DataModule, checkpoint: Path | None = None, **trainer: Any) -> lis
         "enable_model_summary": False,
     }
     lightning = pl.Trainer(accelerator="cpu", max_epochs=3, use_distributed_sampler=False, **quiet, **trainer)
-    lightning.fit(witness, data, ckpt_path=checkpoint, weights_only=True)
-    return witness.seen
+    lightning.fit(recorder, data, ckpt_path=checkpoint, weights_only=True)
+    return recorder.seen
 
 
 def check_resume(make: Callable[[], DataModule], folder: Path, every: int, **trainer: Any) -> None:
     saver = SaveEverywhere(folder)
-    whole = fit(make(), callbacks=[saver], **trainer)
-    assert len({content for _, _, content in whole}) == len(whole)
+    uninterrupted = fit(make(), callbacks=[saver], **trainer)
+    assert len({content for _, _, content in uninterrupted}) == len(uninterrupted)
     for path, done in list(saver.saved.items())[::every]:
-        assert fit(make(), checkpoint=path, **trainer) == whole[done:], path.name
+        assert fit(make(), checkpoint=path, **trainer) == uninterrupted[done:], path.name
 
 
 @pytest.fixture(autouse=True)
@@ -97,10 +97,10 @@ def _quiet() -> None:
 @pytest.mark.parametrize(
     "trainer",
     [{}, {"accumulate_grad_batches": 2}, {"val_check_interval": 0.5}, {"limit_train_batches": 2}],
-    ids=["plainly", "accumulating", "validating-twice", "limited"],
+    ids=["default", "accumulating", "validating-twice", "limited"],
 )
 @pytest.mark.filterwarnings("error:You're resuming from a checkpoint that ended before the epoch ended")
-def test_array_batches_go_on_where_they_were(tmp_path: Path, trainer: dict[str, Any]) -> None:
+def test_in_memory_batches_resume(tmp_path: Path, trainer: dict[str, Any]) -> None:
     def make() -> Fake:
         return Fake(
             batch_size=8,
@@ -118,7 +118,7 @@ def test_array_batches_go_on_where_they_were(tmp_path: Path, trainer: dict[str, 
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
-def test_worker_batches_go_on_where_they_were(make_tree: MakeTree, tmp_path: Path, accumulation_steps: int) -> None:
+def test_worker_batches_resume(make_tree: MakeTree, tmp_path: Path, accumulation_steps: int) -> None:
     root = make_tree({"train": 5, "val": 1}, size=70)
 
     def make() -> ImageFolder:
@@ -130,7 +130,7 @@ def test_worker_batches_go_on_where_they_were(make_tree: MakeTree, tmp_path: Pat
     assert set(multiprocessing.active_children()) <= before  # no worker outlives its run
 
 
-def test_batches_with_boxes_go_on_where_they_were(tmp_path: Path) -> None:
+def test_detection_batches_resume(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
 
     def make() -> Coco:
@@ -139,7 +139,7 @@ def test_batches_with_boxes_go_on_where_they_were(tmp_path: Path) -> None:
     check_resume(make, tmp_path, every=3)
 
 
-def test_overfitting_sees_the_same_batches_in_every_epoch() -> None:
+def test_overfit_batches_repeat_in_every_epoch() -> None:
     seen = fit(Fake(batch_size=8, num_classes=4, in_chans=1, image_size=4, num_images=64), overfit_batches=2)
     contents = [content for _, _, content in seen]
     assert contents == contents[:2] * 3

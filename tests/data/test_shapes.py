@@ -1,4 +1,4 @@
-"""The generated set of detection."""
+"""The generated detection set."""
 
 import hashlib
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ghostexp.data.datasets.shapes import CLASSES, SIDE, Shapes, draw_scene, shape
+from ghostexp.data.datasets.shapes import CLASSES, SIDE, Shapes, generate_image, shape
 from tests.data.test_data_errors import refused
 
 DIGEST = "9edfa17f75dbe344fe6d8d8a97baed3368704fbabc4217af88bea6539da18d87"
@@ -21,7 +21,7 @@ def shapes(**changes: Any) -> Shapes:
 
 
 @pytest.mark.parametrize("label", range(len(CLASSES)))
-def test_a_shape_fills_its_box_and_no_more(label: int) -> None:
+def test_shape_touches_all_sides_of_its_box(label: int) -> None:
     generator = np.random.default_rng(label)
     for _ in range(300):
         height, width = generator.integers(6, 65, 2)
@@ -33,61 +33,61 @@ def test_a_shape_fills_its_box_and_no_more(label: int) -> None:
         assert mask[:, -1].any()
 
 
-def test_the_whole_set_is_the_same_on_every_machine_and_of_sizes_as_announced() -> None:
-    scenes = [draw_scene(part, number) for part, count in ((0, 600), (1, 150)) for number in range(count)]
+def test_set_is_reproducible_with_documented_sizes() -> None:
+    generated = [generate_image(part, number) for part, count in ((0, 600), (1, 150)) for number in range(count)]
     digest = hashlib.sha256()
-    for scene in scenes:
-        digest.update(scene.image.tobytes())
-        digest.update(np.hstack([scene.boxes, scene.labels[:, None], scene.areas[:, None]]).astype("<i8").tobytes())
+    for one in generated:
+        digest.update(one.image.tobytes())
+        digest.update(np.hstack([one.boxes, one.labels[:, None], one.areas[:, None]]).astype("<i8").tobytes())
     assert digest.hexdigest() == DIGEST
-    assert {len(scene.boxes) for scene in scenes} == {1, 2, 3, 4, 5}
-    boxes = np.concatenate([scene.boxes for scene in scenes])
+    assert {len(one.boxes) for one in generated} == {1, 2, 3, 4, 5}
+    boxes = np.concatenate([one.boxes for one in generated])
     sides = boxes[:, 2:] - boxes[:, :2]
     assert (sides.min(), sides.max()) == (12, 64)
     assert (boxes.min(), boxes.max()) == (0, SIDE)
-    assert np.bincount(np.concatenate([scene.labels for scene in scenes])).min() > 500
+    assert np.bincount(np.concatenate([one.labels for one in generated])).min() > 500
 
 
-def test_what_is_in_sight_lies_in_its_box_and_is_at_least_a_third() -> None:
+def test_visible_part_is_in_its_box_and_at_least_a_third() -> None:
     hidden = 0
     for number in range(200):
-        scene = draw_scene(0, number)
+        scene = generate_image(0, number)
         for item, (left, top, right, bottom) in enumerate(scene.boxes):
-            mine = scene.image_index == item
+            mine = scene.object_map == item
             assert mine[top:bottom, left:right].sum() == mine.sum() >= scene.areas[item] / 3
             hidden += mine.sum() < scene.areas[item]
         left, top, right, bottom = scene.boxes[-1]  # in front of all
-        rows, columns = np.nonzero(scene.image_index == len(scene.boxes) - 1)
+        rows, columns = np.nonzero(scene.object_map == len(scene.boxes) - 1)
         extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         assert extent == (left, top, right, bottom)
     assert hidden > 50
 
 
-def test_pixels_stand_out_where_the_owner_says() -> None:
+def test_object_map_matches_colours() -> None:
     for number in range(50):
-        scene = draw_scene(0, number)
+        scene = generate_image(0, number)
         for item in range(len(scene.boxes)):
-            colours = scene.image[scene.image_index == item].astype(int)
+            colours = scene.image[scene.object_map == item].astype(int)
             assert colours.std(0).max() < 20  # one colour and noise
             near = np.abs(scene.image - np.median(colours, 0)).sum(2) < 40
-            assert (near & (scene.image_index != item)).mean() < 0.05
+            assert (near & (scene.object_map != item)).mean() < 0.05
 
 
-def test_loaders_give_the_scenes_with_their_boxes() -> None:
+def test_batches_have_generated_images_and_boxes() -> None:
     module = shapes(hflip=False)
     assert (len(module.train_indices), module.test_images) == (20, 5)
     assert module.category_ids == (1, 2, 3, 4)
     images, targets = next(iter(module.test_dataloader()))
-    scene = draw_scene(1, 0)
+    scene = generate_image(1, 0)
     seen = (module.denormalize(images[0]) * 255).round().byte().permute(1, 2, 0)
     assert torch.equal(seen, torch.from_numpy(scene.image))
-    assert targets[0]["boxes"].tolist() == targets[0]["truth"]["boxes"].tolist() == scene.boxes.tolist()
+    assert targets[0]["boxes"].tolist() == targets[0]["ground_truth"]["boxes"].tolist() == scene.boxes.tolist()
     assert targets[0]["labels"].tolist() == scene.labels.tolist()
-    assert targets[0]["truth"]["area"].tolist() == scene.areas.tolist()
+    assert targets[0]["ground_truth"]["area"].tolist() == scene.areas.tolist()
     assert len(list(module.train_dataloader())) == 5
 
 
-def test_what_shapes_is_cannot_be_changed() -> None:
+def test_invalid_argument_raises() -> None:
     refused(lambda: shapes(num_classes=80), "datamodule.num_classes=80: shapes has 4 classes")
     refused(lambda: shapes(num_images=3), "datamodule.num_images=3: ")
     refused(lambda: shapes(in_chans=1), "datamodule.in_chans=1: ")

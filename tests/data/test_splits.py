@@ -1,4 +1,4 @@
-"""What is trained, validated and tested on."""
+"""Training, validation and test splits."""
 
 import numpy as np
 import torch
@@ -18,17 +18,17 @@ def labels_of(images: ClassificationDataset, indices: torch.Tensor) -> np.ndarra
     return images.labels[indices].numpy()
 
 
-def test_a_stratified_split_has_the_asked_for_size_and_each_class_within_one_of_its_due() -> None:
+def test_stratified_split_has_exact_size_and_proportions() -> None:
     labels = np.random.default_rng(0).choice(7, 1000, p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05])
     for count in (1, 10, 123, 500, 999):
         chosen, rest = stratified_split(labels, count, seed=3)
         assert len(chosen) == count
         assert sorted([*chosen, *rest]) == list(range(1000))
-        due = np.bincount(labels) * count / 1000
-        assert np.abs(np.bincount(labels[chosen], minlength=7) - due).max() < 1
+        exact = np.bincount(labels) * count / 1000
+        assert np.abs(np.bincount(labels[chosen], minlength=7) - exact).max() < 1
 
 
-def test_digits_keeps_360_images_for_the_test_and_validates_on_them() -> None:
+def test_digits_validates_on_its_360_test_images() -> None:
     module = digits()
     assert module.images is not None
     assert (len(module.images.train.labels), len(module.images.test.labels)) == (1437, 360)
@@ -37,20 +37,20 @@ def test_digits_keeps_360_images_for_the_test_and_validates_on_them() -> None:
         assert torch.equal(torch.cat([labels for _, labels in loader]), module.images.test.labels)
 
 
-def test_a_validation_set_is_cut_from_the_training_set_and_leaves_the_test_set_alone() -> None:
-    plain, cut = digits(), digits(validate_on="holdout", holdout_fraction=0.2)
-    assert cut.val_indices is not None
-    assert plain.images is not None
-    assert cut.images is not None
-    assert not set(cut.val_indices.tolist()) & set(cut.train_indices.tolist())
-    assert len(cut.val_indices) + len(cut.train_indices) == 1437
-    assert set(np.bincount(labels_of(cut.images.train, cut.val_indices))) <= {28, 29, 30}
-    assert torch.equal(plain.images.test.labels, cut.images.test.labels)
-    validated = torch.cat([labels for _, labels in cut.val_dataloader()])
-    assert torch.equal(validated, cut.images.train.labels[cut.val_indices])
+def test_holdout_is_a_stratified_part_of_the_training_set() -> None:
+    without, holdout = digits(), digits(validate_on="holdout", holdout_fraction=0.2)
+    assert holdout.val_indices is not None
+    assert without.images is not None
+    assert holdout.images is not None
+    assert not set(holdout.val_indices.tolist()) & set(holdout.train_indices.tolist())
+    assert len(holdout.val_indices) + len(holdout.train_indices) == 1437
+    assert set(np.bincount(labels_of(holdout.images.train, holdout.val_indices))) <= {28, 29, 30}
+    assert torch.equal(without.images.test.labels, holdout.images.test.labels)
+    validated = torch.cat([labels for _, labels in holdout.val_dataloader()])
+    assert torch.equal(validated, holdout.images.train.labels[holdout.val_indices])
 
 
-def test_splits_follow_split_seed_and_never_seed() -> None:
+def test_splits_depend_on_split_seed_only() -> None:
     first = digits(validate_on="holdout", train_fraction=0.1)
     same = digits(validate_on="holdout", train_fraction=0.1, seed=7)
     other = digits(validate_on="holdout", train_fraction=0.1, split_seed=7)
@@ -66,17 +66,17 @@ def test_splits_follow_split_seed_and_never_seed() -> None:
     assert not torch.equal(first.images.test.labels, other.images.test.labels)
 
 
-def test_train_fraction_keeps_a_stratified_part_and_the_same_validation_set() -> None:
-    whole, tenth = digits(validate_on="holdout"), digits(validate_on="holdout", train_fraction=0.1)
+def test_train_fraction_is_stratified_and_keeps_holdout() -> None:
+    full, tenth = digits(validate_on="holdout"), digits(validate_on="holdout", train_fraction=0.1)
     assert tenth.images is not None
     assert len(tenth.train_indices) == 129  # of 1437 - 144
     assert set(np.bincount(labels_of(tenth.images.train, tenth.train_indices))) <= {12, 13, 14}
-    assert set(tenth.train_indices.tolist()) < set(whole.train_indices.tolist())
-    assert whole.val_indices is not None
+    assert set(tenth.train_indices.tolist()) < set(full.train_indices.tolist())
+    assert full.val_indices is not None
     assert tenth.val_indices is not None
-    assert torch.equal(whole.val_indices, tenth.val_indices)
+    assert torch.equal(full.val_indices, tenth.val_indices)
 
 
-def test_the_nearest_neighbour_is_right_on_98_percent_of_the_digits_and_fewer_after_a_tenth() -> None:
+def test_digits_baseline_accuracy() -> None:
     assert 97.5 < digits().baselines()["1-nearest-neighbour"] < 99.5
     assert digits(train_fraction=0.1).baselines()["1-nearest-neighbour"] < 97

@@ -1,4 +1,4 @@
-"""Workers that cannot send a batch, are killed or are stuck end their loader in one line, and never wait."""
+"""Workers that cannot send a batch, are killed or are stuck: errors of one line, and no deadlock."""
 
 import errno
 import multiprocessing
@@ -20,31 +20,31 @@ from ghostexp.data.worker_process import failure_of
 from tests.cli import is_running, wait_until
 
 
-def loader_of(make: Callable[[Any], Any], num_workers: int = 2) -> MultiprocessLoader[Any]:
-    """Make a loader of four batches."""
+def loader_of(load_batch: Callable[[Any], Any], num_workers: int = 2) -> MultiprocessLoader[Any]:
+    """Build a loader of four batches."""
     batch_sampler = EvalBatchSampler(torch.arange(8), DistributedBatches(2))
-    return MultiprocessLoader(make, batch_sampler, num_workers=num_workers, pin_memory=False)
+    return MultiprocessLoader(load_batch, batch_sampler, num_workers=num_workers, pin_memory=False)
 
 
-def unpicklable(order: object) -> object:
-    return lambda: order
+def unpicklable(spec: object) -> object:
+    return lambda: spec
 
 
-def stuck(begun: Event, order: object) -> None:
+def stuck(begun: Event, spec: object) -> None:
     begun.set()
     time.sleep(600)
 
 
-def good(order: object) -> torch.Tensor:
+def good(spec: object) -> torch.Tensor:
     return torch.zeros(2)
 
 
-def test_batch_that_cannot_be_sent_is_one_line() -> None:
+def test_unpicklable_batch_error_is_one_line() -> None:
     with pytest.raises(ValueError, match=r"datamodule.num_workers=2: the worker processes failed \(.*pickle.*"):
         list(loader_of(unpicklable))
 
 
-def test_too_few_file_descriptors_are_one_line() -> None:
+def test_too_few_file_descriptors_error_is_one_line() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = len(os.listdir("/proc/self/fd")) + 8
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
@@ -55,9 +55,9 @@ def test_too_few_file_descriptors_are_one_line() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_full_shared_memory_and_a_killed_worker_name_what_to_change() -> None:
-    said = f"unable to allocate shared memory(shm) for file </torch_1>: {os.strerror(errno.ENOSPC)} (28)"
-    text = failure_of(RuntimeError("DataLoader worker exited unexpectedly"), 2, said, [0, None])
+def test_failure_of_full_shared_memory_and_killed_worker() -> None:
+    reported = f"unable to allocate shared memory(shm) for file </torch_1>: {os.strerror(errno.ENOSPC)} (28)"
+    text = failure_of(RuntimeError("DataLoader worker exited unexpectedly"), 2, reported, [0, None])
     assert text is not None
     assert text.startswith("datamodule.num_workers=2: the shared memory of the workers, /dev/shm, is full")
     assert "datamodule.num_workers=0" in text
@@ -67,7 +67,7 @@ def test_full_shared_memory_and_a_killed_worker_name_what_to_change() -> None:
     assert failure_of(ValueError("a.png: not a readable image"), 2, None, [None, None]) is None
 
 
-def test_stuck_worker_is_killed_when_its_loader_is_closed() -> None:
+def test_close_kills_stuck_worker() -> None:
     begun = multiprocessing.Event()
     loader = loader_of(partial(stuck, begun), num_workers=1)
     loader._start()
@@ -100,7 +100,7 @@ def test_stuck_worker_ends_when_its_trainer_is_killed() -> None:
     wait_until(lambda: not is_running(worker), seconds=5)
 
 
-def test_collected_loader_ends_its_workers() -> None:
+def test_garbage_collected_loader_ends_its_workers() -> None:
     loader = loader_of(good)
     next(iter(loader))
     assert loader.workers is not None

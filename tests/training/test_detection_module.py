@@ -21,7 +21,7 @@ from torch.optim import SGD
 
 from ghostexp.analysis.cost import backbone_macs
 from ghostexp.config.compose import CONF
-from ghostexp.data.datasets.shapes import CLASSES, Shapes, draw_scene
+from ghostexp.data.datasets.shapes import CLASSES, Shapes, generate_image
 from ghostexp.models.ghostnet import ghostnet_small
 from ghostexp.tasks.common.detection_outputs import coco_results
 from ghostexp.training import schedulers
@@ -62,7 +62,7 @@ def test_the_twelve_figures_are_those_of_pycocotools(tmp_path: Path, capsys: pyt
     data = Shapes(batch_size=7, num_classes=4, in_chans=3, image_size=96, num_images=100)
     data.setup("test")
     assert data.images is not None
-    data.images.test.annotations.truth["iscrowd"][::7] = 1  # what is found in a crowd is neither right nor wrong
+    data.images.test.annotations.ground_truth["iscrowd"][::7] = 1  # what is found in a crowd is neither right nor wrong
     pairs = [pair for batch in data.test_dataloader() for pair in zip(*batch, strict=True)]
     network = Guesses({float(image.double().sum()): target for image, target in pairs})
     detector = DetectionModule(network, lambda _: SGD([nn.Parameter()], 0.1), schedulers.constant, loss_names=())
@@ -83,9 +83,9 @@ def annotations(targets: list[dict[str, Any]], data: Shapes) -> dict[str, Any]:
     """The truth of an evaluation as an annotation file."""
     images, rows = [], []
     for target in targets:
-        height, width = target["original"].tolist()
+        height, width = target["original_size"].tolist()
         images.append({"id": int(target["image_id"]), "height": height, "width": width})
-        columns = (target["truth"][name].tolist() for name in ("boxes", "labels", "iscrowd", "area"))
+        columns = (target["ground_truth"][name].tolist() for name in ("boxes", "labels", "iscrowd", "area"))
         for (x1, y1, x2, y2), label, crowd, area in zip(*columns, strict=True):
             row = {"id": len(rows) + 1, "image_id": images[-1]["id"], "category_id": data.category_ids[label]}
             rows.append(row | {"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": crowd, "area": area})
@@ -164,7 +164,7 @@ def test_what_is_predicted_has_the_ids_and_names_of_its_categories(tmp_path: Pat
     assert command(*TINY_DETECTOR, "model.box_score_thresh=0", in_directory(run)) == 0
     (tmp_path / "pictures").mkdir()
     for number in range(3):
-        Image.fromarray(draw_scene(1, number).image).save(tmp_path / "pictures" / f"{number}.png")
+        Image.fromarray(generate_image(1, number).image).save(tmp_path / "pictures" / f"{number}.png")
     assert command("task=predict", f"run={run}", f"task.input={tmp_path / 'pictures'}", "task.score_threshold=0") == 0
     content = json.loads((run / "predict" / "predictions.json").read_text())
     assert content["categories"] == [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]

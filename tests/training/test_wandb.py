@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ghostexp.data.datasets.shapes import draw_scene
+from ghostexp.data.datasets.shapes import generate_image
 from ghostexp.runs.wandb_key import has_key
 from ghostexp.training.classification_module import ClassificationModule
 from ghostexp.training.loggers.wandb import build_tags, wandb_box
@@ -80,7 +80,7 @@ def test_a_detector_shows_its_boxes_as_boxes_with_class_and_score(tmp_path: Path
     for picture in shown:
         number, kinds = int(picture["caption"].removeprefix("image ")), picture["boxes"]
         boxes = {kind: json.loads((files / kinds[kind]["path"]).read_text()) for kind in ("annotated", "found")}
-        scene = draw_scene(1, number)  # which the detector sees at half its size
+        scene = generate_image(1, number)  # which the detector sees at half its size
         middles = [[(left + right) / 4, (top + bottom) / 4] for left, top, right, bottom in scene.boxes.tolist()]
         assert [box["position"]["middle"] for box in boxes["annotated"]["box_data"]] == middles
         assert [box["class_id"] for box in boxes["annotated"]["box_data"]] == scene.labels.tolist()

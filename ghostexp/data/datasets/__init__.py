@@ -1,1 +1,1 @@
-"""One dataset a file."""
+"""Datamodules, one data set per file; conf/datamodule/ configures them."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: torchvision's download, the original pickles, or class folders."""
+"""CIFAR-10 and CIFAR-100, from torchvision's download, the original pickles, or class folders."""
 
 import pickle
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torchvision import datasets
 
 from ghostexp.data.base import Channels, DatasetSplits
 from ghostexp.data.classification_datamodule import ClassificationDataModule
-from ghostexp.data.image_folders import list_class_folders, read_trees, say_left_out
+from ghostexp.data.image_folders import list_class_folders, read_trees, report_left_out
 from ghostexp.data.in_memory import InMemoryDataset
 from ghostexp.validation import require
 
@@ -21,10 +21,10 @@ SIZE = 32
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Cifar(ClassificationDataModule):
-    """What both have in common; root holds `cifar-10-batches-py/` (`cifar-100-python/`), or `train/` and `test/`."""
+    """Base of both; root has `cifar-10-batches-py/` (`cifar-100-python/`), or `train/` and `test/`."""
 
     root: str
-    download: bool = True  # only if nothing is there
+    download: bool = True  # if root has no data
 
     source: ClassVar[type[datasets.CIFAR10]]  # torchvision's names, addresses and checksums
     name: ClassVar[str]
@@ -33,14 +33,14 @@ class Cifar(ClassificationDataModule):
     channel_std: ClassVar[Channels]
 
     def __post_init__(self) -> None:
-        require(isinstance(self.root, str) and bool(self.root), "root", self.root, "a folder is needed")
+        require(isinstance(self.root, str) and bool(self.root), "root", self.root, "must be a folder")
         super().__post_init__()
         self.check_matches_config("num_classes", self.classes, f"{self.name} has {self.classes} classes")
         self.check_matches_config("in_chans", 3, f"{self.name} is in colour")
         self.check_matches_config("image_size", SIZE, f"{self.name} has images of {SIZE} x {SIZE}")
 
     def prepare_data(self) -> None:
-        """Download into root if nothing is there, and decode class folders once for all processes."""
+        """Download into root if it has no data, and decode class folders once for all processes."""
         root = Path(self.root)
         if self._pickles() is None and not (root / "train").is_dir():
             self._download(root)
@@ -51,28 +51,28 @@ class Cifar(ClassificationDataModule):
         if set(found) - {self.source.filename}:
             listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
             raise ValueError(
-                f"datamodule.root={root}: neither {self.source.base_folder}/ nor train/ and test/ in it, but {listed}"
+                f"datamodule.root={root}: must have {self.source.base_folder}/, or train/ and test/, got {listed}"
             )
-        require(self.download, "root", root, f"no {self.name} in it; set datamodule.download=true to fetch it")
+        require(self.download, "root", root, f"no {self.name} there; set datamodule.download=true to download it")
         try:
             self.source(str(root), download=True)
         except (OSError, RuntimeError) as error:  # RuntimeError: the checksum is wrong
             raise ValueError(
-                f"datamodule.root={root}: no {self.name} in it, and the download failed ({error}); "
+                f"datamodule.root={root}: no {self.name} there, and the download failed ({error}); "
                 f"unpack {self.source.url} there"
             ) from error
 
     def default_normalisation(self) -> tuple[Channels, Channels]:
-        """Mean and std of the training images."""
+        """Return mean and std of the training images."""
         return self.channel_mean, self.channel_std
 
     def read(self) -> DatasetSplits:
-        """Train and test set from whichever form is there."""
+        """Read training and test set from the pickles or the class folders."""
         folder = self._pickles()
         return self._read_class_folders() if folder is None else self._read_pickles(folder)
 
     def _pickles(self) -> Path | None:
-        """The folder with the original files, which may be root itself."""
+        """Return the folder with the original files, which may be root itself; None if there is none."""
         root = Path(self.root)
         if (root / self.source.base_folder).is_dir():
             return root / self.source.base_folder
@@ -94,7 +94,7 @@ class Cifar(ClassificationDataModule):
         for tree in trees:
             count = len(tree.class_names)
             self.check_matches_config("num_classes", count, f"{tree.folder} has {count} class folders")
-        say_left_out("root", Path(self.root), *trees)
+        report_left_out("root", Path(self.root), *trees)
         parts = [
             InMemoryDataset(images, tree.labels, *self.mean_std(), tree)
             for tree, images in zip(trees, read_trees(trees, SIZE, 3), strict=True)
@@ -103,10 +103,12 @@ class Cifar(ClassificationDataModule):
 
 
 def _read_batch(file: Path, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, 32, 32) and labels (N,) of one original file."""
+    """Read images (N, 3, 32, 32) and labels (N,) of one original file."""
     pixels, labels = _unpickle(file, ["data", "labels" if num_classes == 10 else "fine_labels"])
-    right = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (len(labels), 3 * SIZE**2)
-    if not right or not all(0 <= label < num_classes for label in labels):
+    is_valid = (
+        isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (len(labels), 3 * SIZE**2)
+    )
+    if not is_valid or not all(0 <= label < num_classes for label in labels):
         raise ValueError(f"{file}: not a CIFAR batch; delete it and unpack the archive again")
     return torch.from_numpy(pixels).view(-1, 3, SIZE, SIZE), torch.tensor(labels)
 

@@ -1,4 +1,4 @@
-"""COCO, or any set in its layout: folders of images, and a JSON file for each that says what is in them."""
+"""COCO, or any set in its layout: folders of images, each with a JSON file of annotations."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ghostexp.data.base import DatasetSplits
-from ghostexp.data.coco_annotations import SMALLEST, CocoFile, read_coco
+from ghostexp.data.coco_annotations import MIN_SIDE, CocoFile, read_coco
 from ghostexp.data.detection_datamodule import DetectionDataModule, DetectionDataset
 from ghostexp.data.digest import digest_files
 from ghostexp.data.image_check import find_unreadable
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class FileImageSource:
-    """Image files, sizes (N, 2) being the heights and widths that they are annotated with."""
+    """Image files with their annotated heights and widths, sizes (N, 2)."""
 
     def __init__(self, folder: str, names: list[str], sizes: np.ndarray) -> None:
         self.folder = folder
@@ -33,42 +33,42 @@ class FileImageSource:
         return digest_files(self.paths.tolist(), self.folder, self.sizes.tolist())
 
     def find_unreadable(self, indices: np.ndarray) -> list[str]:
-        """Check the files at indices; what is wrong with those that cannot be read or are not those annotated."""
+        """Check the files at indices; returns a message for each that cannot be read or has not its annotated size."""
         folder = Path(self.folder)
         cache = folder.parent / CACHE_FOLDER / f"{folder.name}-readable.npy"
         return find_unreadable(self.paths[indices].tolist(), cache, self.sizes[indices])
 
     def __getitem__(self, index: int) -> Image.Image:
-        """Decode a file; ValueError that names it if it is not readable, or not the one that was annotated."""
+        """Decode a file; ValueError with its path if it cannot be read or has another size than annotated."""
         height, width = self.sizes[index].tolist()
         return read_annotated_image(Path(self.paths[index]), width, height)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Coco(DetectionDataModule):
-    """The images of two folders, one to train, one to test; labels are categories in the order of their ids."""
+    """A training and a test folder of images; labels are the categories sorted by id."""
 
     root: str
     train_folder: str = "train2017"
     train_file: str = "annotations/instances_train2017.json"
-    test_folder: str = "val2017"  # COCO keeps the boxes of its test sets to itself
+    test_folder: str = "val2017"  # COCO's own test sets have no public annotations
     test_file: str = "annotations/instances_val2017.json"
     keep_empty: bool = False  # train on images without boxes too
 
     def __post_init__(self) -> None:
         for key in ("root", "train_folder", "train_file", "test_folder", "test_file"):
             value = getattr(self, key)
-            require(isinstance(value, str) and bool(value), key, value, "a path is needed")
-        require(isinstance(self.keep_empty, bool), "keep_empty", self.keep_empty, "true or false is needed")
+            require(isinstance(value, str) and bool(value), key, value, "must be a path")
+        require(isinstance(self.keep_empty, bool), "keep_empty", self.keep_empty, "must be true or false")
         super().__post_init__()
 
     def read(self) -> DatasetSplits[DetectionDataset]:
-        """Read both annotation files, and look whether their images are there."""
+        """Read both annotation files, and check that their images exist."""
         require(Path(self.root).is_dir(), "root", self.root, "no such folder")
         for key in ("train_folder", "test_folder", "train_file", "test_file"):
             path = Path(self.root, getattr(self, key))
-            is_there = path.is_dir() if key.endswith("folder") else path.is_file()
-            require(is_there, key, getattr(self, key), f"there is no {path}")
+            exists = path.is_dir() if key.endswith("folder") else path.is_file()
+            require(exists, key, getattr(self, key), f"no such file or folder: {path}")
         train = self._read("train_folder", "train_file")
         test = self._read("test_folder", "test_file", is_evaluated=True)
         found, ids = train.class_names, train.annotations.category_ids
@@ -87,18 +87,18 @@ class Coco(DetectionDataModule):
         found = read_coco(file, is_evaluated)
         missing = missing_files(folder, found.file_names)
         if missing:
-            counted = f"{len(missing)} of {len(found.file_names)} are not there"
+            counted = f"{len(missing)} of {len(found.file_names)} are missing"
             raise ValueError(f"{folder / missing[0]}: no such image, but {file} lists it ({counted})")
         if not found.annotations.has_objects().any():
-            raise ValueError(f"{file}: no image has a box of a single object that has a size")
+            raise ValueError(f"{file}: must have a box of a single object with a size, got none")
         return found
 
     def _images(self, folder_key: str, found: CocoFile) -> DetectionDataset:
         folder = os.path.join(self.root, getattr(self, folder_key))
-        return self.image_set(FileImageSource(folder, found.file_names, found.annotations.sizes), found.annotations)
+        return self.build_dataset(FileImageSource(folder, found.file_names, found.annotations.sizes), found.annotations)
 
     def filter_train_indices(self, train: DetectionDataset, indices: np.ndarray) -> np.ndarray:
-        """Images with objects, or all; objects that scaling makes too small are none."""
+        """Select images with objects that scaling does not make too small; with keep_empty, all."""
         annotations = train.annotations
         too_small = annotations.too_small(self.image_size, self.max_size)
         if too_small.any():
@@ -108,21 +108,21 @@ class Coco(DetectionDataModule):
                 Path(self.root, self.train_file),
                 too_small.sum(),
                 len(too_small),
-                SMALLEST,
+                MIN_SIDE,
                 self.image_size,
             )
         return indices if self.keep_empty else indices[annotations.has_objects(too_small)[indices]]
 
 
 def missing_files(folder: Path, names: list[str]) -> list[str]:
-    """Those names, which may have folders in them, that are no files in a folder; each folder is listed but once."""
+    """Return the names, which may include subfolders, that are not files in a folder; lists each subfolder once."""
     listed: dict[str, set[str]] = {}
     missing = []
     for name in names:
         within, _, last = name.rpartition("/")
         if within not in listed:
-            place = folder / within
-            listed[within] = set(os.listdir(place)) if place.is_dir() else set()
+            path = folder / within
+            listed[within] = set(os.listdir(path)) if path.is_dir() else set()
         if last not in listed[within]:
             missing.append(name)
     return missing

@@ -18,25 +18,25 @@ MEAN, STD = (0.305,), (0.376,)
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Digits(ClassificationDataModule):
-    """1437 images to train, 360 to test, stratified by split_seed; 0 ... 16 in the source, 0 ... 255 here."""
+    """1437 training and 360 test images, a stratified split by split_seed; values of 0 ... 16 scaled to 0 ... 255."""
 
     shift: int = 0  # pixels, in every direction
     crop_padding: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         require_int("shift", self.shift, 0)
-        self.crop_padding = self.shift  # a shift is a crop out of as much zero-padding
+        self.crop_padding = self.shift  # a shift is a random crop after zero-padding
         super().__post_init__()
         self.check_matches_config("num_classes", 10, "digits has 10 classes")
         self.check_matches_config("in_chans", 1, "digits is grey")
         self.check_matches_config("image_size", 8, "digits has images of 8 x 8")
 
     def default_normalisation(self) -> tuple[Channels, Channels]:
-        """Mean and std of all digits."""
+        """Return mean and std of all digits."""
         return MEAN, STD
 
     def read(self) -> DatasetSplits:
-        """All of scikit-learn's images, in two parts."""
+        """Read scikit-learn's images, split into training and test set."""
         images, labels = load_digits(return_X_y=True)
         images = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
         test, train = stratified_split(labels, TEST_IMAGES, self.split_seed)
@@ -47,12 +47,12 @@ class Digits(ClassificationDataModule):
         return DatasetSplits(*parts, class_names=tuple("0123456789"))
 
     def baselines(self) -> dict[str, float]:
-        """Percent right on the test set without a network, from the images that this configuration trains on."""
+        """Compute test accuracies in percent without a network, from the training images of this configuration."""
         data = self._load()
         assert isinstance(data.train, InMemoryDataset)
         assert isinstance(data.test, InMemoryDataset)
         chosen = self.train_indices.to(data.train.images.device)
         neighbour = KNeighborsClassifier(n_neighbors=1)
         neighbour.fit(data.train.images[chosen].flatten(1).cpu().numpy(), data.train.labels[chosen].cpu().numpy())
-        right = neighbour.score(data.test.images.flatten(1).cpu().numpy(), data.test.labels.cpu().numpy())
-        return {"1-nearest-neighbour": 100 * float(right)}
+        accuracy = neighbour.score(data.test.images.flatten(1).cpu().numpy(), data.test.labels.cpu().numpy())
+        return {"1-nearest-neighbour": 100 * float(accuracy)}

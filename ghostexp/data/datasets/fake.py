@@ -1,4 +1,4 @@
-"""Fake: random images of any size, for tests of plumbing."""
+"""Random images of any size, for smoke tests."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ghostexp.validation import require_int
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Fake(ClassificationDataModule):
-    """num_images of noise to train and a quarter as many to test, the classes in turn; always the same."""
+    """num_images training images of noise and a quarter as many test images, classes in turn; always the same."""
 
     num_images: int = 256
 
@@ -21,11 +21,11 @@ class Fake(ClassificationDataModule):
         super().__post_init__()
 
     def default_normalisation(self) -> tuple[Channels, Channels]:
-        """Near enough to those of noise."""
+        """Return values close to those of noise."""
         return (0.5,) * self.in_chans, (0.25,) * self.in_chans
 
     def read(self) -> DatasetSplits:
-        """Noise from a generator with a fixed seed."""
+        """Generate noise with a fixed seed."""
         generator = torch.Generator().manual_seed(0)
         train, test = (self._noise(count, generator) for count in (self.num_images, self.num_images // 4))
         return DatasetSplits(train, test, class_names=tuple(f"class{label}" for label in range(self.num_classes)))

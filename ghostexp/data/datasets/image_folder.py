@@ -1,4 +1,4 @@
-"""Any tree of class folders: `train/`, and `test/` or `val/`, as ImageNet has them."""
+"""Any data set of class folders: `train/`, and `test/` or `val/`, as ImageNet has them."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,19 +12,19 @@ from torch import Tensor
 from ghostexp.data.base import Channels, DatasetSplits
 from ghostexp.data.classification_datamodule import ClassificationDataModule, ClassificationDataset
 from ghostexp.data.image_file_dataset import ImageFileDataset
-from ghostexp.data.image_folders import ClassFolders, class_folders, list_class_folders, read_trees, say_left_out
+from ghostexp.data.image_folders import ClassFolders, class_folders, list_class_folders, read_trees, report_left_out
 from ghostexp.data.in_memory import InMemoryDataset
 from ghostexp.validation import require, require_int
 
 log = logging.getLogger(__name__)
 
-LARGEST_IN_MEMORY = 64  # image_size up to which a tree is decoded once and kept as an array
+LARGEST_IN_MEMORY = 64  # largest image_size of data sets that are decoded once and kept in memory
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ImageFolder(ClassificationDataModule):
-    """Images up to 64 x 64 are kept as an array; larger ones come from workers, by random resized crops.
+    """Images up to 64 x 64 are kept in memory; workers load larger ones, with random resized crops.
 
     The test set is `test/`, or `val/` where `test/` has no class folders (ImageNet's has no labels).
     """
@@ -33,31 +33,31 @@ class ImageFolder(ClassificationDataModule):
     num_workers: int = 4  # for images larger than 64
 
     def __post_init__(self) -> None:
-        require(isinstance(self.root, str) and bool(self.root), "root", self.root, "a folder is needed")
+        require(isinstance(self.root, str) and bool(self.root), "root", self.root, "must be a folder")
         require_int("num_workers", self.num_workers, 0)
         super().__post_init__()
-        require(self.in_chans in (1, 3), "in_chans", self.in_chans, "1 (grey) or 3 (colour)")
+        require(self.in_chans in (1, 3), "in_chans", self.in_chans, "must be 1 (grey) or 3 (colour)")
         if self.image_size > LARGEST_IN_MEMORY:
-            needed = f"images of {self.image_size} get random resized crops; set datamodule.crop_padding=0"
-            require(self.crop_padding == 0, "crop_padding", self.crop_padding, needed)
+            expected = f"images of {self.image_size} get random resized crops; set datamodule.crop_padding=0"
+            require(self.crop_padding == 0, "crop_padding", self.crop_padding, expected)
 
     def prepare_data(self) -> None:
-        """Decode a small tree once for all processes."""
+        """Decode small images once for all processes."""
         self._load()
 
     def read(self) -> DatasetSplits:
-        """List both parts, and decode them if they are small."""
+        """List training and test set, and decode small images."""
         root = Path(self.root)
         require(root.is_dir(), "root", root, "no such folder")
         train = list_class_folders(root / "train")
         count = len(train.class_names)
-        require(count > 1, "root", root, f"{train.folder} has 1 class folder; at least 2 are needed")
+        require(count > 1, "root", root, f"must have at least 2 class folders, {train.folder} has 1")
         self.check_matches_config("num_classes", count, f"{train.folder} has {count} class folders")
         test = list_class_folders(self._test_folder(root))
         if test.class_names != train.class_names:
             odd = min(set(test.class_names) ^ set(train.class_names))
             raise ValueError(f"datamodule.root={root}: class {odd} is in only one of {train.folder} and {test.folder}")
-        say_left_out("root", root, train, test)
+        report_left_out("root", root, train, test)
         trained, tested = self._images(train, test)
         return DatasetSplits(trained, tested, train.class_names)
 
@@ -76,11 +76,11 @@ class ImageFolder(ClassificationDataModule):
             yield InMemoryDataset(images, tree.labels, *self.mean_std(), tree)
 
     def default_normalisation(self) -> tuple[Channels, Channels]:
-        """ImageNet's, the mean over its channels for grey images."""
+        """Return ImageNet's mean and std, averaged over channels for grey images."""
         return (MEAN, STD) if self.in_chans == 3 else ((sum(MEAN) / 3,), (sum(STD) / 3,))
 
     def eval_transform(self) -> Callable[[Image.Image], Tensor]:
-        """As images of that size are read: small ones like the array, large ones like the workers."""
+        """Build the transform of the test set: of the in-memory or the file data set, by image_size."""
         if self.image_size <= LARGEST_IN_MEMORY:
             return super().eval_transform()
         return self._files(ClassFolders(Path(self.root), (), [], torch.empty(0), [])).eval_transform()

@@ -1,4 +1,4 @@
-"""Generated images of shapes with bounding boxes: detection without a download."""
+"""Generated images of shapes with bounding boxes, for detection without a download."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,94 +15,94 @@ from ghostexp.data.digest import digest_arrays
 from ghostexp.validation import require_int
 
 CLASSES = ("rectangle", "ellipse", "triangle", "cross")
-SIDE = 128  # pixels of a scene
-OBJECTS = 5  # at most
-SMALLEST, LARGEST = 12, 64  # pixels, of an object's sides
-SHOWN = 3  # at least one part in so many of an object stays in sight
-CONTRAST = 150  # at least, between colours that have to be told apart: the sum of three differences in 0 ... 255
+SIDE = 128  # pixels of an image
+MAX_OBJECTS = 5
+MIN_SIDE, MAX_SIDE = 12, 64  # pixels, of an object
+MIN_VISIBLE = 3  # at least 1 / MIN_VISIBLE of each object is visible
+MIN_CONTRAST = 150  # between two colours: the sum of three differences in 0 ... 255
 NOISE = 24  # grey levels
 SEED = 1911_11907
 
-Draw = Callable[..., Any]  # low, high and shape to whole numbers in [low, high), as numpy's randint
+Randint = Callable[..., Any]  # numpy's randint(low, high, shape)
 
 
 @dataclass(frozen=True)
-class AnnotatedImage:
-    """An image and its n objects, the later ones in front."""
+class ShapesImage:
+    """An image and its n objects, later ones in front of earlier ones."""
 
     image: np.ndarray  # uint8 (SIDE, SIDE, 3)
     boxes: np.ndarray  # int64 (n, 4): left, top, right, bottom
     labels: np.ndarray  # int64 (n,)
-    areas: np.ndarray  # int64 (n,): pixels drawn, those later hidden too
-    image_index: np.ndarray  # int64 (SIDE, SIDE): the object in sight, -1 for the background
+    areas: np.ndarray  # int64 (n,): pixels of each object, hidden ones included
+    object_map: np.ndarray  # int64 (SIDE, SIDE): index of the visible object, -1 for the background
 
 
-def draw_scene(part: int, number: int) -> AnnotatedImage:
-    """Scene `number` of a part, each from a generator of its own."""
-    draw = _generator(part, number)
-    colours = [draw(0, 256, 3), draw(0, 256, 3)]
-    image = np.stack(colours)[_pattern(draw)]
-    image_index = np.full((SIDE, SIDE), -1)
+def generate_image(part: int, number: int) -> ShapesImage:
+    """Generate image `number` of a part, each with its own random generator."""
+    randint = _generator(part, number)
+    colours = [randint(0, 256, 3), randint(0, 256, 3)]
+    image = np.stack(colours)[_background(randint)]
+    object_map = np.full((SIDE, SIDE), -1)
     boxes, labels, areas = [], [], np.zeros(0, dtype=int)
-    for item in range(draw(1, OBJECTS + 1)):
-        label = draw(len(CLASSES))
-        image_index, box, area = _place(draw, label, item, image_index, areas)
-        colours.append(_colour(draw, colours))
-        image[image_index == item] = colours[-1]
+    for item in range(randint(1, MAX_OBJECTS + 1)):
+        label = randint(len(CLASSES))
+        object_map, box, area = _add_object(randint, label, item, object_map, areas)
+        colours.append(_sample_colour(randint, colours))
+        image[object_map == item] = colours[-1]
         boxes.append(box)
         labels.append(label)
         areas = np.append(areas, area)
-    image += draw(-NOISE, NOISE + 1, image.shape, dtype=np.int16)
-    return AnnotatedImage(image.clip(0, 255).astype(np.uint8), np.array(boxes), np.array(labels), areas, image_index)
+    image += randint(-NOISE, NOISE + 1, image.shape, dtype=np.int16)
+    return ShapesImage(image.clip(0, 255).astype(np.uint8), np.array(boxes), np.array(labels), areas, object_map)
 
 
-def _generator(part: int, number: int) -> Draw:
-    """numpy promises that the streams of RandomState never change (NEP 19), unlike those of its successor."""
+def _generator(part: int, number: int) -> Randint:
+    """Build a randint of RandomState, whose streams numpy keeps forever (NEP 19), unlike those of Generator."""
     return partial(np.random.RandomState([SEED, part, number]).randint, dtype=np.int64)
 
 
-def _colour(draw: Draw, others: list[np.ndarray]) -> np.ndarray:
-    """A colour, (3,), that can be told from others, and says nothing of what has it."""
+def _sample_colour(randint: Randint, others: list[np.ndarray]) -> np.ndarray:
+    """Sample a colour, (3,), with enough contrast to others and independent of the class."""
     while True:
-        colour = draw(0, 256, 3)
-        if all(np.abs(colour - other).sum() >= CONTRAST for other in others):
+        colour = randint(0, 256, 3)
+        if all(np.abs(colour - other).sum() >= MIN_CONTRAST for other in others):
             return colour
 
 
-def _pattern(draw: Draw) -> np.ndarray:
-    """Which of two colours the background has at each pixel, (SIDE, SIDE): stripes, checks or blotches."""
+def _background(randint: Randint) -> np.ndarray:
+    """Generate the index of the background's colour at each pixel, (SIDE, SIDE): stripes, checks or blotches."""
     y, x = np.mgrid[:SIDE, :SIDE]
-    kind, width = draw(3), draw(4, 17)
+    kind, width = randint(3), randint(4, 17)
     if kind == 0:
-        along, across = draw(-2, 3, 2)
+        along, across = randint(-2, 3, 2)
         return (x * along + y * (across or 1)) // width % 2
     if kind == 1:
         return (x // width + y // width) % 2
-    cells = draw(0, 2, (SIDE // 4 + 1, SIDE // 4 + 1))
+    cells = randint(0, 2, (SIDE // 4 + 1, SIDE // 4 + 1))
     return cells[y // width, x // width]
 
 
-def _place(
-    draw: Draw, label: int, item: int, image_index: np.ndarray, areas: np.ndarray
+def _add_object(
+    randint: Randint, label: int, item: int, object_map: np.ndarray, areas: np.ndarray
 ) -> tuple[np.ndarray, tuple[int, int, int, int], int]:
-    """Put an object where it leaves the earlier ones in sight: who is in sight where then, its box and its area."""
+    """Add an object that leaves the earlier ones visible; returns the new object map, its box and its area."""
     while True:
-        longer = draw(SMALLEST, LARGEST + 1)
-        sides = [longer, draw(max(SMALLEST, longer // 2), longer + 1)]
-        height, width = sides if draw(2) else reversed(sides)
-        top, left = draw(SIDE - height + 1), draw(SIDE - width + 1)
-        mask = shape(label, height, width, apex=draw(width), upside_down=draw(2) == 1)
-        after = image_index.copy()
+        longer = randint(MIN_SIDE, MAX_SIDE + 1)
+        sides = [longer, randint(max(MIN_SIDE, longer // 2), longer + 1)]
+        height, width = sides if randint(2) else reversed(sides)
+        top, left = randint(SIDE - height + 1), randint(SIDE - width + 1)
+        mask = shape(label, height, width, apex=randint(width), upside_down=randint(2) == 1)
+        after = object_map.copy()
         after[top : top + height, left : left + width][mask] = item
-        in_sight = np.bincount(after[after >= 0], minlength=item)[:item]
-        if (in_sight * SHOWN >= areas).all():
+        visible = np.bincount(after[after >= 0], minlength=item)[:item]
+        if (visible * MIN_VISIBLE >= areas).all():
             return after, (left, top, left + width, top + height), int(mask.sum())
 
 
 def shape(label: int, height: int, width: int, apex: int = 0, upside_down: bool = False) -> np.ndarray:
-    """Which pixels, bool (height, width), a shape has; it reaches all four sides.
+    """Rasterise a shape: its pixels, bool (height, width), which touch all four sides.
 
-    apex: the column of a triangle's corner.
+    apex: the column of a triangle's apex.
     """
     y, x = np.mgrid[:height, :width]
     if CLASSES[label] == "rectangle":
@@ -136,13 +136,13 @@ class InMemoryImageSource:
         return digest_arrays(self.images)
 
     def find_unreadable(self, indices: np.ndarray) -> list[str]:
-        """None: all are drawn."""
+        """Return no problems: all images are generated."""
         return []
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Shapes(DetectionDataModule):
-    """num_images scenes of 128 x 128 to train and a quarter as many to test; always the same, on every machine."""
+    """num_images training images of 128 x 128 and a quarter as many test images; the same on every machine."""
 
     num_images: int = 600
     max_size: None = field(init=False, default=None)  # all images are square
@@ -154,26 +154,26 @@ class Shapes(DetectionDataModule):
         self.check_matches_config("num_classes", len(CLASSES), f"shapes has {len(CLASSES)} classes")
 
     def read(self) -> DatasetSplits[DetectionDataset]:
-        """Draw all scenes; no scene depends on how many there are."""
+        """Generate all images; none depends on num_images."""
         parts = [self._part(TRAIN, self.num_images), self._part(TEST, self.num_images // 4)]
         return DatasetSplits(*parts, class_names=CLASSES)
 
     def _part(self, part: int, count: int) -> DetectionDataset:
-        scenes = [draw_scene(part, number) for number in range(count)]
-        annotations = build_annotations(scenes)
-        return self.image_set(InMemoryImageSource(np.stack([scene.image for scene in scenes])), annotations)
+        images = [generate_image(part, number) for number in range(count)]
+        annotations = build_annotations(images)
+        return self.build_dataset(InMemoryImageSource(np.stack([one.image for one in images])), annotations)
 
 
-def build_annotations(scenes: list[AnnotatedImage]) -> Annotations:
-    """Scenes' objects as COCO has them: area is what was drawn, ids of images count from 0, of categories from 1."""
-    count = len(scenes)
-    boxes = np.concatenate([scene.boxes for scene in scenes])
-    truth = GroundTruth(
+def build_annotations(images: list[ShapesImage]) -> Annotations:
+    """Build annotations as in COCO: areas include hidden pixels, image ids count from 0, category ids from 1."""
+    count = len(images)
+    boxes = np.concatenate([one.boxes for one in images])
+    ground_truth = GroundTruth(
         boxes=boxes.astype(np.float32),
-        labels=np.concatenate([scene.labels for scene in scenes]),
+        labels=np.concatenate([one.labels for one in images]),
         iscrowd=np.zeros(len(boxes), dtype=np.int64),
-        area=np.concatenate([scene.areas for scene in scenes]).astype(np.float32),
+        area=np.concatenate([one.areas for one in images]).astype(np.float32),
     )
-    image_index = np.repeat(np.arange(count), [len(scene.boxes) for scene in scenes])
+    image_index = np.repeat(np.arange(count), [len(one.boxes) for one in images])
     category_ids = tuple(range(1, len(CLASSES) + 1))
-    return Annotations.of_images(range(count), np.full((count, 2), SIDE), image_index, truth, category_ids)
+    return Annotations.of_images(range(count), np.full((count, 2), SIDE), image_index, ground_truth, category_ids)

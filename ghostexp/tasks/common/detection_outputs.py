@@ -117,7 +117,7 @@ def coco_results(
 
 def scene_of(image: Tensor, target: Mapping[str, Any], found: Found, datamodule: DetectionDataModule) -> AnnotatedImage:
     """An image of an evaluation and its target, with what was found in it; that is in pixels of the original image."""
-    names, (height, width) = datamodule.class_names, target["original"].tolist()
+    names, (height, width) = datamodule.class_names, target["original_size"].tolist()
     scale = torch.tensor([image.shape[2] / width, image.shape[1] / height] * 2)
     kept = found["scores"] >= SCORE
     inside = {"boxes": found["boxes"][kept] * scale, "labels": found["labels"][kept], "scores": found["scores"][kept]}

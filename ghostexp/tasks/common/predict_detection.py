@@ -59,7 +59,7 @@ def predict_boxes(
         with torch.inference_mode():
             found = network([image.to(device) for _, _, image in pictures])
         for (path, picture, image), one in zip(pictures, found, strict=True):
-            original = {"original": torch.tensor([picture.height, picture.width], device=device)}
+            original = {"original_size": torch.tensor([picture.height, picture.width], device=device)}
             boxes = boxes_of(in_original(one, image, original), names)
             seen = [box for box in boxes if (box.score or 0) >= least]
             draw_bounding_boxes(picture, seen).save(
