@@ -17,7 +17,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.class_names import class_names, readable
-from ghostexp.tasks.common.input_images import ImageFiles, decoded, find_images
+from ghostexp.tasks.common.input_images import ImageFiles, decode_batches, find_images
 from ghostexp.tasks.common.load_model import (
     LoadedModel,
     build_classification_data,
@@ -73,9 +73,9 @@ def predict_classes(
     names = class_names(trained, datamodule)
     device = inference_device(config)
     network = trained.network.to(device).eval()
-    done: list[Prediction] = []
+    predictions: list[Prediction] = []
     unreadable: dict[str, str] = {}
-    for batch in decoded(files.paths, datamodule.eval_transform(), datamodule.in_chans, datamodule.batch_size):
+    for batch in decode_batches(files.paths, datamodule.eval_transform(), datamodule.in_chans, datamodule.batch_size):
         unreadable |= {display_name(str(path)): str(image) for path, image in batch if isinstance(image, ValueError)}
         images = {path: image for path, image in batch if isinstance(image, Tensor)}
         if images:
@@ -84,40 +84,40 @@ def predict_classes(
             is_finite = torch.isfinite(probabilities).all(1).cpu()
             bad = [path for path, good in zip(images, is_finite.tolist(), strict=True) if not good]
             unreadable |= {str(path): f"{path}: the network's outputs are not finite" for path in bad}
-            done += named(
+            predictions += build_predictions(
                 [path for path in images if path not in bad], files, probabilities.cpu()[is_finite], names, top
             )
-    _write(done, unreadable, directory)
-    _show(done, directory)
-    return {"images": len(done)} | accuracy(done), unreadable
+    _write(predictions, unreadable, directory)
+    _show(predictions, directory)
+    return {"images": len(predictions)} | accuracy(predictions), unreadable
 
 
-def named(
+def build_predictions(
     paths: Sequence[Path], files: ImageFiles, probabilities: Tensor, names: tuple[str, ...], top: int
 ) -> list[Prediction]:
     """Convert probabilities (N, num_classes) to the `top` classes of each image."""
     shown = readable(names)
     of_folder = dict(zip(names, shown, strict=True))
     best = probabilities.topk(min(top, len(names)))
-    done = []
+    predictions = []
     for path, chosen, values in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True):
         folder = files.truth(path, of_folder)
         truth = None if folder is None else of_folder[folder]
-        done.append(Prediction(display_name(str(path)), truth, [shown[i] for i in chosen], values))
-    return done
+        predictions.append(Prediction(display_name(str(path)), truth, [shown[i] for i in chosen], values))
+    return predictions
 
 
-def accuracy(done: Sequence[Prediction]) -> dict[str, float]:
+def accuracy(predictions: Sequence[Prediction]) -> dict[str, float]:
     """Compute the accuracy in percent over images whose folder is a class; empty if there are none."""
-    hits = [prediction.classes[0] == prediction.truth for prediction in done if prediction.truth is not None]
+    hits = [prediction.classes[0] == prediction.truth for prediction in predictions if prediction.truth is not None]
     return {"with_truth": len(hits), "acc1": 100 * sum(hits) / len(hits)} if hits else {}
 
 
-def _write(done: Sequence[Prediction], unreadable: dict[str, str], directory: RunDirectory) -> None:
-    content = {"predictions": [asdict(prediction) for prediction in done], "unreadable": unreadable}
+def _write(predictions: Sequence[Prediction], unreadable: dict[str, str], directory: RunDirectory) -> None:
+    content = {"predictions": [asdict(prediction) for prediction in predictions], "unreadable": unreadable}
     write_json(directory.path / "predictions.json", content)
     rows = []
-    for prediction in done:
+    for prediction in predictions:
         row: dict[str, Any] = {"path": prediction.path, "truth": prediction.truth}
         for rank, (name, value) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True), 1):
             row |= {f"class_{rank}": name, f"probability_{rank}": value}
@@ -125,15 +125,15 @@ def _write(done: Sequence[Prediction], unreadable: dict[str, str], directory: Ru
     write_rows(directory.path / "predictions.csv", rows)
 
 
-def _show(done: Sequence[Prediction], directory: RunDirectory) -> None:
-    correct = accuracy(done)
+def _show(predictions: Sequence[Prediction], directory: RunDirectory) -> None:
+    correct = accuracy(predictions)
     rows = [["image", "folder" if correct else "", "classes"]]
-    for prediction in done[:SHOWN]:
+    for prediction in predictions[:SHOWN]:
         best = zip(prediction.classes, prediction.probabilities, strict=True)
         classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in best)
         rows.append([prediction.path, prediction.truth or "", classes])
-    if len(done) > SHOWN:
-        rows.append([f"... and {len(done) - SHOWN} more", "", ""])
+    if len(predictions) > SHOWN:
+        rows.append([f"... and {len(predictions) - SHOWN} more", "", ""])
     paths, folders = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [f"{path:<{paths}}  {folder:<{folders}}  {classes}".rstrip() for path, folder, classes in rows]
     if correct:

@@ -75,7 +75,8 @@ class DetectionModule(BaseModule):
         """Add the detections of a batch."""
         images, targets = batch
         found = [
-            in_original(one, image, target) for one, image, target in zip(self.network(images), *batch, strict=True)
+            scale_to_original(one, image, target)
+            for one, image, target in zip(self.network(images), *batch, strict=True)
         ]
         for one, target in zip(found, targets, strict=True):
             self.evaluated[int(target["image_id"])] = _on_cpu(one), _on_cpu(target["truth"])
@@ -115,7 +116,7 @@ def _on_cpu(columns: Columns) -> Columns:
     return {name: values.cpu() for name, values in columns.items()}
 
 
-def in_original(found: Mapping[str, Tensor], image: Tensor, target: Mapping[str, Any]) -> dict[str, Tensor]:
+def scale_to_original(found: Mapping[str, Tensor], image: Tensor, target: Mapping[str, Any]) -> dict[str, Tensor]:
     """Scale the boxes of detections to pixels of the original image."""
     height, width = image.shape[-2:]
     scale = target["original"].flip(0).repeat(2) / found["boxes"].new_tensor([width, height] * 2)

@@ -21,7 +21,7 @@ from ghostexp.runs.wandb_mode import Recording, find_connection_problem, resolve
 from ghostexp.runs.wandb_names import NAME_LENGTH, check_tags, shorten_name
 from ghostexp.training.loggers import RunInfo, wandb
 from ghostexp.training.loggers.wandb import ResumableWandbLogger
-from ghostexp.training.loggers.wandb_run import NOT_USED
+from ghostexp.training.loggers.wandb_run import IGNORED_VARIABLES
 from tests.cli import TINY, command, in_directory
 from tests.config.test_user_errors import expect_one_line
 from tests.offline_wandb import records, rows
@@ -144,7 +144,7 @@ def test_resolve_for_sweep_prints_offline_once(
 def test_run_ignores_wandb_names_in_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in NOT_USED:
+    for name in IGNORED_VARIABLES:
         monkeypatch.setenv(name, "left")
     run = tmp_path / "kind" / "run"
     assert command(*TINY, "logger=wandb", in_directory(run)) == 0
@@ -154,7 +154,7 @@ def test_run_ignores_wandb_names_in_environment(
     assert began.run_id == run_identity(run, RunDirectory(run).read_config())
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "WANDB_RUN_ID" in line)
     assert line.endswith("not used; the run's directory and logger.wandb decide its id, names and project")
-    assert set(NOT_USED) <= os.environ.keys()
+    assert set(IGNORED_VARIABLES) <= os.environ.keys()
 
 
 def test_resumed_run_supersedes_killed_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,7 +255,7 @@ def test_wandb_errors_at_end_keep_result(
         raise RuntimeError("gone")
 
     monkeypatch.setattr(ResumableWandbLogger, "log_test", fail)
-    monkeypatch.setattr(wandb, "set_aside", fail)
+    monkeypatch.setattr(wandb, "move_superseded", fail)
     assert command(*TINY, "logger=wandb", in_directory(tmp_path / "run")) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B: ")]
     assert [line.partition(" (")[2] for line in lines] == ["RuntimeError: gone)"] * 2

@@ -16,7 +16,7 @@ from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.outcome import Outputs
 from ghostexp.runs.text_files import write_json
-from ghostexp.training.detection_module import DetectionModule, in_original
+from ghostexp.training.detection_module import DetectionModule, scale_to_original
 from ghostexp.training.loggers.wandb import BoxImage, log_boxes
 
 log = logging.getLogger(__name__)
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 SHOWN = 4  # images drawn after a test
 SCORE = 0.5  # boxes below are not drawn
 PICTURE = "boxes.png"
-Found = Mapping[str, Tensor]  # boxes (k, 4), scores (k,), labels (k,)
-Seen = tuple[Tensor, Mapping[str, Any]]  # an image as the network reads it, and its target
+Detections = Mapping[str, Tensor]  # boxes (k, 4), scores (k,), labels (k,)
+Sample = tuple[Tensor, Mapping[str, Any]]  # a normalised image and its target
 
 
 @rank_zero_only
@@ -72,17 +72,17 @@ def show_sample(
     for image, target in sample:
         with torch.inference_mode():
             (one,) = network([image.to(device)])
-        found.append(in_original({name: value.cpu() for name, value in one.items()}, image, target))
+        found.append(scale_to_original({name: value.cpu() for name, value in one.items()}, image, target))
     _show(sample, found, datamodule, title, directory, loggers)
 
 
-def _sample(datamodule: DetectionDataModule, count: int) -> list[Seen]:
+def _sample(datamodule: DetectionDataModule, count: int) -> list[Sample]:
     return [pair for batch in datamodule.test_sample(count) for pair in zip(*batch, strict=True)]
 
 
 def _show(
-    sample: Sequence[Seen],
-    found: Sequence[Found],
+    sample: Sequence[Sample],
+    found: Sequence[Detections],
     datamodule: DetectionDataModule,
     title: str,
     directory: RunDirectory,
@@ -99,7 +99,7 @@ def _asdicts(boxes: Iterable[Box]) -> list[dict[str, Any]]:
 
 
 def coco_results(
-    found: Mapping[int, Found], category_ids: Sequence[int | str], text_ids: Mapping[int, str] | None = None
+    found: Mapping[int, Detections], category_ids: Sequence[int | str], text_ids: Mapping[int, str] | None = None
 ) -> list[dict[str, Any]]:
     """Convert detections by image_id to COCO's results format; boxes become left, top, width, height.
 
@@ -118,7 +118,9 @@ def coco_results(
     ]
 
 
-def annotate(image: Tensor, target: Mapping[str, Any], found: Found, datamodule: DetectionDataModule) -> AnnotatedImage:
+def annotate(
+    image: Tensor, target: Mapping[str, Any], found: Detections, datamodule: DetectionDataModule
+) -> AnnotatedImage:
     """Combine an evaluated image, its target, and its detections in pixels of the original image."""
     names, (height, width) = datamodule.class_names, target["original"].tolist()
     scale = torch.tensor([image.shape[2] / width, image.shape[1] / height] * 2)
@@ -132,7 +134,7 @@ def annotate(image: Tensor, target: Mapping[str, Any], found: Found, datamodule:
     )
 
 
-def boxes_of(found: Found, names: Sequence[str]) -> list[Box]:
+def boxes_of(found: Detections, names: Sequence[str]) -> list[Box]:
     """Convert detections to boxes to draw, lowest score first, so that the highest lie on top."""
     rows = list(_rows(found, "boxes", "labels", "scores"))[::-1]
     return [Box(x1, y1, x2, y2, label, names[int(label)], score) for (x1, y1, x2, y2), label, score in rows]

@@ -82,7 +82,7 @@ def _split(pattern: str) -> tuple[str, bool, str]:
     return str(Path(*parts[:cut])), True, str(Path(*parts[cut + 1 :])) if parts[cut + 1 :] else ""
 
 
-def decoded(
+def decode_batches(
     paths: Sequence[Path], transform: Callable[[Image], T], in_chans: int, batch_size: int
 ) -> Iterator[list[tuple[Path, T | ValueError]]]:
     """Yield batches of transformed images, or of the error where a file is unreadable; shows a bar on a terminal."""

@@ -16,9 +16,9 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.detection_outputs import boxes_of
-from ghostexp.tasks.common.input_images import ImageFiles, decoded
+from ghostexp.tasks.common.input_images import ImageFiles, decode_batches
 from ghostexp.tasks.common.load_model import LoadedModel, inference_device
-from ghostexp.training.detection_module import in_original
+from ghostexp.training.detection_module import scale_to_original
 
 SHOWN = 40  # images on the terminal
 
@@ -51,7 +51,7 @@ def predict_boxes(
     def read(picture: Image) -> tuple[Image, Tensor]:
         return picture, transform(picture)
 
-    for batch in decoded(files.paths, read, 3, datamodule.batch_size):
+    for batch in decode_batches(files.paths, read, 3, datamodule.batch_size):
         unreadable |= {display_name(str(path)): str(error) for path, error in batch if isinstance(error, ValueError)}
         pictures = [(path, *pair) for path, pair in batch if not isinstance(pair, ValueError)]
         if not pictures:
@@ -60,7 +60,7 @@ def predict_boxes(
             found = network([image.to(device) for _, _, image in pictures])
         for (path, picture, image), one in zip(pictures, found, strict=True):
             original = {"original": torch.tensor([picture.height, picture.width], device=device)}
-            boxes = boxes_of(in_original(one, image, original), names)
+            boxes = boxes_of(scale_to_original(one, image, original), names)
             seen = [box for box in boxes if (box.score or 0) >= threshold]
             draw_bounding_boxes(picture, seen).save(
                 directory.path / "images" / f"{len(predictions):05}-{path.stem}.jpg", quality=90

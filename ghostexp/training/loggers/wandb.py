@@ -17,7 +17,7 @@ from ghostexp.runs.sweep_record import find_sweep_name
 from ghostexp.runs.wandb_mode import announce
 from ghostexp.runs.wandb_names import build_tags, check_tags, shorten_name
 from ghostexp.training.loggers import Metrics, RunInfo
-from ghostexp.training.loggers.wandb_run import STEP, logged_history, set_aside, start_run
+from ghostexp.training.loggers.wandb_run import STEP, logged_history, move_superseded, start_run
 
 Rows = Sequence[Mapping[str, Any]]
 CHART_CLASSES = 100  # up to which W&B draws a confusion matrix
@@ -30,7 +30,7 @@ class TestArtifacts:
     pairs: Rows  # target, prediction, images
     classes: Rows  # class, accuracy, ...
     mistakes: Rows
-    pixels: NDArray[np.floating[Any]]  # of the mistakes, (K, H, W, 1 or 3), in [0, 1]
+    pixels: NDArray[np.floating[Any]]  # of misclassified images, (K, H, W, 1 or 3), in [0, 1]
     pictures: Sequence[Path]
 
 
@@ -40,8 +40,8 @@ class BoxImage:
 
     title: str
     picture: Image
-    truth: Rows
-    found: Rows
+    ground_truth: Rows
+    detections: Rows
 
 
 class ResumableWandbLogger(WandbLogger):
@@ -146,7 +146,7 @@ class ResumableWandbLogger(WandbLogger):
         self.experiment.log(logged)
 
     @rank_zero_only
-    def log_boxes(self, scenes: Sequence[BoxImage], class_names: Sequence[str]) -> None:
+    def log_boxes(self, images: Sequence[BoxImage], class_names: Sequence[str]) -> None:
         """Log pictures with their boxes in W&B's format, by kind, class and score.
 
         Each has its own key: of several under one key, W&B keeps only the size of the first.
@@ -155,13 +155,13 @@ class ResumableWandbLogger(WandbLogger):
 
         classes = dict(enumerate(class_names))
         logged = {}
-        for number, scene in enumerate(scenes):
-            kinds = {"annotated": scene.truth, "found": scene.found}
+        for number, image in enumerate(images):
+            kinds = {"annotated": image.ground_truth, "found": image.detections}
             boxes = {
                 kind: {"box_data": [wandb_box(row) for row in rows], "class_labels": classes}
                 for kind, rows in kinds.items()
             }
-            logged[f"test/boxes_{number}"] = wandb.Image(scene.picture, caption=scene.title, boxes=boxes)
+            logged[f"test/boxes_{number}"] = wandb.Image(image.picture, caption=image.title, boxes=boxes)
         self.flush()
         self.experiment.log(logged)
 
@@ -194,7 +194,7 @@ class ResumableWandbLogger(WandbLogger):
         run.finish(exit_code=exit_code)
         if run.disabled:
             return ""
-        set_aside(run)
+        move_superseded(run)
         is_complete = not run.offline and not getattr(run, "_finish_timed_out", False)
         where = str(run.url) if is_complete else f"wandb sync {run.settings.sync_dir}"
         wandb.teardown()  # so that W&B's service process ends, and rereads the environment for another run
@@ -221,28 +221,28 @@ def wandb_box(row: Mapping[str, Any]) -> dict[str, Any]:
 def log_images(loggers: Sequence[Logger], paths: Sequence[Path]) -> None:
     """Log figures to W&B, if it is among the loggers."""
     for logger in _wandb(loggers):
-        with _survived("the figures are not on W&B"):
+        with _continue_on_error("the figures are not on W&B"):
             logger.log_image("figures", [str(path) for path in paths], caption=[path.stem for path in paths])
 
 
 def log_test(loggers: Sequence[Logger], test: TestArtifacts) -> None:
     """Log the artifacts of a test to W&B, if it is among the loggers."""
     for logger in _wandb(loggers):
-        with _survived("the tables of the test are not on W&B"):
+        with _continue_on_error("the tables of the test are not on W&B"):
             logger.log_test(test)
 
 
-def log_boxes(loggers: Sequence[Logger], scenes: Sequence[BoxImage], class_names: Sequence[str]) -> None:
+def log_boxes(loggers: Sequence[Logger], images: Sequence[BoxImage], class_names: Sequence[str]) -> None:
     """Log pictures with their boxes to W&B, if it is among the loggers."""
     for logger in _wandb(loggers):
-        with _survived("the boxes are not on W&B"):
-            logger.log_boxes(scenes, class_names)
+        with _continue_on_error("the boxes are not on W&B"):
+            logger.log_boxes(images, class_names)
 
 
 def log_tested_model(loggers: Sequence[Logger], checkpoint: Path, result: Mapping[str, Any]) -> None:
     """Log the tested checkpoint and the run's numbers to W&B, if `logger.wandb.log_model` is set."""
     for logger in _wandb(loggers):
-        with _survived("the checkpoint is not on W&B"):
+        with _continue_on_error("the checkpoint is not on W&B"):
             logger.log_tested_model(checkpoint, {"test_checkpoint": checkpoint.stem, **numbers_of(result)})
 
 
@@ -253,13 +253,13 @@ def finish(loggers: Sequence[Logger], result: Mapping[str, Any], exit_code: int)
     """
     messages = []
     for logger in _wandb(loggers):
-        with _survived(f"the run was not finished on W&B; the recording is in {logger.folder / 'wandb'}"):
+        with _continue_on_error(f"the run was not finished on W&B; the recording is in {logger.folder / 'wandb'}"):
             messages.append(logger.finish(numbers_of(result), exit_code))
     return [line for line in messages if line]
 
 
 @contextmanager
-def _survived(loss: str) -> Iterator[None]:
+def _continue_on_error(loss: str) -> Iterator[None]:
     """Continue without W&B where it fails, and print what is lost."""
     try:
         yield

@@ -12,7 +12,7 @@ from ghostexp.runs.wandb_mode import Mode, Recording, announce, resolve_recordin
 
 STEP = "trainer/global_step"
 # Variables that a shell may have kept of another run; the run's directory and logger.wandb decide instead.
-NOT_USED = (
+IGNORED_VARIABLES = (
     "WANDB_RUN_ID",
     "WANDB_RUN_NAME",
     "WANDB_NAME",
@@ -27,7 +27,7 @@ NOT_USED = (
     "WANDB_LAUNCH",
 )
 TIMEOUTS = {"init_timeout": 30.0, "finish_timeout": 600.0}  # seconds; W&B's own are 90 and infinite
-EARLIER = "superseded"  # folder for recordings that a later one contains
+SUPERSEDED = "superseded"  # folder for recordings that a later one contains
 
 
 def start_run(arguments: Mapping[str, Any], offline: bool | None) -> Any:
@@ -67,7 +67,7 @@ def _init(arguments: Mapping[str, Any], mode: Mode) -> Any:
 @contextmanager
 def _only_own_names() -> Iterator[None]:
     """Ignore the names of another run that a shell may have left in the environment."""
-    left = {name: os.environ.pop(name) for name in NOT_USED if name in os.environ}
+    left = {name: os.environ.pop(name) for name in IGNORED_VARIABLES if name in os.environ}
     if left:
         announce(f"{', '.join(left)}: not used; the run's directory and logger.wandb decide its id, names and project")
     mode = {"WANDB_MODE": os.environ.pop("WANDB_MODE")} if "WANDB_MODE" in os.environ else {}  # already decided
@@ -103,13 +103,13 @@ def _number(text: str) -> float:
     return int(text) if text.isdecimal() else float(text)
 
 
-def set_aside(run: Any) -> None:
+def move_superseded(run: Any) -> None:
     """Move earlier offline recordings, whose history this one contains, out of the way of `wandb sync`."""
-    here = Path(run.settings.sync_dir)
-    for path in here.parent.glob(f"offline-run-*-{run.id}"):
-        if path != here:
-            (here.parent / EARLIER).mkdir(exist_ok=True)
-            path.rename(here.parent / EARLIER / path.name)
+    current = Path(run.settings.sync_dir)
+    for path in current.parent.glob(f"offline-run-*-{run.id}"):
+        if path != current:
+            (current.parent / SUPERSEDED).mkdir(exist_ok=True)
+            path.rename(current.parent / SUPERSEDED / path.name)
 
 
 def _first_line(error: BaseException) -> str:
