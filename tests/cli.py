@@ -1,4 +1,4 @@
-"""Command lines for tests: in this process through the entry's own function, or in a process of their own."""
+"""Run command lines in tests: in this process through `main`, or in a subprocess."""
 
 import contextlib
 import os
@@ -26,17 +26,17 @@ TINY_DETECTOR += ("trainer.limit_train_batches=3", "callbacks.progress=false", "
 
 
 def command(*arguments: str) -> int:
-    """The exit code of `python -m ghostexp ARGUMENTS`, run in this process."""
+    """Run `python -m ghostexp ARGUMENTS` in this process; returns the exit code."""
     return main(arguments)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start `python -m ghostexp ARGUMENTS` in a session of its own."""
+    """Start `python -m ghostexp ARGUMENTS` in a subprocess with its own session."""
     return start_writing_to(subprocess.PIPE, *arguments, **environment)
 
 
 def start_writing_to(output: int, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """The same, with a file descriptor for what it prints."""
+    """Start it with its output going to a file descriptor."""
     return subprocess.Popen(
         [sys.executable, "-m", "ghostexp", *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
@@ -48,19 +48,19 @@ def start_writing_to(output: int, *arguments: str, **environment: str) -> subpro
 
 
 def finish(*arguments: str, timeout: float = 300, **environment: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command line in a process of its own."""
+    """Run a command line in a subprocess; returns exit code, standard output and standard error."""
     process = start(*arguments, **environment)
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 
 
 def in_directory(path: Path) -> str:
-    """The override that puts a run into a directory."""
+    """Return the override that sets a run's directory."""
     return f"hydra.run.dir={path}"
 
 
 def wait_for(path: Path, seconds: float = 120) -> None:
-    """Wait until a file is there."""
+    """Wait until a file exists."""
     deadline = time.monotonic() + seconds
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -68,27 +68,27 @@ def wait_for(path: Path, seconds: float = 120) -> None:
 
 
 def processes_in(folder: Path) -> list[int]:
-    """Processes that have a file in a folder open, as each process of a run has its log."""
+    """List the processes with an open file in a folder, as each process of a run has its log."""
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             if str(link.readlink()).startswith(str(folder)):
                 found.add(int(link.parts[2]))
     return sorted(found - {os.getpid()})
 
 
 def processes_with(text: str) -> list[int]:
-    """List the processes that were started with a text in their environment, as all of `start`'s with its outputs."""
+    """List the processes with a text in their environment, such as the output directory of `start`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             if text.encode() in path.read_bytes():
                 found.append(int(path.parts[2]))
     return sorted(found)
 
 
 def processes_in_session(leader: int) -> list[int]:
-    """List a run's process and its workers, each run being a session of its own."""
+    """List the processes of a session: a run and its workers."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -98,7 +98,7 @@ def processes_in_session(leader: int) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there, and not only its exit code."""
+    """Return whether a process is running, not a zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""What an offline W&B run holds, read from its file."""
+"""Read the records of an offline W&B run."""
 
 import json
 import struct
@@ -12,7 +12,7 @@ HEADER, BLOCK, FULL, FIRST, LAST = 7, 32768, 1, 2, 4
 
 
 def records(run: Path) -> Iterator[Any]:
-    """Every record of a run's offline files, in order."""
+    """Yield every record of a run's offline files, in order."""
     for path in sorted(run.glob("wandb/offline-run-*/*.wandb")):
         for data in chunks(path.read_bytes()):
             record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
@@ -21,7 +21,7 @@ def records(run: Path) -> Iterator[Any]:
 
 
 def chunks(log: bytes) -> Iterator[bytes]:
-    """The entries of a log in LevelDB's format: chunks with checksum, length and kind, in blocks of 32 KiB."""
+    """Yield the entries of a log in LevelDB's format: chunks with checksum, length and kind, in 32 KiB blocks."""
     entry, position = b"", HEADER
     while position + HEADER <= len(log):
         if BLOCK - position % BLOCK < HEADER:  # the rest of a block holds no chunk
@@ -38,7 +38,7 @@ def chunks(log: bytes) -> Iterator[bytes]:
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """The history, one dictionary a row; what was logged as a dictionary is one."""
+    """Return the history, one dictionary a row; nested keys become nested dictionaries."""
     return [_row(record.history.item) for record in records(run) if record.HasField("history")]
 
 
@@ -46,20 +46,20 @@ def _row(items: Any) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for item in items:
         *outer, last = item.nested_key or [item.key]
-        place = row
+        level = row
         for key in outer:
-            place = place.setdefault(key, {})
-        place[last] = json.loads(item.value_json)
+            level = level.setdefault(key, {})
+        level[last] = json.loads(item.value_json)
     return row
 
 
 def config_of(run: Path) -> dict[str, Any]:
-    """The configuration with which a run began."""
+    """Return the configuration of a run."""
     (began,) = (record.run for record in records(run) if record.HasField("run"))
     return {item.key: json.loads(item.value_json) for item in began.config.update}
 
 
 def summary_of(run: Path) -> dict[str, Any]:
-    """The last value of every key of the summary."""
+    """Return the last value of every summary key."""
     found = (record.summary for record in records(run) if record.HasField("summary"))
     return {item.key or item.nested_key[0]: json.loads(item.value_json) for row in found for item in row.update}

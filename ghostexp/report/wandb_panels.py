@@ -22,7 +22,7 @@ def panels_of(study: Study) -> dict[str, Panels]:
         "Learning curves": _curves(study),
         "Classes and mistakes": [
             wr.MediaBrowser(title="confusion matrices", media_keys=["test/confusion"], num_columns=2),
-            wr.MediaBrowser(title="worst mistakes", media_keys=["test/mistakes"], num_columns=2),
+            wr.MediaBrowser(title="worst mistakes", media_keys=["test/misclassified"], num_columns=2),
         ],
     }
 

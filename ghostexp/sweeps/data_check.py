@@ -33,7 +33,7 @@ def _check_quietly(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
 
 
 def _check_all(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
-    check_data = importlib.import_module("ghostexp.tasks.common.instantiate").check_data
+    check_data = importlib.import_module("ghostexp.tasks.common.build_check").check_data
     errors: list[str | None] = []
     digests: dict[str, Any] = {}
     for config, path in jobs:

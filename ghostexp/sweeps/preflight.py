@@ -58,7 +58,7 @@ def _check_all(jobs: list[Job], is_here: bool) -> tuple[list[BuildCheck], int]:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # warnings are for the runs' own logs
     logging.disable()
     warnings.simplefilter("ignore")
-    task = importlib.import_module("ghostexp.tasks.common.instantiate")
+    task = importlib.import_module("ghostexp.tasks.common.build_check")
     checker = task.Checker()
     distinct = {_key(config): (config, RunDirectory(Path(path))) for config, path in reversed(jobs)}
     by_network = sorted(distinct, key=lambda key: task.network_key(distinct[key][0]))

@@ -1,1 +1,1 @@
-"""One thin file per verb: `run(config, run_dir) -> dict`. The only place where model, data and training meet."""
+"""Tasks, one file each: `run(config, directory)`. The only layer that combines models, data and training."""

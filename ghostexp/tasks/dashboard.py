@@ -1,4 +1,4 @@
-"""Build the W&B workspace and report of a study, or write down what they would be."""
+"""Build the W&B workspace and report of a study, or write their specification."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ from ghostexp.tasks.report import override_texts, parse_baseline
 
 
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """Write dashboard.json and, where W&B has a key, build the workspace and the report; each call builds new ones.
+    """Write dashboard.json and, if there is a W&B key, build the workspace and the report; each call builds new ones.
 
-    Raises ValueError: no runs there, none logged to W&B, no wandb-workspaces, or W&B refuses.
+    Raises ValueError: no runs there, none logged to W&B, wandb-workspaces not installed, or W&B refuses.
     """
     try:
         from ghostexp.report import wandb_dashboard
@@ -33,11 +33,11 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     if unsynced := _unsynced(found.runs):
         print(f"{len(unsynced)} runs are not on W&B yet: wandb sync {' '.join(_shortest(unsynced))}")
     if not has_key():
-        print(f"no W&B key here: wandb login, and the same command again; what it will build is in {path}")
+        print(f"no W&B key: run wandb login, then this command again; specification: {path}")
         return {"runs": len(found.runs), "workspace": None, "report": None}
-    place = place._replace(entity=place.entity or _asked(_own_entity))
+    place = place._replace(entity=place.entity or _call_wandb(_own_entity))
     build = {"workspace": wandb_dashboard.workspace_of, "report": wandb_dashboard.report_of}
-    urls = {name: _asked(lambda make=make: make(study, place, title).save().url) for name, make in build.items()}
+    urls = {name: _call_wandb(lambda make=make: make(study, place, title).save().url) for name, make in build.items()}
     print(*(f"{name:<9}  {url}" for name, url in urls.items()), sep="\n")
     return {"runs": len(found.runs), **urls}
 
@@ -48,27 +48,27 @@ def _own_entity() -> str:
     return str(wandb.Api().default_entity)
 
 
-def _asked(question: Callable[[], str]) -> str:
-    """An answer of W&B.
+def _call_wandb(call: Callable[[], str]) -> str:
+    """Call W&B.
 
-    Raises ValueError: there is none, or it is no.
+    Raises ValueError: it does not respond, or refuses.
     """
     import wandb
 
     try:
-        return question()
+        return call()
     except (wandb.Error, ValueError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"task=dashboard: W&B did not take it ({type(error).__name__}: {reason})") from error
+        raise ValueError(f"task=dashboard: W&B failed ({type(error).__name__}: {reason})") from error
 
 
 def _unsynced(runs: Sequence[Run]) -> list[Path]:
-    """The offline recordings that `wandb sync` has not marked."""
+    """List the offline recordings that `wandb sync` has not marked."""
     files = [file for run in runs for file in run.directory.path.glob("wandb/offline-run-*/*.wandb")]
     return [file.parent for file in files if not file.with_name(f"{file.name}.synced").exists()]
 
 
 def _shortest(folders: Sequence[Path]) -> list[str]:
-    """Folders as a person would name them: by one pattern where they are of one sweep."""
+    """Shorten folders to one glob for each sweep."""
     parents = {folder.parents[2] for folder in folders}
     return [f"{shlex.quote(str(parent))}/*/wandb/offline-run-*" for parent in sorted(parents)]

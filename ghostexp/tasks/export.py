@@ -1,4 +1,4 @@
-"""Write a trained network for other programs, and check that each file computes what the network does."""
+"""Export a trained network, and check that each file computes the same logits."""
 
 import copy
 import importlib.util
@@ -27,17 +27,17 @@ from ghostexp.tasks.common.model_card import Card
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": (), "safetensors": ("safetensors",)}
 RANDOM_BATCHES = (1, 3)
-BATCH_AXIS = ({0: torch.export.Dim("batch")},)  # of the images: batches may have any size
+BATCH_AXIS = ({0: torch.export.Dim("batch")},)  # batches may have any size
 
 log = logging.getLogger(__name__)
 
 
 def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
-    """Write model.onnx, model.pt2 and model.safetensors, those that `task.formats` names, and README.md, the card.
+    """Write the files of `task.formats` (model.onnx, model.pt2, model.safetensors) and README.md, the model card.
 
-    A file gets its name when all of them have been compared with the network; what was there before stays until then.
-    Raises ValueError: an unknown format, a package that is missing, data that cannot be read, or a file that differs
-    from the network by more than rounding explains.
+    Files are renamed into place when all of them have been compared with the network; older ones stay until then.
+    Raises ValueError: an unknown format, a missing package, unreadable data, or a file that differs from the network
+    by more than rounding explains.
     """
     formats, count_checked = check_formats(config["task"]["formats"]), check_int(config, "num_check_images", 0)
     trained = load_trained_model(config | {"compile": False})
@@ -63,29 +63,29 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
 
 
 def check_formats(formats: object) -> list[str]:
-    """The formats that were asked for.
+    """Return the requested formats as a list.
 
-    Raises ValueError: there is no such format, or a package that it needs is missing.
+    Raises ValueError: an unknown format, or a missing package.
     """
     wanted = [str(name) for name in (formats if isinstance(formats, list) else [formats])]
     for name in wanted:
         if name not in FILES:
-            raise ValueError(f"task.formats={name}: one or several of {', '.join(FILES)}")
+            raise ValueError(f"task.formats={name}: must be one or several of {', '.join(FILES)}")
         missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]
         if missing:
             raise ValueError(f'task.formats={name}: needs {", ".join(missing)}; pip install "ghostexp[export]"')
     if not wanted:
-        raise ValueError(f"task.formats=[]: one or several of {', '.join(FILES)}")
+        raise ValueError(f"task.formats=[]: must be one or several of {', '.join(FILES)}")
     return wanted
 
 
-def check_images(datamodule: ClassificationDataModule, count_cost: int) -> Iterator[Tensor]:
-    """Batches (N, C, H, W) of `count_cost` test images, and of random ones in sizes that no export saw."""
+def check_images(datamodule: ClassificationDataModule, count: int) -> Iterator[Tensor]:
+    """Yield batches (N, C, H, W) of `count` test images, and random ones of other batch sizes."""
     shape = (datamodule.in_chans, datamodule.image_size, datamodule.image_size)
     generator = torch.Generator().manual_seed(0)
-    if count_cost:
+    if count:
         datamodule.setup("test")
-        yield from (images for images, _ in datamodule.test_sample(count_cost))
+        yield from (images for images, _ in datamodule.test_sample(count))
         datamodule.teardown("test")
     for size in RANDOM_BATCHES:
         yield torch.randn(size, *shape, generator=generator)
@@ -94,8 +94,8 @@ def check_images(datamodule: ClassificationDataModule, count_cost: int) -> Itera
 def _warn_of_rounding(reference: Reference) -> None:
     if reference.tolerance > TOLERANCE:
         log.warning(
-            "rounding in float32 alone changes the network's logits by %.1e of the largest one, as in barely trained "
-            "networks: files may differ by %.0e",
+            "rounding to float32 changes the network's logits by %.1e of the largest one, as is usual for barely "
+            "trained networks: files may differ by %.0e",
             reference.rounding,
             reference.tolerance,
         )
@@ -104,7 +104,7 @@ def _warn_of_rounding(reference: Reference) -> None:
 def _write_files(
     formats: list[str], network: Network, fused: Network, reference: Reference, folder: Path
 ) -> dict[str, dict[str, float]]:
-    """Write the files under temporary names, compare them with the network, and then give them their names."""
+    """Write the files under temporary names, compare them with the network, then rename them."""
     checks = {}
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
         for name in formats:
@@ -116,7 +116,7 @@ def _write_files(
 
 
 def _write(name: str, network: Network, fused: Network, example: Tensor, path: Path) -> Logits:
-    """Write one file, and return what it computes once it is read again."""
+    """Write one file, and return the function that it computes when loaded."""
     if name == "onnx":
         return _write_onnx(fused, example, path)
     return _write_torch(fused, example, path) if name == "torch" else _write_safetensors(network, path)
@@ -132,7 +132,7 @@ def _write_onnx(network: nn.Module, example: Tensor, path: Path) -> Logits:
         path,
         input_names=["images"],
         output_names=["logits"],
-        dynamic_shapes=BATCH_AXIS,  # of a program they are known, but without their names
+        dynamic_shapes=BATCH_AXIS,  # known from the program, but without their names
         external_data=False,
         verbose=False,
     )
@@ -146,7 +146,7 @@ def _write_torch(network: nn.Module, example: Tensor, path: Path) -> Logits:
 
 
 def _program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The network as a graph for batches of any size; an example of one image would fix it to one."""
+    """Export the network for batches of any size; an example of one image would specialise it to one."""
     return torch.export.export(network, (example,), dynamic_shapes=BATCH_AXIS)
 
 
@@ -165,4 +165,4 @@ def _show(checks: dict[str, dict[str, float]], directory: RunDirectory) -> None:
     for name, check in checks.items():
         agreed = f"{check['same_predictions']} of {check['images']} predictions the same"
         print(f"{FILES.get(name, name):<17}  logits within {check['difference']:.1e} of the largest, {agreed}")
-    print(f"{'everything is in':<17}  {directory.path}")
+    print(f"{'outputs':<17}  {directory.path}")

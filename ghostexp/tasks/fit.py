@@ -1,4 +1,4 @@
-"""Train a network, then measure the test figure."""
+"""Train a network, then test it."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.preconditions import CheckEvaluation
 from ghostexp.tasks.common.summary import (
     compute_baselines,
-    data_of,
+    data_digest,
     hardware_info,
     metrics_with_prefix,
     show_fit,
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 
 def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
-    """Fit, with `resume` from `checkpoints/last.ckpt` on; returns what result.json says of it.
+    """Fit, with `resume` from `checkpoints/last.ckpt` on; returns the content of result.json.
 
-    With `datamodule.validate_on=test` the test figure is the last epoch's: choosing the best by it would be peeking.
-    With `validate_on=holdout` it is that of the best epoch on the validation set.
+    With `datamodule.validate_on=test` the last epoch is tested: selecting the best epoch on the test set would leak it.
+    With `validate_on=holdout` the best epoch on the validation set is tested.
     """
     datamodule = instantiate.build_datamodule(config)
     resumed = read_checkpoint(directory.last) if config["resume"] and directory.last.exists() else None
@@ -53,8 +53,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
         check_match(module.state_dict(), resumed["state_dict"], directory.last)
     loggers = instantiate.build_loggers(config, directory, resumed_step=resumed["global_step"] if resumed else None)
     callbacks = [
-        *instantiate.build_callbacks(config, directory, module.score),
-        CheckEvaluation(config, f"val/{module.score}"),
+        *instantiate.build_callbacks(config, directory, module.monitor),
+        CheckEvaluation(config, f"val/{module.monitor}"),
     ]
     trainer = instantiate.build_trainer(config, callbacks, loggers, directory)
 
@@ -63,16 +63,16 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     result |= {"weights": weights_record(built.weights, directory), "teacher": teacher}
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=directory.last if resumed else None)
-        result |= _figures(trainer, module, callbacks)
-        checkpoint = _to_test(config, directory, module, callbacks)
+        result |= _training_record(trainer, module, callbacks)
+        checkpoint = _select_checkpoint(config, directory, module, callbacks)
         result["test_checkpoint"] = checkpoint.stem
         load_checkpoint_weights(module, checkpoint)
         trainer.test(module, datamodule=datamodule, verbose=False)
         result["metrics"]["test"] = metrics_with_prefix(module, "test/")
         result |= {"baselines": compute_baselines(datamodule)} | hardware_info(trainer)
-        result |= data_of(datamodule) if trainer.is_global_zero else {}
+        result |= data_digest(datamodule) if trainer.is_global_zero else {}
     except BaseException:
-        with suppress(Exception):  # whatever a logger has to say, it is not why the run ends
+        with suppress(Exception):  # an error of a logger must not hide why the run ended
             finish(loggers, result, exit_code=1)
         raise
 
@@ -86,26 +86,24 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     return Outcome(result, make_outputs)
 
 
-def _to_test(
+def _select_checkpoint(
     config: instantiate.Config, directory: RunDirectory, module: BaseModule, callbacks: list[Callback]
 ) -> Path:
-    """The checkpoint whose test metrics are the run's; the last one where no validation had a score to choose by."""
+    """Select the checkpoint to test; the last one if no validation had a metric to select by."""
     (checkpoints,) = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
-    if config["datamodule"]["validate_on"] != "val":
+    if config["datamodule"]["validate_on"] != "holdout":
         return directory.last
     if checkpoints.best_epoch is not None:
         return directory.best
-    text = (
-        f"datamodule.validate_on=holdout: no validation had a val/{module.score} to choose by; the last epoch is tested"
-    )
+    text = f"datamodule.validate_on=holdout: no validation had a val/{module.monitor}; the last epoch is tested"
     log.warning(text)
     if module.global_rank == 0:
         print(f"warning: {text}", file=sys.stderr)
     return directory.last
 
 
-def _figures(trainer: pl.Trainer, module: BaseModule, callbacks: list[Callback]) -> dict[str, Any]:
-    """What a training left behind."""
+def _training_record(trainer: pl.Trainer, module: BaseModule, callbacks: list[Callback]) -> dict[str, Any]:
+    """Collect metrics, steps and times of a training for result.json."""
     (checkpoints,) = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
     (throughput,) = (callback for callback in callbacks if isinstance(callback, Throughput))
     best = {"epoch": checkpoints.best_epoch, **checkpoints.best_metrics}

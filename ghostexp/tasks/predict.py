@@ -1,4 +1,4 @@
-"""Say what a trained network sees in image files."""
+"""Predict classes or boxes of image files with a trained network."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.class_names import class_names, readable
-from ghostexp.tasks.common.input_images import ImageFiles, decoded, find_images
+from ghostexp.tasks.common.input_images import ImageFiles, decode_batches, find_images
 from ghostexp.tasks.common.load_model import (
     LoadedModel,
     build_classification_data,
@@ -34,7 +34,7 @@ SHOWN = 40  # images on the terminal
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of an image, best first; truth is its folder's name where that is a class."""
+    """The most probable classes of an image, best first; truth: its folder's name if that is a class."""
 
     path: str
     truth: str | None
@@ -45,37 +45,37 @@ class Prediction:
 def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     """Predict the images of `task.input`, write predictions.json and predictions.csv, and print the first ones.
 
-    A classifier names classes; a detector finds boxes, and draws them.
+    A classifier predicts classes; a detector predicts boxes and draws them.
 
-    Raises ValueError: no images there, no trained network, or, when all others are written, some without a prediction.
+    Raises ValueError: no images there, no trained network, or, after the others are written, unreadable images.
     """
     where = str(config["task"]["input"])
     files = find_images(where)
     if files.left_out:
         notice(f"task.input={where}: {len(files.left_out)} files left out ({count_extensions(files.left_out)})")
     check_int(config, "top_k", 1)
-    check_fraction(config, "score")
+    check_fraction(config, "score_threshold")
     trained = load_trained_model(config)
     is_detector = isinstance(trained.network, DetectionModel)
     outcome, unreadable = (predict_boxes if is_detector else predict_classes)(trained, config, files, directory)
     if unreadable:
         print(*(f"skipped {reason}" for reason in unreadable.values()), sep="\n", file=sys.stderr)
         counted = f"{len(unreadable)} of {len(files.paths)} images have no prediction"
-        raise ValueError(f"task.input={where}: {counted}; the others are in {directory.path}/predictions.csv")
+        raise ValueError(f"task.input={where}: {counted}; all others: {directory.path}/predictions.csv")
     return trained.record() | outcome
 
 
 def predict_classes(
     trained: LoadedModel, config: instantiate.Config, files: ImageFiles, directory: RunDirectory
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Name the most probable classes of each image; returns what result.json says, and why files have no prediction."""
+    """Predict the top classes of each image; returns entries of result.json, and the reason for each failure."""
     top, datamodule = config["task"]["top_k"], build_classification_data(config)
     names = class_names(trained, datamodule)
     device = inference_device(config)
     network = trained.network.to(device).eval()
-    done: list[Prediction] = []
+    predictions: list[Prediction] = []
     unreadable: dict[str, str] = {}
-    for batch in decoded(files.paths, datamodule.eval_transform(), datamodule.in_chans, datamodule.batch_size):
+    for batch in decode_batches(files.paths, datamodule.eval_transform(), datamodule.in_chans, datamodule.batch_size):
         unreadable |= {display_name(str(path)): str(image) for path, image in batch if isinstance(image, ValueError)}
         images = {path: image for path, image in batch if isinstance(image, Tensor)}
         if images:
@@ -83,59 +83,59 @@ def predict_classes(
                 probabilities = network(torch.stack(list(images.values())).to(device)).float().softmax(1)
             is_finite = torch.isfinite(probabilities).all(1).cpu()
             bad = [path for path, good in zip(images, is_finite.tolist(), strict=True) if not good]
-            unreadable |= {str(path): f"{path}: the network's outputs are not finite numbers" for path in bad}
-            done += named(
+            unreadable |= {str(path): f"{path}: the network's outputs are not finite" for path in bad}
+            predictions += build_predictions(
                 [path for path in images if path not in bad], files, probabilities.cpu()[is_finite], names, top
             )
-    _write(done, unreadable, directory)
-    _show(done, directory)
-    return {"images": len(done)} | accuracy(done), unreadable
+    _write(predictions, unreadable, directory)
+    _show(predictions, directory)
+    return {"images": len(predictions)} | accuracy(predictions), unreadable
 
 
-def named(
+def build_predictions(
     paths: Sequence[Path], files: ImageFiles, probabilities: Tensor, names: tuple[str, ...], top: int
 ) -> list[Prediction]:
-    """The `top` classes of each image, from probabilities (N, num_classes)."""
+    """Convert probabilities (N, num_classes) to the `top` classes of each image."""
     shown = readable(names)
     of_folder = dict(zip(names, shown, strict=True))
     best = probabilities.topk(min(top, len(names)))
-    done = []
+    predictions = []
     for path, chosen, values in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True):
         folder = files.truth(path, of_folder)
         truth = None if folder is None else of_folder[folder]
-        done.append(Prediction(display_name(str(path)), truth, [shown[i] for i in chosen], values))
-    return done
+        predictions.append(Prediction(display_name(str(path)), truth, [shown[i] for i in chosen], values))
+    return predictions
 
 
-def accuracy(done: Sequence[Prediction]) -> dict[str, float]:
-    """Percent right, of the images whose folder says what they are; nothing if there are none."""
-    right = [prediction.classes[0] == prediction.truth for prediction in done if prediction.truth is not None]
-    return {"with_truth": len(right), "acc1": 100 * sum(right) / len(right)} if right else {}
+def accuracy(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Compute the accuracy in percent over images whose folder is a class; empty if there are none."""
+    hits = [prediction.classes[0] == prediction.truth for prediction in predictions if prediction.truth is not None]
+    return {"with_truth": len(hits), "acc1": 100 * sum(hits) / len(hits)} if hits else {}
 
 
-def _write(done: Sequence[Prediction], unreadable: dict[str, str], directory: RunDirectory) -> None:
-    content = {"predictions": [asdict(prediction) for prediction in done], "unreadable": unreadable}
+def _write(predictions: Sequence[Prediction], unreadable: dict[str, str], directory: RunDirectory) -> None:
+    content = {"predictions": [asdict(prediction) for prediction in predictions], "unreadable": unreadable}
     write_json(directory.path / "predictions.json", content)
     rows = []
-    for prediction in done:
+    for prediction in predictions:
         row: dict[str, Any] = {"path": prediction.path, "truth": prediction.truth}
-        for place, (name, value) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True), 1):
-            row |= {f"class_{place}": name, f"probability_{place}": value}
+        for rank, (name, value) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True), 1):
+            row |= {f"class_{rank}": name, f"probability_{rank}": value}
         rows.append(row)
     write_rows(directory.path / "predictions.csv", rows)
 
 
-def _show(done: Sequence[Prediction], directory: RunDirectory) -> None:
-    right = accuracy(done)
-    rows = [["image", "folder" if right else "", "classes"]]
-    for prediction in done[:SHOWN]:
-        guesses = zip(prediction.classes, prediction.probabilities, strict=True)
-        guessed = ", ".join(f"{name} {100 * value:.1f} %" for name, value in guesses)
-        rows.append([prediction.path, prediction.truth or "", guessed])
-    if len(done) > SHOWN:
-        rows.append([f"... and {len(done) - SHOWN} more", "", ""])
+def _show(predictions: Sequence[Prediction], directory: RunDirectory) -> None:
+    correct = accuracy(predictions)
+    rows = [["image", "folder" if correct else "", "classes"]]
+    for prediction in predictions[:SHOWN]:
+        best = zip(prediction.classes, prediction.probabilities, strict=True)
+        classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in best)
+        rows.append([prediction.path, prediction.truth or "", classes])
+    if len(predictions) > SHOWN:
+        rows.append([f"... and {len(predictions) - SHOWN} more", "", ""])
     paths, folders = (max(len(row[column]) for row in rows) for column in (0, 1))
-    lines = [f"{path:<{paths}}  {folder:<{folders}}  {guessed}".rstrip() for path, folder, guessed in rows]
-    if right:
-        lines.append(f"{right['acc1']:.2f} % of {right['with_truth']} images are of the class that their folder names")
-    print(*lines, f"everything is in {directory.path}", sep="\n")
+    lines = [f"{path:<{paths}}  {folder:<{folders}}  {classes}".rstrip() for path, folder, classes in rows]
+    if correct:
+        lines.append(f"accuracy {correct['acc1']:.2f} % on {correct['with_truth']} images whose folder is a class")
+    print(*lines, f"outputs: {directory.path}", sep="\n")

@@ -1,4 +1,4 @@
-"""Measure what a network costs and how fast it is; no data are read."""
+"""Measure a network's cost and latency; no data are read."""
 
 import copy
 from dataclasses import asdict
@@ -25,12 +25,12 @@ from ghostexp.tasks.common.summary import write_ghostify_report
 def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     """Profile the network of the configuration or of `run=DIR`; writes layers.csv and latency.csv.
 
-    Raises ValueError: batches, rounds or modes that cannot be, or a mode that does not work on this machine.
+    Raises ValueError: invalid batch sizes, repeats or modes, or a mode that does not work on this machine.
     """
     task = config["task"]
     for key, values in (("batch_sizes", task["batch_sizes"]), ("repeats", [task["repeats"]])):
         if not values or not all(type(value) is int and value >= 1 for value in values):
-            raise ValueError(f"task.{key}={task[key]}: whole numbers >= 1 are needed")
+            raise ValueError(f"task.{key}={task[key]}: must be an integer >= 1, or a list of such")
     shape = _shape(config)
     network, macs = _network(config, shape, directory)
     rows = layer_costs(network, shape)
@@ -38,7 +38,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     if isinstance(network, DetectionModel):
         return _detector(network, macs, config, rows, directory)
     if not isinstance(network, Network):
-        raise ValueError(f"model: {type(network).__name__} is none of this project's networks")
+        raise ValueError(f"model: {type(network).__name__} must be a ghostexp Network")
     latencies = _latencies(network, shape, config)
     write_rows(directory.path / "latency.csv", [asdict(latency) for latency in latencies])
     device = inference_device(config)
@@ -46,7 +46,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     result = _costs(network, shape, rows) | {
         "shares": time_fractions(network.to(device), images, task["repeats"]),
         "latency": [asdict(latency) for latency in latencies],
-        **_place(config),
+        **_hardware_info(config),
     }
     show_profile(result, rows, latencies, task, directory)
     return result
@@ -59,7 +59,7 @@ def _detector(
     rows: list[LayerCost],
     directory: RunDirectory,
 ) -> dict[str, Any]:
-    """What a detector costs: all of it on one image of the data's size, its whole backbone as the papers count it."""
+    """Profile a detector on one image of the data's size; its backbone's MACs are counted as in the papers."""
     task, shape, device = config["task"], _shape(config), inference_device(config)
     network = network.to(device)
     times = [
@@ -67,7 +67,7 @@ def _detector(
         for batch in task["batch_sizes"]
     ]
     write_rows(directory.path / "latency.csv", times)
-    result = _costs(network, shape, rows) | {"backbone_macs": macs, "module_ms": times} | _place(config)
+    result = _costs(network, shape, rows) | {"backbone_macs": macs, "module_ms": times} | _hardware_info(config)
     show_detector(result, rows, task, directory)
     return result
 
@@ -77,8 +77,8 @@ def _shape(config: instantiate.Config) -> Shape:
     return data["in_chans"], data["image_size"], data["image_size"]
 
 
-def _place(config: instantiate.Config) -> dict[str, Any]:
-    """On what it was measured, and on images of which shape."""
+def _hardware_info(config: instantiate.Config) -> dict[str, Any]:
+    """Describe the hardware and the shape of the images."""
     device = inference_device(config)
     return {
         "image": list(_shape(config)),
@@ -89,8 +89,11 @@ def _place(config: instantiate.Config) -> dict[str, Any]:
 
 
 def _network(config: instantiate.Config, shape: Shape, directory: RunDirectory) -> tuple[nn.Module, int | None]:
-    """The network with its weights, and a detector's backbone's MACs; drawn ones get the statistics of noise."""
-    plain = config | {"channels_last": False, "compile": False}  # which are modes here
+    """Load or build the network; returns it and the MACs of a detector's backbone.
+
+    A randomly initialised network gets BatchNorm statistics of noise.
+    """
+    plain = config | {"channels_last": False, "compile": False}  # modes of their own here
     if config["run"] is not None:
         trained = load_trained_model(plain)
         return trained.network, trained.backbone_macs
@@ -98,13 +101,13 @@ def _network(config: instantiate.Config, shape: Shape, directory: RunDirectory) 
     write_ghostify_report(built, config, directory)
     network = built.network
     if built.weights is None:
-        # With BatchNorm's initial statistics, maps would grow from block to block until every gate is shut or open.
+        # With BatchNorm's initial statistics, feature maps would grow from block to block until all gates saturate.
         update_bn([torch.randn(8, *shape)], network.backbone if isinstance(network, DetectionModel) else network)
     return network, built.backbone_macs
 
 
 def _latencies(network: Network, shape: Shape, config: instantiate.Config) -> list[Latency]:
-    """All modes at all batch sizes; the eager mode is always there, for the others are compared with it."""
+    """Measure all modes at all batch sizes, always including eager, the reference of the others."""
     task, device = config["task"], inference_device(config)
     modes = {name: build_mode(network, name, device) for name in dict.fromkeys(["eager", *task["modes"]])}
     torch.manual_seed(config["seed"])
@@ -120,7 +123,7 @@ def _latencies(network: Network, shape: Shape, config: instantiate.Config) -> li
 
 
 def _costs(network: Network | DetectionModel, shape: Shape, rows: list[LayerCost]) -> dict[str, Any]:
-    """What does not depend on the machine; deployed: without the branches that only training needs."""
+    """Count what does not depend on the machine; deployed: training-only branches fused."""
     deployed = copy.deepcopy(network)
     deployed.reparameterize()
     cost, cost_deployed = count_cost(network, shape), count_cost(deployed, shape)

@@ -1,4 +1,4 @@
-"""Report on the runs of a study, or on any others: tables, figures, and what they show in words."""
+"""Report on the runs of a study, or on any others: tables, figures, text."""
 
 import shlex
 import sys
@@ -14,51 +14,51 @@ from ghostexp.runs.directory import RunDirectory
 
 
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """Report on `task.runs`, or on what is in the study's directory; writes into `task.output_dir`, or here.
+    """Report on `task.runs`, or on the study's directory; writes to `task.output_dir`, or the task's own directory.
 
-    Trainings are averaged and compared; where there are none but profiles, they are set beside each other.
+    Trainings are averaged over seeds and compared; if there are only profiles, they are tabulated.
 
     Raises ValueError: no runs there, or a baseline that none of them has.
     """
     task = config["task"]
     runs, baseline = override_texts(task["runs"]), parse_baseline(task["baseline"])
-    to = directory.path if task["output_dir"] is None else Path(task["output_dir"])
-    said = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
+    output_dir = directory.path if task["output_dir"] is None else Path(task["output_dir"])
+    command = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
     try:
         found = find_study(directory.path.parent) if runs is None else find_runs(runs)
     except ValueError:
         profiles = find_profiles(runs or [str(directory.path.parent)])
         if not profiles:
             raise
-        print(write_profiles(profiles, task["title"] or directory.path.parent.name, said, to))
-        print(f"everything is in {to}")
-        return {"profiles": len(profiles), "to": str(to)}
+        print(write_profiles(profiles, task["title"] or directory.path.parent.name, command, output_dir))
+        print(f"outputs: {output_dir}")
+        return {"profiles": len(profiles), "to": str(output_dir)}
     study = build_study(directory.path.parent.name, found, baseline)
-    commands = [command for command in (command_of(found, study.keys), said) if command]
-    text = write_report(study, task["title"] or metric_title(study), commands, to)
-    print(text, f"everything is in {to}", sep="\n")
+    commands = [text for text in (command_of(found, study.keys), command) if text]
+    text = write_report(study, task["title"] or metric_title(study), commands, output_dir)
+    print(text, f"outputs: {output_dir}", sep="\n")
     counts = {"arms": len(study.variants), "runs": len(study.runs), "not_counted": len(study.others)}
-    return {**counts, "to": str(to)}
+    return {**counts, "to": str(output_dir)}
 
 
 def parse_baseline(baseline: object) -> dict[str, Any] | None:
-    """What `task.baseline` says.
+    """Check and return `task.baseline`.
 
-    Raises ValueError: no values by key.
+    Raises ValueError: not a mapping.
     """
     if baseline is not None and not isinstance(baseline, dict):
-        raise ValueError(f"task.baseline={baseline}: values by key are needed, such as {{model.ratio:1}}")
+        raise ValueError(f"task.baseline={baseline}: must be a mapping such as {{model.ratio:1}}")
     return baseline
 
 
 def override_texts(runs: object) -> list[str] | None:
-    """What `task.runs` names, one text or a list of them.
+    """Return `task.runs` as a list of texts.
 
-    Raises ValueError: neither.
+    Raises ValueError: neither a text nor a list of texts.
     """
     if runs is None:
         return None
     texts = runs if isinstance(runs, list) else [runs]
     if not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ValueError(f"task.runs={runs}: a directory or a glob, or a list of such, is needed")
+        raise ValueError(f"task.runs={runs}: must be a directory, a glob, or a list of them")
     return [str(text) for text in texts]

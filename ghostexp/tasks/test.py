@@ -1,10 +1,10 @@
-"""Repeat the test figure of an earlier run, or measure that of weights from elsewhere."""
+"""Test an earlier run again, or weights from another source."""
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.load_model import load_trained_model
-from ghostexp.tasks.common.summary import data_of, hardware_info, metrics_with_prefix, show_test
+from ghostexp.tasks.common.summary import data_digest, hardware_info, metrics_with_prefix, show_test
 from ghostexp.tasks.common.test_outputs import save_test_outputs
 from ghostexp.training.loggers.wandb import finish
 
@@ -21,7 +21,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     trainer = instantiate.build_trainer(config, [], [], directory)
     trainer.test(module, datamodule=datamodule, verbose=False)
     result = trained.record() | {"metrics": {"test": metrics_with_prefix(module, "test/")}} | hardware_info(trainer)
-    result |= data_of(datamodule) if trainer.is_global_zero else {}
+    result |= data_digest(datamodule) if trainer.is_global_zero else {}
 
     def make_outputs(outputs: Outputs) -> None:
         where = (module, datamodule, directory, config["name"], loggers)

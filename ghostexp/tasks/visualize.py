@@ -1,4 +1,4 @@
-"""Look inside a trained network: figures, tables and a page in words."""
+"""Inspect the layers of a trained network: figures, tables and a README."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,20 +40,23 @@ from ghostexp.training.loggers.wandb import finish, log_images
 
 @dataclass(frozen=True)
 class LayerInspection:
-    """A trained network, its layers, what was measured in them, and the images to draw, as it and we see them."""
+    """A trained network, its layers and their statistics.
+
+    images: to draw, normalised, (N, C, H, W). pixels: the same in [0, 1]. data: description of the measured images.
+    """
 
     trained: LoadedModel
     layers: Layers
     found: Found
     images: Tensor
     pixels: Tensor
-    seen: str  # on what it was measured
+    data: str
 
 
 def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
-    """Measure `task.layers` on `task.num_images` test images, draw them for `task.num_shown`, and say it in README.md.
+    """Measure `task.layers` on `task.num_images` test images, draw them for `task.num_shown`, and write README.md.
 
-    Of a detector, draw what it finds in `task.num_shown` test images beside what is there.
+    For a detector, draw detections beside ground truth in `task.num_shown` test images.
     Raises ValueError: no trained network, no such layer, no data.
     """
     for key in ("num_images", "num_shown"):
@@ -61,22 +64,28 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     trained = load_trained_model(config | {"compile": False})
     if isinstance(trained.network, DetectionModel):
         return _show_detections(trained, config, directory)
-    look, title = inspect_layers(trained, config), config["name"]
-    tables = {"layers": layer_rows(look.found), "ghosts": ghost_rows(look.found), "pairs": pair_rows(look.found)}
-    kinds = kinds_of(look.layers, look.found)
-    network = look.trained.network
-    drawn = draw_layers(network, look.layers, look.found, look.images, look.pixels, title, directory.path)
+    inspection, title = inspect_layers(trained, config), config["name"]
+    tables = {
+        "layers": layer_rows(inspection.found),
+        "ghosts": ghost_rows(inspection.found),
+        "pairs": pair_rows(inspection.found),
+    }
+    kinds = filter_kinds(inspection.layers, inspection.found)
+    network = inspection.trained.network
+    drawn = draw_layers(
+        network, inspection.layers, inspection.found, inspection.images, inspection.pixels, title, directory.path
+    )
     drawn += draw_summaries(tables, kinds, title, directory.path)
     for name, rows in tables.items():
         if rows:
             write_rows(directory.path / f"{name}.csv", rows)
-    text = build_layer_report(title, look.trained.source, look.seen, tables, kinds)
+    text = build_layer_report(title, inspection.trained.source, inspection.data, tables, kinds)
     write_atomically(directory.path / "README.md", text)
-    result = look.trained.record() | {"layers": tables["layers"], "kinds": kinds}
+    result = inspection.trained.record() | {"layers": tables["layers"], "kinds": kinds}
     loggers = instantiate.build_loggers(config, directory)
     log_images(loggers, drawn)
     hints = finish(loggers, result, exit_code=0)
-    print(text, *(f"W&B: {hint}" for hint in hints), f"everything is in {directory.path}", sep="\n")
+    print(text, *(f"W&B: {hint}" for hint in hints), f"outputs: {directory.path}", sep="\n")
     return result
 
 
@@ -89,12 +98,12 @@ def _show_detections(trained: LoadedModel, config: instantiate.Config, directory
     show_sample(network, datamodule, shown, config["name"], directory, loggers)
     datamodule.teardown("test")
     hints = finish(loggers, result, exit_code=0)
-    print(*(f"W&B: {hint}" for hint in hints), f"everything is in {directory.path}", sep="\n")
+    print(*(f"W&B: {hint}" for hint in hints), f"outputs: {directory.path}", sep="\n")
     return result
 
 
 def inspect_layers(trained: LoadedModel, config: instantiate.Config) -> LayerInspection:
-    """Measure the layers that a configuration asks for; branches that only training needs are folded before."""
+    """Measure the layers of a configuration, after fusing training-only branches."""
     count, shown = config["task"]["num_images"], config["task"]["num_shown"]
     device = inference_device(config)
     network = trained.network.to(device).eval()
@@ -110,18 +119,18 @@ def inspect_layers(trained: LoadedModel, config: instantiate.Config) -> LayerIns
     found = layer_statistics(network, layers, lambda: sample(count))
     images = torch.cat(list(sample(shown)))
     datamodule.teardown("test")
-    seen = f"{min(count, datamodule.test_images)} test images of `{type(datamodule).__name__}`"
-    return LayerInspection(trained, layers, found, images, datamodule.denormalize(images.cpu()), seen)
+    data = f"{min(count, datamodule.test_images)} test images of `{type(datamodule).__name__}`"
+    return LayerInspection(trained, layers, found, images, datamodule.denormalize(images.cpu()), data)
 
 
 def _wanted(config: instantiate.Config) -> list[str] | None:
-    """What `task.layers` names; a single name needs no brackets."""
+    """Return `task.layers` as a list; a single name needs no brackets."""
     wanted = config["task"]["layers"]
     return wanted if wanted is None else [str(name) for name in (wanted if isinstance(wanted, list) else [wanted])]
 
 
-def kinds_of(layers: Layers, found: Found) -> dict[str, dict[str, float]]:
-    """Shares of kinds of filters, by layer that makes ghosts, and for noise of each size of filter among them."""
+def filter_kinds(layers: Layers, found: Found) -> dict[str, dict[str, float]]:
+    """Compute the fractions of filter kinds by ghost layer, and for random filters of each size used."""
     kinds = {name: kind_fractions(inside.kernels) for name, inside in found.items() if inside.kernels}
     sides = sorted({cheap_filters(module).shape[-1] for module in layers.values() if has_cheap_operation(module)})
     return kinds | {

@@ -1,1 +1,1 @@
-"""How networks are trained: LightningModules, optimizers, schedules, checkpoints, loggers."""
+"""Train networks: LightningModules, optimizers, learning-rate schedules, callbacks, loggers."""

@@ -1,4 +1,4 @@
-"""What the LightningModules share: optimizer and schedule, chance that a resume repeats, and figures."""
+"""Base of the LightningModules: optimizer and schedule, reproducible random state, metrics."""
 
 import hashlib
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from ghostexp.training.top_losses import TestOutputs
 class BaseModule(pl.LightningModule):
     """A network with its optimizer and schedule.
 
-    A batch is images and targets, images first. Training means are sums that travel in the checkpoint, and the random
-    state is a function of (seed, batch), so that a resumed run repeats the unbroken one to the bit.
+    A batch is images and targets, images first. The sums behind the training means are in the checkpoint, and the
+    random state is a function of (seed, batch), so that a resumed run equals the uninterrupted one bit for bit.
     """
 
-    score: str  # the figure, in percent, by which networks are compared
+    monitor: str  # the metric, in percent, by which networks are compared; without its prefix val/ or test/
 
     def __init__(
         self,
@@ -41,26 +41,26 @@ class BaseModule(pl.LightningModule):
         self.build_optimizer = optimizer
         self.build_lr_factor = schedule
         self.seed = seed
-        self.lr = 0.0  # of the last step taken
-        self.metrics: dict[str, float] = {}  # the latest of each
-        self.is_validated = False  # whether the epoch under way has been
-        self.tested: TestOutputs | None = None  # classes and images of the last test, where the task has such
-        # What this rank's epoch has added up so far. No buffer: DDP would overwrite it with rank 0's.
+        self.lr = 0.0  # of the last step
+        self.metrics: dict[str, float] = {}  # latest value of each
+        self.is_validated = False  # whether the current epoch has been
+        self.test_outputs: TestOutputs | None = None  # of the last test, for classifiers
+        # This rank's sums of the current epoch. No buffer: DDP would overwrite it with rank 0's.
         self.train_sums = torch.zeros(sums)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, and the schedule stepped after every optimizer step."""
+        """Build the optimizer, and the schedule that is stepped after every optimizer step."""
         epochs = self.trainer.max_epochs
         assert epochs is not None
         optimizer = self.build_optimizer(self.network)
-        _ = self.trainer.estimated_stepping_batches  # has the loader made, whose length is needed
+        _ = self.trainer.estimated_stepping_batches  # builds the loader, whose length is needed
         schedule = LambdaLR(optimizer, self.build_lr_factor(epochs, self._steps_per_epoch()))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _steps_per_epoch(self) -> int:
         """Count the optimizer steps of an epoch.
 
-        Raises ValueError: `trainer.limit_train_batches` or `overfit_batches` leaves one that is not whole.
+        Raises ValueError: `trainer.limit_train_batches` or `overfit_batches` leaves an incomplete one.
         """
         batches, accumulate = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         overfit = self.trainer.overfit_batches  # pyright: ignore[reportAttributeAccessIssue]
@@ -76,11 +76,11 @@ class BaseModule(pl.LightningModule):
         return batches // accumulate
 
     def on_train_start(self) -> None:
-        """Bring the sums, of an epoch that was broken off perhaps, to the device."""
+        """Move the sums, which may be those of an interrupted epoch, to the device."""
         self.train_sums = self.train_sums.to(self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Make all that the network draws a function of (seed, batch, rank)."""
+        """Seed all random numbers of the network by (seed, batch, rank)."""
         batches = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         key = f"{self.seed} {self.global_rank} {batches}".encode()
         seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
@@ -90,7 +90,7 @@ class BaseModule(pl.LightningModule):
             torch.cuda.manual_seed(seed)
 
     def accumulate_train_metrics(self, loss: Tensor, batch_idx: int, sums: Tensor) -> None:
-        """Add a batch's share to the epoch's sums, and log the loss of the step now taken, if it is its turn."""
+        """Add a batch to the epoch's sums, and log the step's loss every `log_every_n_steps`."""
         self.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.train_sums += sums
         done = self.trainer.global_step + 1
@@ -100,81 +100,81 @@ class BaseModule(pl.LightningModule):
             log_metrics(self.trainer, {"train/loss_step": float(loss.detach()), "lr": self.lr}, step=done)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means over all devices, and forget the validation of an earlier epoch."""
+        """Log the epoch's means over all devices, and drop the validation metrics of an earlier epoch."""
         if not self.is_validated:
-            self._forget_validation()
+            self._drop_validation_metrics()
         self.is_validated = False
         self.log_epoch_metrics(self.average_train_metrics(self.sum_over_devices(self.train_sums)) | {"lr": self.lr})
         self.train_sums.zero_()
 
     def average_train_metrics(self, sums: list[float]) -> dict[str, float]:
-        """An epoch's figures, of its sums over all devices."""
+        """Compute an epoch's metrics from its sums over all devices."""
         raise NotImplementedError
 
     def on_validation_epoch_start(self) -> None:
-        """Start the validation figures."""
+        """Reset the validation metrics."""
         self._check_weights()
         self.reset_eval_metrics()
 
     def on_test_epoch_start(self) -> None:
-        """Start the test figures."""
+        """Reset the test metrics."""
         self._check_weights()
         self.reset_eval_metrics()
 
     def _check_weights(self) -> None:
-        """Raise FloatingPointError where weights are not finite: a detector finds nothing then, without a word."""
+        """Raise FloatingPointError where weights are not finite: a detector would silently find nothing."""
         if names := non_finite_weights(self.network):
             raise FloatingPointError(f"the weights to evaluate are not finite numbers ({', '.join(names[:3])})")
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Add a batch to the validation figures."""
+        """Update the validation metrics with a batch."""
         self.update_eval_metrics(batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Add a batch to the test figures."""
+        """Update the test metrics with a batch."""
         self.update_eval_metrics(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation figures, each image counted once over all devices."""
-        self._forget_validation()
+        """Log the validation metrics, each image counted once over all devices."""
+        self._drop_validation_metrics()
         self.is_validated = True
         self.log_epoch_metrics({f"val/{name}": value for name, value in self.compute_eval_metrics().items()})
 
-    def _forget_validation(self) -> None:
+    def _drop_validation_metrics(self) -> None:
         self.metrics = {name: value for name, value in self.metrics.items() if not name.startswith("val/")}
 
     def on_test_epoch_end(self) -> None:
-        """Log the test figures, each image counted once over all devices."""
+        """Log the test metrics, each image counted once over all devices."""
         self.log_epoch_metrics({f"test/{name}": value for name, value in self.compute_eval_metrics().items()})
 
     def reset_eval_metrics(self) -> None:
-        """Begin to evaluate anew."""
+        """Reset the metrics under evaluation."""
         raise NotImplementedError
 
     def update_eval_metrics(self, batch: Any) -> Any:
-        """Add a batch to what is evaluated."""
+        """Update the metrics with a batch."""
         raise NotImplementedError
 
     def compute_eval_metrics(self) -> dict[str, float]:
-        """The figures of what was evaluated on all devices."""
+        """Compute the metrics over all devices."""
         raise NotImplementedError
 
     def sum_over_devices(self, sums: Tensor) -> list[float]:
-        """Sums of all devices, which every device gets."""
+        """Add up sums over all devices; every device gets the total."""
         total = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
         assert isinstance(total, Tensor)
         return total.tolist()
 
     def log_epoch_metrics(self, metrics: dict[str, float]) -> None:
-        """Give figures to the callbacks and, when training, to the loggers."""
+        """Log metrics to the callbacks and, when training, to the loggers."""
         self.metrics |= metrics
         self.log_dict(metrics, logger=False, sync_dist=True)  # equal on all ranks
         if self.trainer.state.fn == TrainerFn.FITTING:
             log_metrics(self.trainer, metrics)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the latest figures, what the classes are called, and every rank's sums of the epoch under way."""
-        checkpoint["figures"] = self.metrics
+        """Add the latest metrics, the class names, and every rank's sums of the current epoch."""
+        checkpoint["metrics"] = self.metrics
         for name in ("class_names", "category_ids"):
             checkpoint[name] = list(getattr(self.trainer.datamodule, name, ()))  # pyright: ignore
         sums = self.all_gather(self.train_sums)
@@ -182,8 +182,8 @@ class BaseModule(pl.LightningModule):
         checkpoint["train_sums"] = sums.reshape(-1, len(self.train_sums))  # (ranks, sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the figures, and this rank's sums; on another number of ranks, all of them go to the first."""
-        self.metrics = checkpoint["figures"]
+        """Restore the metrics and this rank's sums; with another number of ranks, the first gets all sums."""
+        self.metrics = checkpoint["metrics"]
         sums = checkpoint["train_sums"]
         if len(sums) == self.trainer.world_size:
             self.train_sums = sums[self.global_rank]

@@ -1,4 +1,4 @@
-"""The LightningModule of every classifying network."""
+"""LightningModule of the classifiers."""
 
 from collections.abc import Callable
 
@@ -16,14 +16,14 @@ from ghostexp.training.top_losses import TestRecorder
 
 
 class ClassificationModule(BaseModule):
-    """Cross-entropy with label smoothing, and what a teacher says where there is one.
+    """A classifier: cross-entropy with label smoothing, optional distillation, top-1 and top-5 accuracy in percent.
 
-    Top-1, top-5 (of more than five classes) and loss, per epoch, in percent.
+    Top-5 is there for more than five classes.
 
     A batch is images (N, C, H, W) and targets, (N,) classes or (N, num_classes) probabilities.
     """
 
-    score = "acc1"
+    monitor = "acc1"
 
     def __init__(
         self,
@@ -38,12 +38,12 @@ class ClassificationModule(BaseModule):
     ) -> None:
         super().__init__(network, optimizer, schedule, seed=seed, sums=4)  # loss, top-1 and top-5 hits, images
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"loss.label_smoothing={label_smoothing}: a number in [0, 1) is needed")
+            raise ValueError(f"loss.label_smoothing={label_smoothing}: must be a number in [0, 1)")
         self.label_smoothing = label_smoothing
         self.distillation = distillation
         self.top_k = 5 if num_classes > 5 else 0
         self.accuracies = self._accuracies(num_classes)
-        # Sums of loss and images under evaluation. No metric: in bf16-true its sums would be bf16 too.
+        # Sums of loss and images under evaluation. No torchmetrics Metric: in bf16-true its sums would be bf16 too.
         self.eval_sums = torch.zeros(2)
         self.eval_bad = torch.zeros(())  # images under evaluation whose logits are not finite
         self.num_classes = num_classes
@@ -55,22 +55,22 @@ class ClassificationModule(BaseModule):
         return MetricCollection(dict(metrics), compute_groups=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, C, H, W)."""
+        """Compute the logits (N, num_classes) of images (N, C, H, W)."""
         return self.network(images)
 
     def on_train_start(self) -> None:
-        """Bring the sums and the teacher to the device."""
+        """Move the sums and the teacher to the device."""
         super().on_train_start()
         if self.distillation is not None:
             self.distillation.to(self.device, next(self.network.parameters()).dtype)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one batch, its share of the epoch's means kept."""
+        """Compute the loss of a batch, and add it to the epoch's sums."""
         images, targets = batch
         logits = self.network(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         if self.distillation is not None:
-            loss = self.distillation.mix(loss, logits, images)
+            loss = self.distillation.loss(loss, logits, images)
         with torch.no_grad():
             hits = self._hits(logits, targets)
             count = torch.full_like(hits[0], len(images))
@@ -78,42 +78,42 @@ class ClassificationModule(BaseModule):
         return loss
 
     def _hits(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """How many of a batch are right at the first, and within the first five, guesses."""
+        """Count a batch's top-1 and top-5 hits."""
         classes = targets if targets.ndim == 1 else targets.argmax(1)
         if not self.top_k:
             return (logits.argmax(1) == classes).sum().float(), torch.zeros((), device=logits.device)
-        right = logits.topk(self.top_k).indices == classes[:, None]  # (N, 5)
-        return right[:, 0].sum().float(), right.any(1).sum().float()
+        hits = logits.topk(self.top_k).indices == classes[:, None]  # (N, 5)
+        return hits[:, 0].sum().float(), hits.any(1).sum().float()
 
     def average_train_metrics(self, sums: list[float]) -> dict[str, float]:
-        """Loss and accuracies of an epoch."""
+        """Compute loss and accuracies of an epoch."""
         loss, hits1, hits5, images = sums
         means = {"train/loss": loss / images, "train/acc1": 100 * hits1 / images}
         return means | ({"train/acc5": 100 * hits5 / images} if self.top_k else {})
 
     def on_test_epoch_start(self) -> None:
-        """Start the test figures, and the tally of classes and images."""
+        """Reset the test metrics and the recorder of confusions and top losses."""
         super().on_test_epoch_start()
-        self.tally = TestRecorder(self.num_classes, self.device, self.global_rank)
+        self.recorder = TestRecorder(self.num_classes, self.device, self.global_rank)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add a batch to the test figures and to the tally."""
+        """Update the test metrics and the recorder with a batch."""
         images, targets = batch
-        self.tally.update(images, self.update_eval_metrics(batch), targets)
+        self.recorder.update(images, self.update_eval_metrics(batch), targets)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test figures, and add up the tallies of all devices."""
+        """Log the test metrics, and gather the recorders of all devices."""
         super().on_test_epoch_end()
-        self.tested = self.tally.merged(self.all_gather)  # pyright: ignore[reportArgumentType]
+        self.test_outputs = self.recorder.compute(self.all_gather)  # pyright: ignore[reportArgumentType]
 
     def reset_eval_metrics(self) -> None:
-        """Set sums and accuracies to nothing."""
+        """Reset sums and accuracies."""
         self.eval_sums = torch.zeros(2, device=self.device)
         self.eval_bad = torch.zeros((), device=self.device)
         self.accuracies.reset()
 
     def update_eval_metrics(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Add a batch to the figures; returns its logits."""
+        """Update the metrics with a batch; returns its logits."""
         images, targets = batch
         logits = self.network(images).float()
         loss = F.cross_entropy(logits, targets, reduction="sum")
@@ -123,9 +123,9 @@ class ClassificationModule(BaseModule):
         return logits
 
     def compute_eval_metrics(self) -> dict[str, float]:
-        """Loss and accuracies of what was evaluated.
+        """Compute loss and accuracies over all devices.
 
-        Raises FloatingPointError: outputs are not finite, of which the first class would be the guess.
+        Raises FloatingPointError: outputs are not finite; argmax would predict class 0 for them.
         """
         loss, images, bad = self.sum_over_devices(torch.cat([self.eval_sums, self.eval_bad[None]]))
         if bad:

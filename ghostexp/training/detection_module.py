@@ -1,4 +1,4 @@
-"""The LightningModule of every detecting network."""
+"""LightningModule of the detectors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ Target = dict[str, Any]
 Columns = dict[str, Tensor]  # by name, a row for each box
 Batch = tuple[list[Tensor], list[Target]]
 
-# COCO's twelve figures, as torchmetrics calls them.
+# COCO's twelve metrics, under torchmetrics' names.
 COCO_METRICS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 COCO_METRICS += ("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large")
 
@@ -27,15 +27,15 @@ RECALLS = np.linspace(0, 1, 101).tolist()
 
 
 class DetectionModule(BaseModule):
-    """The network's own losses, each by its name, and COCO's twelve figures, in percent.
+    """A detector: the network's own losses, each logged by its name, and COCO's twelve metrics, in percent.
 
     A batch is images, (3, H, W) each, and targets: `boxes` (n, 4) as left, top, right, bottom in pixels of the image
-    and `labels` (n,) from 0 on. Under evaluation a target has besides `image_id`, `original`, the height and width
-    that the image had before it was scaled, and `truth`: all annotations in pixels of that.
-    Figures are those of the original images, as COCO wants them, without any that no object has a part in.
+    and `labels` (n,) from 0 on. Under evaluation a target also has `image_id`, `original`, the height and width of the
+    image before it was scaled, and `truth`: all annotations in pixels of that.
+    Metrics refer to the original images, as COCO's do; those that no object contributes to are left out.
     """
 
-    score = "map"
+    monitor = "map"
 
     def __init__(
         self,
@@ -48,13 +48,12 @@ class DetectionModule(BaseModule):
     ) -> None:
         super().__init__(network, optimizer, schedule, seed=seed, sums=len(loss_names) + 1)
         self.loss_names = tuple(loss_names)
-        # What was found in an image and what is there, by image_id and on the CPU: of this rank's images, and, once an
-        # evaluation is over, of all.
+        # Detections and ground truth by image_id, on the CPU: of this rank's images, after an evaluation of all.
         self.evaluated: dict[int, tuple[Columns, Columns]] = {}
-        self.class_precision: dict[int, float] = {}  # the latest mAP of each label that the truth has, in percent
+        self.class_precision: dict[int, float] = {}  # latest mAP of each annotated label, in percent
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of a batch's losses, its share of the epoch's means kept."""
+        """Compute the sum of a batch's losses, and add them to the epoch's sums."""
         losses: Mapping[str, Tensor] = self.network(*batch)
         values = torch.stack([losses[name] for name in self.loss_names])
         loss = values.sum()
@@ -63,34 +62,35 @@ class DetectionModule(BaseModule):
         return loss
 
     def average_train_metrics(self, sums: list[float]) -> dict[str, float]:
-        """The losses of an epoch, and their sum."""
+        """Compute the losses of an epoch, and their sum."""
         *losses, images = sums
         means = zip(self.loss_names, losses, strict=True)
         return {"train/loss": sum(losses) / images} | {f"train/loss_{name}": loss / images for name, loss in means}
 
     def reset_eval_metrics(self) -> None:
-        """Forget what was found before."""
+        """Drop earlier detections."""
         self.evaluated = {}
 
     def update_eval_metrics(self, batch: Batch) -> None:
-        """Add what is found in a batch."""
+        """Add the detections of a batch."""
         images, targets = batch
         found = [
-            in_original(one, image, target) for one, image, target in zip(self.network(images), *batch, strict=True)
+            scale_to_original(one, image, target)
+            for one, image, target in zip(self.network(images), *batch, strict=True)
         ]
         for one, target in zip(found, targets, strict=True):
             self.evaluated[int(target["image_id"])] = _on_cpu(one), _on_cpu(target["ground_truth"])
 
     def compute_eval_metrics(self) -> dict[str, float]:
-        """COCO's figures of the images of all devices."""
-        self.evaluated = self._of_all_devices(self.evaluated)
+        """Compute COCO's metrics over the images of all devices."""
+        self.evaluated = self._gather(self.evaluated)
         values = coco_metrics(self.evaluated.values())
         classes, precisions = (values[name].reshape(-1).tolist() for name in ("classes", "map_per_class"))
         self.class_precision = {int(c): 100 * p for c, p in zip(classes, precisions, strict=True) if p >= 0}
         return {name: 100 * float(values[name]) for name in COCO_METRICS if values[name] >= 0}
 
-    def _of_all_devices(self, own: dict[int, Any]) -> dict[int, Any]:
-        """What belongs to the images of all devices, in the order of their ids, whoever had them."""
+    def _gather(self, own: dict[int, Any]) -> dict[int, Any]:
+        """Gather the entries of all devices' images, ordered by image id."""
         parts: list[Any] = [own]
         if self.trainer.world_size > 1:
             parts = [None] * self.trainer.world_size
@@ -99,16 +99,16 @@ class DetectionModule(BaseModule):
 
 
 def coco_metrics(evaluated: Iterable[tuple[Columns, Columns]]) -> dict[str, Tensor]:
-    """COCO's figures, in [0, 1], of what was found in images and what is there; -1 where no object has a part.
+    """Compute COCO's metrics, in [0, 1], of (detections, ground truth) pairs; -1 where no object contributes.
 
-    All images are given at once: torchmetrics waits for ever when devices have unequally many.
+    All images are given at once: torchmetrics hangs when devices have unequally many.
     """
     precision = MeanAveragePrecision(
         iou_thresholds=IOUS, rec_thresholds=RECALLS, class_metrics=True, backend="pycocotools", sync_on_compute=False
     )
     precision.warn_on_many_detections = False  # COCO counts the best hundred of an image
-    for found, truth in evaluated:
-        precision.update([found], [truth])
+    for detections, ground_truth in evaluated:
+        precision.update([detections], [ground_truth])
     return precision.compute()
 
 
@@ -116,8 +116,8 @@ def _on_cpu(columns: Columns) -> Columns:
     return {name: values.cpu() for name, values in columns.items()}
 
 
-def in_original(found: Mapping[str, Tensor], image: Tensor, target: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Detections with their boxes in pixels of the image as it was before it was scaled."""
+def scale_to_original(found: Mapping[str, Tensor], image: Tensor, target: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Scale the boxes of detections to pixels of the original image."""
     height, width = image.shape[-2:]
     scale = target["original_size"].flip(0).repeat(2) / found["boxes"].new_tensor([width, height] * 2)
     return {**found, "boxes": found["boxes"].float() * scale, "scores": found["scores"].float()}

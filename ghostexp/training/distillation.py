@@ -1,4 +1,4 @@
-"""Learning from the logits of a trained network (arXiv 1503.02531)."""
+"""Knowledge distillation from the logits of a trained network (Hinton et al., arXiv 1503.02531)."""
 
 from typing import Self
 
@@ -8,30 +8,30 @@ from torch import Tensor, nn
 
 
 class Distillation:
-    """A frozen teacher, and what a student loses by thinking otherwise than it.
+    """Knowledge-distillation loss with a frozen teacher.
 
-    No `nn.Module`: the teacher is in no state dict, no optimizer and no count, and DDP does not know of it.
-    Raises ValueError for a temperature or a weight that cannot be.
+    No `nn.Module`, so that state dict, optimizer, parameter count and DDP leave the teacher out.
+    Raises ValueError: temperature or weight out of range.
     """
 
     def __init__(self, teacher: nn.Module, temperature: float, weight: float) -> None:
         if not temperature > 0:
-            raise ValueError(f"loss.distill.temperature={temperature}: a number > 0 is needed")
+            raise ValueError(f"loss.distill.temperature={temperature}: must be a number > 0")
         if not 0 <= weight <= 1:
-            raise ValueError(f"loss.distill.weight={weight}: a number in [0, 1] is needed")
+            raise ValueError(f"loss.distill.weight={weight}: must be a number in [0, 1]")
         self.teacher = teacher.eval().requires_grad_(False)
         self.temperature = temperature
         self.weight = weight
 
     def __deepcopy__(self, memo: dict) -> Self:
-        return self  # for the mean of the weights, which copies the whole module: nothing here ever changes
+        return self  # weight averaging copies the module; the teacher never changes
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Bring the teacher to where, and to the precision in which, the student trains."""
+        """Move the teacher to the device and dtype of the student."""
         self.teacher.to(device, dtype)
 
-    def mix(self, hard_loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
-        """(1 - weight) x the loss by the labels + weight x the loss by the teacher, on the same images.
+    def loss(self, hard_loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+        """Compute (1 - weight) x hard_loss + weight x distillation loss.
 
         The latter is the Kullback-Leibler divergence of both distributions softened by the temperature T, times T^2,
         so that its gradient keeps its size at any T.

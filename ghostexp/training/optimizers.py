@@ -1,4 +1,4 @@
-"""Optimizers as `optimizer(network) -> torch.optim.Optimizer`."""
+"""Build optimizers: `optimizer(network) -> torch.optim.Optimizer`."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +16,7 @@ def sgd(
     nesterov: bool = False,
     exclude_norm_bias: bool = False,
 ) -> SGD:
-    """Stochastic gradient descent with momentum, or Nesterov's."""
+    """Build SGD with momentum, or Nesterov's."""
     _check(lr=lr, momentum=momentum, weight_decay=weight_decay)
     groups = param_groups_weight_decay(network, weight_decay, exclude_norm_bias)
     if nesterov and momentum == 0:
@@ -33,7 +33,7 @@ def adamw(
     weight_decay: float,
     exclude_norm_bias: bool = True,
 ) -> AdamW:
-    """AdamW (arXiv 1711.05101)."""
+    """Build AdamW (arXiv 1711.05101)."""
     _check(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
     return AdamW(
         param_groups_weight_decay(network, weight_decay, exclude_norm_bias), lr=lr, betas=(beta1, beta2), eps=eps
@@ -49,7 +49,7 @@ def rmsprop_tf(
     weight_decay: float,
     exclude_norm_bias: bool = True,
 ) -> "RMSpropTF":
-    """RMSprop as TensorFlow computes it; see `RMSpropTF`."""
+    """Build RMSprop as TensorFlow computes it; see `RMSpropTF`."""
     _check(lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
     return RMSpropTF(
         param_groups_weight_decay(network, weight_decay, exclude_norm_bias),
@@ -61,23 +61,20 @@ def rmsprop_tf(
 
 
 def param_groups_weight_decay(network: nn.Module, weight_decay: float, exclude_norm_bias: bool) -> list[dict[str, Any]]:
-    """All trainable parameters as optimizer groups; with `exclude_norm_bias`, biases and norms (1-d) form one without decay."""
-    filter_train_indices = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    """Group the trainable parameters; with `exclude_norm_bias`, biases and norms (1-d) get no weight decay."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not exclude_norm_bias:
-        return [{"params": filter_train_indices, "weight_decay": weight_decay}]
+        return [{"params": trainable, "weight_decay": weight_decay}]
     return [
-        {
-            "params": [parameter for parameter in filter_train_indices if parameter.ndim > 1],
-            "weight_decay": weight_decay,
-        },
-        {"params": [parameter for parameter in filter_train_indices if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
 
 
 class RMSpropTF(Optimizer):
-    """RMSprop in TensorFlow's form, on which the published MobileNetV3 and GhostNetV2 recipes depend.
+    """RMSprop as TensorFlow computes it, on which the published MobileNetV3 and GhostNetV2 recipes depend.
 
-    Unlike `torch.optim.RMSprop`: the mean of squares begins at one, epsilon stands inside the square root, and the
+    Unlike `torch.optim.RMSprop`: the mean of squares starts at one, epsilon is inside the square root, and the
     learning rate enters the momentum buffer, so that a falling rate does not shrink earlier steps.
     """
 
@@ -96,7 +93,7 @@ class RMSpropTF(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Take one step; returns what `closure` returns, called before it with gradients."""
+        """Update the parameters; returns what `closure`, called before with gradients, returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -121,9 +118,9 @@ class RMSpropTF(Optimizer):
 
 
 def _check(**values: float) -> None:
-    """Raise ValueError for a number that no optimizer takes."""
+    """Raise ValueError for a number out of range."""
     for name, value in values.items():
         below_one = name in {"momentum", "alpha", "beta1", "beta2"}
         if value < 0 or (name == "lr" and value == 0) or (below_one and value >= 1):
             allowed = "a number in [0, 1)" if below_one else "a number > 0" if name == "lr" else "a number >= 0"
-            raise ValueError(f"optimizer.{name}={value}: {allowed} is needed")
+            raise ValueError(f"optimizer.{name}={value}: must be {allowed}")

@@ -1,7 +1,7 @@
-"""Learning-rate schedules as functions of time.
+"""Learning-rate schedules as functions of the optimizer step.
 
 A schedule is built by `schedule(epochs, steps_per_epoch)` and gives, for the number of optimizer steps done, the
-fraction of the peak learning rate. Being a plain function, it can be drawn, and a resumed run needs no state of it.
+fraction of the peak learning rate. Being a plain function, it can be plotted, and a resumed run needs no state of it.
 """
 
 import math
@@ -20,7 +20,7 @@ def constant(
     warmup_start_factor: float = 0.0,
     interval: Interval = "step",
 ) -> Schedule:
-    """The peak rate throughout."""
+    """Keep the peak rate."""
     return _schedule(lambda epoch: 1.0, epochs, steps_per_epoch, warmup_epochs, warmup_start_factor, interval)
 
 
@@ -33,7 +33,7 @@ def cosine(
     warmup_start_factor: float = 0.0,
     interval: Interval = "step",
 ) -> Schedule:
-    """Half a cosine from the peak at the end of the warm-up to `final` at the end (arXiv 1608.03983, no restarts)."""
+    """Anneal by half a cosine from the peak after warm-up to `end_factor` (arXiv 1608.03983, no restarts)."""
     _check_fraction("end_factor", end_factor)
 
     def factor(epoch: float) -> float:
@@ -52,17 +52,17 @@ def multistep(
     warmup_start_factor: float = 0.0,
     interval: Interval = "step",
 ) -> Schedule:
-    """The rate times `gamma` at each milestone, in epochs from the start of training; later ones are never reached.
+    """Multiply the rate by `gamma` at each milestone, in epochs from the start of training.
 
-    A milestone below 1 is a share of the training: 0.5 is its middle, whatever its length.
+    A milestone below 1 is a fraction of the training: 0.5 is its middle. Those after the last epoch are never reached.
     """
     _check_fraction("gamma", gamma)
     if list(milestones) != sorted(milestones) or any(milestone <= 0 for milestone in milestones):
-        raise ValueError(f"scheduler.milestones={list(milestones)}: rising epochs > 0 are needed")
-    falls = [milestone * epochs if milestone < 1 else milestone for milestone in milestones]
+        raise ValueError(f"scheduler.milestones={list(milestones)}: must be rising epochs > 0")
+    epochs_of_decay = [milestone * epochs if milestone < 1 else milestone for milestone in milestones]
 
     def factor(epoch: float) -> float:
-        return gamma ** sum(epoch >= fall - 1e-9 for fall in falls)
+        return gamma ** sum(epoch >= decay - 1e-9 for decay in epochs_of_decay)
 
     return _schedule(factor, epochs, steps_per_epoch, warmup_epochs, warmup_start_factor, interval)
 
@@ -77,10 +77,10 @@ def step(
     warmup_start_factor: float = 0.0,
     interval: Interval = "step",
 ) -> Schedule:
-    """The rate times `gamma` every `step_size` epochs."""
+    """Multiply the rate by `gamma` every `step_size` epochs."""
     _check_fraction("gamma", gamma)
     if step_size <= 0:
-        raise ValueError(f"scheduler.step_size={step_size}: a number of epochs > 0 is needed")
+        raise ValueError(f"scheduler.step_size={step_size}: must be a number of epochs > 0")
     return _schedule(
         lambda epoch: gamma ** math.floor(epoch / step_size + 1e-9),
         epochs,
@@ -102,7 +102,7 @@ def onecycle(
     warmup_start_factor: float = 0.0,
     interval: Interval = "step",
 ) -> Schedule:
-    """A cosine up over the first `pct_start` of the training, a cosine down over the rest (arXiv 1708.07120)."""
+    """Rise by a cosine over the first `pct_start` of the training, and fall by one over the rest (arXiv 1708.07120)."""
     for name, value in (("pct_start", pct_start), ("start_factor", start_factor), ("end_factor", end_factor)):
         _check_fraction(name, value)
     top = max(pct_start * epochs, 1e-9)
@@ -123,15 +123,15 @@ def _schedule(
     warmup_start_factor: float,
     interval: Interval,
 ) -> Schedule:
-    """Turn a function of epochs into one of steps, with a linear warm-up to what it gives at the warm-up's end.
+    """Turn a function of epochs into one of steps, with a linear warm-up to its value at the warm-up's end.
 
-    Raises ValueError: an interval that is neither, or a warm-up outside the training.
+    Raises ValueError: an unknown interval, or a warm-up as long as the training.
     """
     if interval not in ("step", "epoch"):
-        raise ValueError(f"scheduler.interval={interval}: step or epoch")
+        raise ValueError(f"scheduler.interval={interval}: must be step or epoch")
     if not 0 <= warmup_epochs < epochs:
         raise ValueError(
-            f"scheduler.warmup_epochs={warmup_epochs}: epochs, at least 0 and fewer than trainer.max_epochs={epochs}"
+            f"scheduler.warmup_epochs={warmup_epochs}: must be epochs >= 0 and < trainer.max_epochs={epochs}"
         )
     _check_fraction("warmup_start_factor", warmup_start_factor)
 
@@ -139,7 +139,7 @@ def _schedule(
         epoch = done // steps_per_epoch if interval == "epoch" else done / steps_per_epoch
         if epoch >= warmup_epochs:
             return factor(epoch)
-        # The first step of a warm-up from nothing would be lost: count the step that is about to be taken.
+        # The first step of a warm-up from 0 would have no effect: count the step that comes next.
         ahead = epoch + (1 if interval == "epoch" else 1 / steps_per_epoch)
         return warmup_start_factor + (factor(warmup_epochs) - warmup_start_factor) * min(1.0, ahead / warmup_epochs)
 
@@ -152,4 +152,4 @@ def _cosine(begin: float, end: float, progress: float) -> float:
 
 def _check_fraction(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"scheduler.{name}={value}: a fraction of the peak rate in [0, 1] is needed")
+        raise ValueError(f"scheduler.{name}={value}: must be a fraction of the peak rate in [0, 1]")

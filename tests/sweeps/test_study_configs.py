@@ -20,7 +20,7 @@ from ghostexp.report.published import PublishedResult, PublishedTable, read_publ
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps.grid import Grid
 from ghostexp.tasks.common import instantiate
-from ghostexp.tasks.common.instantiate import build_all
+from ghostexp.tasks.common.build_check import build_all
 from tests.cli import command
 
 RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

@@ -17,7 +17,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps.deferred import defer
 from ghostexp.sweeps.grid import Grid
 from ghostexp.tasks.common import instantiate
-from ghostexp.tasks.common.instantiate import Checker, network_key
+from ghostexp.tasks.common.build_check import Checker, network_key
 from tests.cli import command, finish
 
 PLAN = ("-m", "datamodule=fake", "dry_run=true", "name=sweep")

@@ -1,4 +1,4 @@
-"""A trained run, made once, whose copies the tests look at."""
+"""Fixtures: a trained run, made once and copied for each test, and image files."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.cli import command, in_directory
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ghost-ResNet-20 after two epochs of digits, best and last checkpoint of different epochs."""
+    """Train Ghost-ResNet-20 for two epochs on digits; best and last checkpoint differ."""
     run = tmp_path_factory.mktemp("trained") / "run"
     arguments = ("model.ratio=3", "trainer.max_epochs=2", "callbacks.ema=0.9", "callbacks.progress=false", "threads=1")
     assert command(*arguments, in_directory(run)) == 0
@@ -24,13 +24,13 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def digits_run(trained_run: Path, tmp_path: Path) -> Path:
-    """A copy of the trained run, for this test alone."""
+    """Copy the trained run for one test."""
     return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")
 def digit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test images of the digits as files, FOLDER/CLASS/NNNN.png."""
+    """Write the test images of digits as FOLDER/CLASS/NNNN.png."""
     folder = tmp_path_factory.mktemp("digits")
     images, labels = load_digits(return_X_y=True)
     test, _ = stratified_split(labels, TEST_IMAGES, 0)

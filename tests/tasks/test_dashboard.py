@@ -1,4 +1,4 @@
-"""An offline W&B sweep through the runner, and the dashboard of its runs."""
+"""Run an offline W&B sweep, and build the dashboard of its runs."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from tests.cli import TINY, command
 from tests.offline_wandb import config_of, records, rows, summary_of
 from tests.report import fake_runs
 
-# What each kind of panel names: lists of metrics, single ones.
+# Keys of each panel type that hold metrics: lists, single ones.
 NAMED = {
     "Scatter Plot": ((), ("xAxis", "yAxis", "zAxis")),
     "Bar Chart": (("metrics",), ("groupBy",)),
@@ -33,7 +33,7 @@ NAMED = {
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three jobs, each in a process of its own, recorded offline."""
+    """Run three jobs, recorded offline."""
     outputs = tmp_path_factory.mktemp("outputs")
     jobs = ("-m", *TINY, "model=ghost_resnet20", "model.ratio=1,2,3", "trainer.max_epochs=1")
     wandb = ("logger=wandb", "logger.wandb.offline=true", "logger.wandb.project=ghosts")
@@ -42,12 +42,12 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dashboard(sweep: Path) -> int:
-    """The exit code of the sweep's `task=dashboard`."""
+    """Run `task=dashboard` for the sweep; returns the exit code."""
     return command("task=dashboard", "name=ratios", f"output_dir={sweep.parent}")
 
 
 def panels(node: Any) -> Iterator[dict[str, Any]]:
-    """Every panel of a specification."""
+    """Yield every panel of a specification."""
     if isinstance(node, dict):
         if "viewType" in node:
             yield node
@@ -57,19 +57,19 @@ def panels(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def named(panel: dict[str, Any]) -> set[str]:
-    """The metrics and configured values that a panel names, without the marks of where they are."""
+    """Return the metrics and configuration keys of a panel, without W&B's prefixes."""
     several, single = NAMED[panel["viewType"]]
     config = panel["config"]
     found = [name for key in several for name in config[key]] + [config[key] for key in single if key in config]
     return {name.removeprefix("summary:").removeprefix("config:").replace(".value", "") for name in found}
 
 
-def made_up_study(folder: Path) -> Study:
-    """What a report sees in a folder."""
+def load_study(folder: Path) -> Study:
+    """Load the study in a folder."""
     return build_study(folder.name, find_study(folder))
 
 
-def test_a_sweep_is_three_runs_in_one_group(sweep: Path) -> None:
+def test_sweep_is_three_runs_in_one_group(sweep: Path) -> None:
     began = {run.name: record.run for run in sweep.glob("ratio-*") for record in records(run) if record.HasField("run")}
     assert sorted(began) == ["ratio-1", "ratio-2", "ratio-3"]
     assert {run.run_group for run in began.values()} == {"ratios"}
@@ -84,11 +84,11 @@ def test_a_sweep_is_three_runs_in_one_group(sweep: Path) -> None:
     ]
 
 
-def test_the_specification_names_only_what_every_run_logs(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_specification_names_only_logged_metrics(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dashboard(sweep) == 0
-    said = capsys.readouterr().out
-    assert f"3 runs are not on W&B yet: wandb sync {sweep}/*/wandb/offline-run-*" in said
-    assert "no W&B key here: wandb login, and the same command again" in said
+    out = capsys.readouterr().out
+    assert f"3 runs are not on W&B yet: wandb sync {sweep}/*/wandb/offline-run-*" in out
+    assert "no W&B key: run wandb login, then this command again" in out
     specification = json.loads((sweep / "dashboard" / "dashboard.json").read_text())
     wanted = {
         "model.ratio",
@@ -101,20 +101,20 @@ def test_the_specification_names_only_what_every_run_logs(sweep: Path, capsys: p
         "val/loss",
         "train/loss",
     }
-    wanted |= {"test/confusion", "test/mistakes"}
+    wanted |= {"test/confusion", "test/misclassified"}
     for view in ("workspace", "report"):
         found = list(panels(specification[view]["spec"]))
         assert len(found) == 10
         assert set[str]().union(*map(named, found)) == wanted
         assert specification[view]["project"] == "ghosts"
-        asked = json.dumps(specification[view])
-        assert all(f'"op": "=", "value": "{value}"' in asked for value in ("ratios", "fit"))
+        text = json.dumps(specification[view])
+        assert all(f'"op": "=", "value": "{value}"' in text for value in ("ratios", "fit"))
     for run in sweep.glob("ratio-*"):
         logged = {key for row in rows(run) for key in row} | summary_of(run).keys() | flatten(config_of(run)).keys()
         assert wanted <= logged, wanted - logged
 
 
-def test_with_a_key_both_are_saved_and_said_where(
+def test_dashboard_with_key_saves_workspace_and_report(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[Any] = []
@@ -132,7 +132,7 @@ def test_with_a_key_both_are_saved_and_said_where(
     assert json.loads((sweep / "dashboard" / "result.json").read_text())["workspace"].endswith("/Workspace")
 
 
-def test_a_refusal_of_wandb_is_one_line(
+def test_dashboard_wandb_error_is_one_line(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Workspace) -> None:
@@ -143,10 +143,10 @@ def test_a_refusal_of_wandb_is_one_line(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert dashboard(sweep) == 1
     err = capsys.readouterr().err
-    assert err == "error: task=dashboard: W&B did not take it (ValueError: Project not found)\n"
+    assert err == "error: task=dashboard: W&B failed (ValueError: Project not found)\n"
 
 
-def test_without_the_extra_one_line_says_how_to_get_it(
+def test_dashboard_without_extra_is_one_line(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "ghostexp.report.wandb_dashboard")
@@ -159,7 +159,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(
 
 
 def logged_study(folder: Path, loggers: Sequence[Mapping[str, Any]], name: str | None = None) -> None:
-    """A made-up study of an arm for each entry, which says how it was logged to W&B; an empty one: not at all."""
+    """Write a fake study with a variant for each W&B logger configuration; an empty one is not logged."""
     fake_runs.study(folder, {ratio + 1: [90.0 - ratio] for ratio in range(len(loggers))}, name)
     for run, logger in zip(sorted(folder.glob("ratio-*")), loggers, strict=True):
         directory = RunDirectory(run)
@@ -174,7 +174,7 @@ def logged_study(folder: Path, loggers: Sequence[Mapping[str, Any]], name: str |
         ([{"project": "a", "entity": None}, {"project": "b", "entity": "us"}], "several W&B projects (a, us/b)"),
     ],
 )
-def test_runs_that_are_on_no_one_project_have_no_dashboard(
+def test_dashboard_needs_runs_in_one_project(
     loggers: list[dict[str, Any]], wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logged_study(tmp_path / "outputs" / "ratios", loggers)
@@ -182,7 +182,7 @@ def test_runs_that_are_on_no_one_project_have_no_dashboard(
     assert wanted in capsys.readouterr().err
 
 
-def test_a_study_has_its_dashboard_beside_its_report(tmp_path: Path) -> None:
+def test_dashboard_of_study(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "ratio_ablation"
     logged_study(folder, [{"project": "a", "entity": "us"}] * 2, "ratio_ablation")
     assert command("task=dashboard", "study=ratio_ablation", "task.title=Ratios") == 0
@@ -192,26 +192,26 @@ def test_a_study_has_its_dashboard_beside_its_report(tmp_path: Path) -> None:
     assert not (folder / "report").exists()
 
 
-def test_published_values_are_beside_the_plots_of_a_published_network(tmp_path: Path) -> None:
+def test_panels_show_published_values(tmp_path: Path) -> None:
     choices = {"model": "ghost_resnet56", "datamodule": "cifar10"}
     for ratio in (1, 2):
         run = fake_runs.start(tmp_path / f"ratio-{ratio}", 0, {"model.ratio": ratio, "model.dw_size": 1}, choices)
         fake_runs.finish(run, 92.0 + ratio)
-    results = panels_of(made_up_study(tmp_path))["Results"]
+    results = panels_of(load_study(tmp_path))["Results"]
     (text,) = [panel.markdown for panel in results if hasattr(panel, "markdown")]
     assert "| s = 2 | paper | 92.70 |" in text
 
 
-def test_what_is_no_number_is_grouped_by_and_not_plotted_against(tmp_path: Path) -> None:
+def test_panels_group_by_non_numeric_keys(tmp_path: Path) -> None:
     for name in ("cosine", "onecycle"):
         fake_runs.finish(fake_runs.start(tmp_path / name, 0, {}, {"scheduler": name}), 90.0)
-    found = panels_of(made_up_study(tmp_path))
+    found = panels_of(load_study(tmp_path))
     axes = [panel.x for panel in found["Results"] if type(panel).__name__ == "ScatterPlot"]
     assert [axis.name for axis in axes] == ["macs", "images_per_second"]
     assert {panel.groupby.name for panel in found["Learning curves"]} == {"choices.scheduler"}
 
 
-def test_runs_of_no_one_group_are_named_one_by_one(tmp_path: Path) -> None:
+def test_filters_without_group_name_each_run(tmp_path: Path) -> None:
     runs = [fake_runs.start(tmp_path / name, 0, {}, {"scheduler": name}) for name in ("cosine", "onecycle")]
     ids = []
     for run in runs:
@@ -219,10 +219,10 @@ def test_runs_of_no_one_group_are_named_one_by_one(tmp_path: Path) -> None:
         config = run.read_config() | {"logger": {"wandb": {"project": "a", "entity": None, "group": None}}}
         run.write_config(config)
         ids.append(run_identity(run.path, config))
-    (found,) = filters_of(made_up_study(tmp_path))
+    (found,) = filters_of(load_study(tmp_path))
     assert (found.key.name, found.op, sorted(found.value)) == ("ID", "IN", sorted(ids))
 
 
-def test_a_study_without_a_finished_run_has_a_page_that_says_so(tmp_path: Path) -> None:
+def test_page_of_study_without_finished_run(tmp_path: Path) -> None:
     fake_runs.start(tmp_path / "ratio-1", 0, {})
-    assert page_of(made_up_study(tmp_path)) == ["No run is finished: there is nothing to show yet."]
+    assert page_of(load_study(tmp_path)) == ["No run is finished: there is nothing to show yet."]

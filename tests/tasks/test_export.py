@@ -1,4 +1,4 @@
-"""`task=export`: files for other programs that compute what the network does."""
+"""`task=export`: exported files compute the network's logits."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ from ghostexp.tasks import export
 from tests.cli import command, in_directory
 
 
-def test_onnx_runtime_predicts_the_whole_test_set_as_torch_does(
+def test_onnx_export_predicts_test_set_as_torch(
     digits_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("task=export", f"run={digits_run}", "task.license=MIT") == 0
@@ -48,12 +48,12 @@ def test_onnx_runtime_predicts_the_whole_test_set_as_torch_does(
 
 
 def _check_card(card: str, accuracy: float) -> None:
-    for part in (f"{accuracy:.4f} %", "Licence of the weights: MIT", "(N, 1, 8, 8)", "ratio: 3", "mean [0.305]"):
+    for part in (f"{accuracy:.4f} %", "License of the weights: MIT", "(N, 1, 8, 8)", "ratio: 3", "mean [0.305]"):
         assert part in card
 
 
 def _run_snippets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the card's Python, one block after the other, where the files are."""
+    """Run the card's Python blocks in the export folder."""
     monkeypatch.chdir(folder)
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 3
@@ -63,7 +63,7 @@ def _run_snippets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert getattr(names.get("logits"), "shape", (2, 10)) == (2, 10)
 
 
-def test_exported_weights_are_those_to_start_from_again(digits_run: Path, tmp_path: Path) -> None:
+def test_exported_weights_load_as_model_weights(digits_run: Path, tmp_path: Path) -> None:
     assert command("task=export", f"run={digits_run}", "task.formats=[safetensors]", "task.num_check_images=0") == 0
     file = digits_run / "export" / "model.safetensors"
     again = ("task=test", "model.ratio=3", f"model.weights={file}", in_directory(tmp_path / "again"))
@@ -72,7 +72,7 @@ def test_exported_weights_are_those_to_start_from_again(digits_run: Path, tmp_pa
     assert tested[0]["test"] == tested[1]["test"]
 
 
-def test_a_file_that_computes_something_else_is_an_error(
+def test_export_with_other_logits_is_an_error(
     digits_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def off(network: torch.nn.Module, path: Path) -> export.Logits:
@@ -83,14 +83,14 @@ def test_a_file_that_computes_something_else_is_an_error(
     earlier.write_bytes(b"of an earlier export")
     monkeypatch.setattr(export, "_write_safetensors", off)
     assert command("task=export", f"run={digits_run}", "task.formats=[safetensors]") != 0
-    assert "model.safetensors: its logits differ by 1.0e-03 of the largest one; 1e-04 is allowed" in (
+    assert "model.safetensors: its logits must differ by <= 1e-04 of the largest one, got 1.0e-03" in (
         capsys.readouterr().err
     )
     assert earlier.read_bytes() == b"of an earlier export"
     assert not list(earlier.parent.glob(".export-*"))
 
 
-def test_a_missing_package_is_named_with_the_extra_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_formats_names_missing_package_and_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert export.check_formats(["torch"]) == ["torch"]
     with pytest.raises(ValueError, match=r"task.formats=onnx: needs .*onnxruntime; pip install \"ghostexp\[export\]\""):

@@ -1,4 +1,4 @@
-"""The result comes first: no table, picture or upload after the training costs it, and each that failed is named."""
+"""The result is written first: a failing table, picture or upload does not lose it, and is named."""
 
 import json
 import math
@@ -19,15 +19,15 @@ from tests.cli import TINY, TINY_DETECTOR, command, in_directory
 from tests.training.test_exact_resume import digests
 from tests.training.test_fit import result_of
 
-PACKAGE = Path(__file__).parent.parent / "ghostexp"
+PACKAGE = Path(__file__).parents[2] / "ghostexp"
 
 
 def fail(*_: Any, **__: Any) -> None:
-    """What a library does with an input that it does not like."""
+    """Raise as a library would."""
     raise RuntimeError("no such\nglyph")
 
 
-def test_outputs_that_fail_cost_neither_the_result_nor_each_other(
+def test_failed_outputs_keep_result_and_other_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("draw_confusion", "log_test"):
@@ -52,14 +52,14 @@ def test_outputs_that_fail_cost_neither_the_result_nor_each_other(
     assert "failed_outputs" not in result_of(run / "test")
 
 
-def test_a_detectors_outputs_come_after_its_result_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_detection_outputs_keep_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ghostexp.tasks.common.detection_outputs.plot_boxes", fail)
     assert command(*TINY_DETECTOR, "trainer.max_epochs=1", in_directory(tmp_path / "run")) == 0
     assert result_of(tmp_path / "run")["failed_outputs"] == ["boxes.png: RuntimeError: no such glyph"]
     assert (tmp_path / "run" / "detections.json").exists()
 
 
-def test_a_run_stopped_while_it_draws_is_finished(
+def test_run_interrupted_during_outputs_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*_: Any) -> None:
@@ -74,7 +74,7 @@ def test_a_run_stopped_while_it_draws_is_finished(
     assert "finished already" in capsys.readouterr().err
 
 
-def test_a_logger_that_fails_does_not_hide_why_a_run_failed(
+def test_logger_error_does_not_hide_training_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def out_of_memory(*_: Any) -> None:
@@ -86,12 +86,12 @@ def test_a_logger_that_fails_does_not_hide_why_a_run_failed(
     assert capsys.readouterr().err.strip() == "error: the reason"
 
 
-def test_a_dollar_in_a_name_takes_no_training_away(tmp_path: Path) -> None:
+def test_dollar_in_name_does_not_break_plots(tmp_path: Path) -> None:
     assert command(*TINY, "trainer.max_epochs=1", 'name="cost_$5_$"', in_directory(tmp_path / "run")) == 0
     assert "failed_outputs" not in result_of(tmp_path / "run")
 
 
-def test_json_has_null_for_what_is_no_finite_number(tmp_path: Path) -> None:
+def test_write_json_replaces_non_finite_numbers_by_null(tmp_path: Path) -> None:
     content = {"a": [math.nan, (math.inf, 1.5)], "b": {"c": -math.inf, "d": float("1e300")}, "e": "NaN"}
     write_json(tmp_path / "a.json", content)
     strict = json.loads((tmp_path / "a.json").read_text(), parse_constant=fail)
@@ -100,7 +100,7 @@ def test_json_has_null_for_what_is_no_finite_number(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "result.json").read_text(), parse_constant=fail) == {"loss": None}
 
 
-def test_json_is_written_in_one_place() -> None:
+def test_json_is_written_by_one_module() -> None:
     text = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
     assert [path.name for path in text if "json.dump(" in text[path]] == []
     assert [path.name for path in text if "json.dumps(" in text[path] and "write_atomically(" in text[path]] == [
@@ -108,14 +108,14 @@ def test_json_is_written_in_one_place() -> None:
     ]
 
 
-def test_a_run_killed_between_its_two_checkpoints_has_the_best_that_it_names(
+def test_kill_between_best_and_last_checkpoint_is_resumed_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_epoch_metrics, copy, copied = ClassificationModule.log_epoch_metrics, checkpoint.copy_atomically, []
 
     def best_in_the_second_epoch(self: ClassificationModule, metrics: dict[str, float]) -> None:
-        score = {"val/acc1": [1.0, 2.0, 1.5][self.current_epoch]} if "val/acc1" in metrics else {}
-        log_epoch_metrics(self, metrics | score)
+        metric = {"val/acc1": [1.0, 2.0, 1.5][self.current_epoch]} if "val/acc1" in metrics else {}
+        log_epoch_metrics(self, metrics | metric)
 
     def killed(source: Path, target: Path) -> None:
         copied.append(source)
@@ -125,26 +125,27 @@ def test_a_run_killed_between_its_two_checkpoints_has_the_best_that_it_names(
 
     monkeypatch.setattr(ClassificationModule, "log_epoch_metrics", best_in_the_second_epoch)
     arguments = (*TINY, "datamodule.validate_on=holdout", "trainer.max_epochs=3", "trainer.log_every_n_steps=1")
-    assert command(*arguments, in_directory(tmp_path / "whole")) == 0
+    assert command(*arguments, in_directory(tmp_path / "uninterrupted")) == 0
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "copy_atomically", killed)
         assert command(*arguments, in_directory(tmp_path / "killed")) == 128 + signal.SIGINT
     assert command(f"resume={tmp_path / 'killed'}") == 0
-    assert result_of(tmp_path / "killed")["metrics"] == result_of(tmp_path / "whole")["metrics"]
-    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+    assert result_of(tmp_path / "killed")["metrics"] == result_of(tmp_path / "uninterrupted")["metrics"]
+    assert digests(tmp_path / "killed") == digests(tmp_path / "uninterrupted")
     weights = [
-        checkpoint.read_checkpoint(tmp_path / name / "checkpoints" / "best.ckpt") for name in ("killed", "whole")
+        checkpoint.read_checkpoint(tmp_path / name / "checkpoints" / "best.ckpt")
+        for name in ("killed", "uninterrupted")
     ]
     assert [one["epoch"] for one in weights] == [1, 1]
     torch.testing.assert_close(weights[0]["state_dict"], weights[1]["state_dict"], rtol=0, atol=0)
 
 
-def test_a_best_checkpoint_that_is_gone_is_chosen_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_best_checkpoint_falls_back_to_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert command(*TINY, "datamodule.validate_on=holdout", in_directory(run)) == 0
     for path in (run / "result.json", run / "checkpoints" / "best.ckpt"):
         path.unlink()
     capsys.readouterr()
     assert command(f"resume={run}") == 0
-    assert "no validation had a val/acc1 to choose by; the last epoch is tested" in capsys.readouterr().err
+    assert "no validation had a val/acc1; the last epoch is tested" in capsys.readouterr().err
     assert result_of(run)["test_checkpoint"] == "last"

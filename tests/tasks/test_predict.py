@@ -1,4 +1,4 @@
-"""`task=predict`: image files through a trained network, as its test images went."""
+"""`task=predict`: predictions of image files equal those of the test set."""
 
 import csv
 import json
@@ -15,11 +15,11 @@ from tests.cli import TINY, command, in_directory
 
 
 def predictions_of(run: Path) -> dict[str, Any]:
-    """What predictions.json says."""
+    """Read predictions.json."""
     return json.loads((run / "predict" / "predictions.json").read_text())
 
 
-def test_the_test_images_as_files_have_the_accuracy_of_the_test_set(
+def test_predict_test_images_has_test_accuracy(
     digits_run: Path, digit_files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (digits_run / "checkpoints" / "best.ckpt").unlink()  # validate_on=test: the last one is what the run tested
@@ -27,7 +27,7 @@ def test_the_test_images_as_files_have_the_accuracy_of_the_test_set(
     result = json.loads((digits_run / "predict" / "result.json").read_text())
     tested = json.loads((digits_run / "result.json").read_text())["metrics"]["test"]["test/acc1"]
     assert result["acc1"] == pytest.approx(tested)
-    assert result["input"] == result["with_truth"] == 360
+    assert result["images"] == result["with_truth"] == 360
     found = predictions_of(digits_run)["predictions"]
     assert [prediction["path"] for prediction in found] == sorted(str(path) for path in digit_files.rglob("*.png"))
     with (digits_run / "predict" / "predictions.csv").open() as file:
@@ -36,10 +36,10 @@ def test_the_test_images_as_files_have_the_accuracy_of_the_test_set(
     assert all(float(row["probability_1"]) >= float(row["probability_2"]) for row in rows)
     out = capsys.readouterr().out
     assert f"{found[0]['classes'][0]} {100 * found[0]['probabilities'][0]:.1f} %" in out
-    assert f"{tested:.2f} % of 360 images" in out
+    assert f"accuracy {tested:.2f} % on 360 images" in out
 
 
-def test_unreadable_files_are_named_and_skipped_and_the_exit_code_says_so(
+def test_predict_skips_unreadable_files_and_fails(
     digits_run: Path, digit_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "photos"
@@ -60,12 +60,12 @@ def test_unreadable_files_are_named_and_skipped_and_the_exit_code_says_so(
     assert not (digits_run / "predict" / "result.json").exists()
 
 
-def test_the_checkpoint_that_was_asked_for_is_the_one_that_is_read(digits_run: Path, digit_files: Path) -> None:
+def test_predict_loads_chosen_checkpoint(digits_run: Path, digit_files: Path) -> None:
     photo = next(digit_files.rglob("*.png"))
     path = digits_run / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["state_dict"]["network.fc.bias"][7] += 1000
-    path.unlink()  # it may be a link to the last one
+    path.unlink()  # it may be a link to last.ckpt
     torch.save(checkpoint, path)
     for chosen, is_seven in (("best", True), ("last", False), ("null", False)):
         assert command("task=predict", f"run={digits_run}", f"task.input={photo}", f"task.checkpoint={chosen}") == 0
@@ -73,10 +73,10 @@ def test_the_checkpoint_that_was_asked_for_is_the_one_that_is_read(digits_run: P
         assert (prediction["probabilities"][0] == 1 and prediction["classes"][0] == "7") == is_seven
 
 
-def test_class_names_come_with_the_checkpoint_and_do_not_need_the_data(tmp_path: Path, digit_files: Path) -> None:
+def test_class_names_are_read_from_checkpoint(tmp_path: Path, digit_files: Path) -> None:
     assert command(*TINY, in_directory(tmp_path / "run")) == 0
     photo = next(digit_files.rglob("*.png"))
-    moved = "datamodule._target_=ghostexp.data.datasets.image_folder.ImageFolder"  # of which there is nothing here
+    moved = "datamodule._target_=ghostexp.data.datasets.image_folder.ImageFolder"  # without data on this machine
     gone = (moved, "~datamodule.num_images", "+datamodule.root=no/such/folder")
     assert command("task=predict", f"run={tmp_path / 'run'}", f"task.input={photo}", *gone) == 0
     (prediction,) = predictions_of(tmp_path / "run")["predictions"]
@@ -84,18 +84,18 @@ def test_class_names_come_with_the_checkpoint_and_do_not_need_the_data(tmp_path:
     assert prediction["truth"] is None
 
 
-def test_a_folder_is_searched_to_the_bottom_and_only_for_images(digit_files: Path, tmp_path: Path) -> None:
+def test_find_images_searches_recursively_for_images(digit_files: Path, tmp_path: Path) -> None:
     for name in ("a.png", "b/c/d.JPG", "b/notes.txt", ".hidden.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert find_images(str(tmp_path)).paths == [tmp_path / "a.png", tmp_path / "b/c/d.JPG"]
     assert find_images(f"{tmp_path}/**/*.txt").paths == [tmp_path / "b/notes.txt"]
     assert find_images(str(tmp_path / "b/notes.txt")).paths == [tmp_path / "b/notes.txt"]
-    with pytest.raises(ValueError, match="no images there"):
+    with pytest.raises(ValueError, match="got no images"):
         find_images(str(tmp_path / "nothing*"))
 
 
-def test_links_are_followed_but_no_file_is_found_twice(tmp_path: Path) -> None:
+def test_find_images_follows_links_once(tmp_path: Path) -> None:
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     (tmp_path / "photos" / "cat" / "a.jfif").touch()
     (tmp_path / "photos" / "notes.txt").touch()
@@ -108,7 +108,7 @@ def test_links_are_followed_but_no_file_is_found_twice(tmp_path: Path) -> None:
     assert [path.name for path in find_images(str(tmp_path / "photos")).left_out] == ["notes.txt"]
 
 
-def test_the_truth_is_the_class_folder_that_training_would_take(tmp_path: Path) -> None:
+def test_truth_is_class_folder_of_training(tmp_path: Path) -> None:
     path = tmp_path / "set" / "cat" / "session" / "dog" / "a.png"
     path.parent.mkdir(parents=True)
     path.touch()
@@ -123,7 +123,7 @@ def test_the_truth_is_the_class_folder_that_training_would_take(tmp_path: Path) 
     assert find_images(str(tmp_path / "set/cat")).truth(path, {"cat"}) == "cat"
 
 
-def test_imagenets_folders_are_shown_in_words() -> None:
+def test_readable_replaces_imagenet_folders_by_words() -> None:
     names = imagenet_names()
     assert len(names) == 1000
     assert (names[0], names[281], names[999]) == ("tench", "tabby", "toilet tissue")
@@ -131,7 +131,7 @@ def test_imagenets_folders_are_shown_in_words() -> None:
     assert readable(("n01440764", "cat")) == ("n01440764", "cat")
 
 
-def test_a_run_of_several_devices_is_looked_at_by_one_process(
+def test_predict_run_of_several_devices_in_one_process(
     digits_run: Path, digit_files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = digits_run / "config.yaml"

@@ -1,4 +1,4 @@
-"""The profile of a network through the command line."""
+"""`task=profile` through the command line."""
 
 import csv
 from pathlib import Path
@@ -18,9 +18,7 @@ PROFILE = (
 )
 
 
-def test_a_profile_says_what_a_network_costs_and_how_fast_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_profile_measures_cost_and_latency(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert command(*PROFILE, "model=ghost_resnet20", "task.show_flops=true", in_directory(run)) == 0
     result, out = result_of(run), capsys.readouterr().out
@@ -37,28 +35,26 @@ def test_a_profile_says_what_a_network_costs_and_how_fast_it_is(
     rows = list(csv.DictReader((run / "layers.csv").open()))
     assert sum(int(row["macs"]) for row in rows) == result["macs"]
     assert len(list(csv.DictReader((run / "latency.csv").open()))) == 4
-    for said in ("which the GhostNet papers call FLOPs", "by thop", f"{result['macs']:,}", "layer1.0.conv1", "fused"):
-        assert said in out
+    for text in ("which the GhostNet papers call FLOPs", "by thop", f"{result['macs']:,}", "layer1.0.conv1", "fused"):
+        assert text in out
 
 
-def test_a_network_with_branches_is_counted_without_them_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_profile_counts_deployed_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("model=ghostnetv3", "model.width=0.5", "task.modes=[]", "task.batch_sizes=[1]", "task.repeats=1")
     assert command(*PROFILE, "datamodule.image_size=64", *arguments, in_directory(tmp_path / "run")) == 0
     result = result_of(tmp_path / "run")
     assert result["macs_deployed"] < result["macs"] / 2
     assert result["params_deployed"] < result["params"]
-    assert f"{result['macs_deployed']:,} MACs: the branches of training folded" in capsys.readouterr().out
+    assert f"{result['macs_deployed']:,} MACs: training branches fused" in capsys.readouterr().out
 
 
-def test_drawn_weights_are_settled_so_that_rounding_stays_rounding(tmp_path: Path) -> None:
+def test_profile_of_random_weights_has_small_rounding(tmp_path: Path) -> None:
     arguments = ("model=ghostnetv2", "datamodule.image_size=64", "task.batch_sizes=[1]", "task.repeats=1")
     assert command(*PROFILE, *arguments, in_directory(tmp_path / "run")) == 0
     assert result_of(tmp_path / "run")["latency"][1]["difference"] < 1e-3
 
 
-def test_a_run_s_network_is_profiled_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_of_run_is_written_to_its_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert command(*TINY, in_directory(run)) == 0
     assert command(*PROFILE[:-2], f"run={run}") == 0

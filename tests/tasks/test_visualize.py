@@ -1,4 +1,4 @@
-"""`task=visualize`: figures, tables and a page."""
+"""`task=visualize`: figures, tables and README."""
 
 import csv
 import json
@@ -14,12 +14,12 @@ from tests.training.test_wandb import records
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """A CSV file's rows."""
+    """Read a CSV file."""
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
-def test_a_ghost_networks_page_figures_and_tables_agree(digits_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_visualize_readme_figures_and_tables_agree(digits_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layers = ("task.layers=[conv1,layer3.0.*1]", "task.num_images=40", "task.num_shown=2", "logger=wandb")
     assert command("task=visualize", f"run={digits_run}", *layers) == 0
     folder = digits_run / "visualize"
@@ -46,7 +46,7 @@ def test_a_ghost_networks_page_figures_and_tables_agree(digits_run: Path, capsys
     assert [record.exit.exit_code for record in records(folder) if record.HasField("exit")] == [0]
 
 
-def test_an_ordinary_network_has_no_ghosts_and_the_page_says_so(tmp_path: Path) -> None:
+def test_visualize_baseline_has_no_ghosts(tmp_path: Path) -> None:
     assert command(*TINY, in_directory(tmp_path / "run"), "trainer.max_epochs=1") == 0
     assert command("task=visualize", f"run={tmp_path / 'run'}", "task.layers=[layer1.0]", "task.num_images=8") == 0
     folder = tmp_path / "run" / "visualize"
@@ -56,7 +56,7 @@ def test_an_ordinary_network_has_no_ghosts_and_the_page_says_so(tmp_path: Path) 
     assert float(rows_of(folder / "pairs.csv")[0]["unexplained_7"]) < 1
 
 
-def test_a_filter_made_by_hand_is_found_by_the_task(digits_run: Path) -> None:
+def test_visualize_classifies_known_filters(digits_run: Path) -> None:
     path = digits_run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     weight = checkpoint["state_dict"]["network.conv1.cheap_operation.0.weight"]  # (12, 1, 3, 3)
@@ -69,11 +69,11 @@ def test_a_filter_made_by_hand_is_found_by_the_task(digits_run: Path) -> None:
     assert [row["kind"] for row in rows] == ["identity", "shift"] * 5
     assert [float(row["r"]) for row in rows[::2]] == pytest.approx([1.0] * 5)
     assert {(row["down"], row["right"]) for row in rows[1::2]} == {("0", "-1")}
-    assert [int(row["ghost"]) for row in rows] == list(range(6, 16))  # behind six intrinsic maps
+    assert [int(row["ghost"]) for row in rows] == list(range(6, 16))  # after six intrinsic maps
     assert [int(row["intrinsic"]) for row in rows] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def test_branches_that_only_training_needs_are_folded_before(tmp_path: Path) -> None:
+def test_visualize_fuses_training_branches(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save(ghostnetv3(num_classes=10, width=0.25, image_size=16).state_dict(), file)
     data = ("datamodule=fake", "datamodule.num_images=16", "datamodule.image_size=16", "datamodule.batch_size=4")

@@ -1,4 +1,4 @@
-"""Weights from before a run, through the command line: every place and layout, and what is said of wrong ones."""
+"""`model.weights` through the command line: every source and layout, and error messages."""
 
 import hashlib
 import os
@@ -31,14 +31,14 @@ from tests.cli import TINY, command, in_directory
 from tests.config.test_user_errors import expect_one_line
 from tests.training.test_fit import result_of
 
-STANDSTILL = ("trainer.max_epochs=1", "optimizer.lr=1e-30", "optimizer.weight_decay=0")  # weights stay what they were
+FROZEN = ("trainer.max_epochs=1", "optimizer.lr=1e-30", "optimizer.weight_decay=0")  # weights stay unchanged
 GHOSTNET = ("datamodule=fake", "model=ghostnet", "model.width=0.5")
-RESNET = (*TINY, *STANDSTILL)
+RESNET = (*TINY, *FROZEN)
 State = dict[str, Tensor]
 
 
 def trained(run: Path) -> State:
-    """The parameters that a run ended with, by the network's own names."""
+    """Return the final parameters of a run by the network's own names."""
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     return {name.removeprefix("network."): value for name, value in state.items() if not is_statistic(name)}
 
@@ -47,8 +47,8 @@ def is_statistic(name: str) -> bool:
     return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
-def arrived(run: Path, state: State) -> bool:
-    """Whether a run that stood still ended with the parameters of `state`."""
+def has_weights(run: Path, state: State) -> bool:
+    """Return whether a run without updates ended with the parameters of `state`."""
     found = trained(run)
     parameters = [name for name in state if not is_statistic(name)]
     return set(parameters) <= set(found) and all(
@@ -56,8 +56,8 @@ def arrived(run: Path, state: State) -> bool:
     )
 
 
-def saved(path: Path, classes: int = 10) -> State:
-    """A plain file of weights of resnet20."""
+def save_weights(path: Path, classes: int = 10) -> State:
+    """Save the weights of resnet20."""
     torch.manual_seed(7)
     state = resnet20(num_classes=classes).state_dict()
     torch.save(state, path)
@@ -69,7 +69,7 @@ def sha256(path: Path) -> str:
 
 
 def configuration(*overrides: str) -> dict[str, Any]:
-    """The configuration of a command line."""
+    """Return the configuration of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)  # pyright: ignore[reportReturnType]
 
@@ -83,7 +83,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_weights_of_every_layout_arrive(layout: str, tmp_path: Path) -> None:
+def test_weights_of_every_layout_are_loaded(layout: str, tmp_path: Path) -> None:
     file, state = tmp_path / layout, timm.create_model("ghostnet_050", num_classes=10).state_dict()
     if file.suffix == ".safetensors":
         safetensors.torch.save_file(state, file)
@@ -96,51 +96,51 @@ def test_weights_of_every_layout_arrive(layout: str, tmp_path: Path) -> None:
     assert loaded == WeightsRecord(str(file), sha256(file), (), LAYOUTS[layout])
 
 
-def test_a_run_gives_the_weights_that_it_tested(tmp_path: Path) -> None:
+def test_weights_of_run_are_those_it_tested(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert command(*TINY, in_directory(first)) == 0
     (first / "checkpoints" / "best.ckpt").unlink()
     assert command(*RESNET, f"model.weights={first}", in_directory(second)) == 0
-    assert arrived(second, trained(first))
+    assert has_weights(second, trained(first))
     digest = sha256(first / "checkpoints" / "last.ckpt")
     layout = ["under state_dict", "without the prefix network."]
     assert result_of(second)["weights"] == {"source": str(first), "sha256": digest, "dropped": [], "layout": layout}
     assert ", ".join(["", *layout]) in (second / "run.log").read_text()
     assert result_of(first)["weights"] is None
-    (first / "result.json").unlink()  # of a run that is not finished, what is tested follows from its validation
+    (first / "result.json").unlink()  # for an unfinished run, validate_on decides which checkpoint it tests
     RunDirectory(first).write_config({"datamodule": {"validate_on": "holdout"}})
     assert find_weights_file(str(first), tmp_path) == first / "checkpoints" / "best.ckpt"
 
 
-def test_other_classes_take_all_but_the_head_and_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    state = saved(tmp_path / "hundred.pth", classes=100)
+def test_reset_head_loads_all_other_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = save_weights(tmp_path / "hundred.pth", classes=100)
     arguments = (*RESNET, f"model.weights={tmp_path / 'hundred.pth'}", in_directory(tmp_path / "run"))
     assert command(*arguments) == 1
     expect_one_line(capsys.readouterr().err, "of another shape (fc.weight (100, 64) instead of (10, 64), fc.bias")
     shutil.rmtree(tmp_path / "run")
     assert command(*arguments, "model.reset_head=true") == 0
-    said = "model.reset_head=true: fc.weight, fc.bias not taken from"
-    assert capsys.readouterr().err.count(said) == 1
-    assert (tmp_path / "run" / "run.log").read_text().count(said) == 1
+    message = "model.reset_head=true: fc.weight, fc.bias not loaded from"
+    assert capsys.readouterr().err.count(message) == 1
+    assert (tmp_path / "run" / "run.log").read_text().count(message) == 1
     assert result_of(tmp_path / "run")["weights"]["dropped"] == ["fc.weight", "fc.bias"]
-    assert arrived(tmp_path / "run", {name: value for name, value in state.items() if not name.startswith("fc.")})
+    assert has_weights(tmp_path / "run", {name: value for name, value in state.items() if not name.startswith("fc.")})
 
 
-def test_a_resumed_run_needs_the_weights_no_more_and_still_names_them(tmp_path: Path) -> None:
-    saved(tmp_path / "weights.pth")
+def test_resumed_run_does_not_need_weights_file(tmp_path: Path) -> None:
+    save_weights(tmp_path / "weights.pth")
     run, weights = tmp_path / "run", tmp_path / "weights.pth"
     assert command(*TINY, f"model.weights={weights}", in_directory(run)) == 0
-    whole = result_of(run)
+    uninterrupted = result_of(run)
     (run / "result.json").unlink()
     weights.unlink()
     assert command(f"resume={run}") == 0
-    assert result_of(run)["weights"] == whole["weights"]
+    assert result_of(run)["weights"] == uninterrupted["weights"]
     assert command("task=test", f"run={run}") == 0
-    assert result_of(run / "test")["metrics"]["test"] == whole["metrics"]["test"]
+    assert result_of(run / "test")["metrics"]["test"] == uninterrupted["metrics"]["test"]
 
 
 class Executes:
-    """What a pickle does on reading when nobody watches."""
+    """A pickle that runs code when it is read."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -149,15 +149,15 @@ class Executes:
         return os.mkdir, (str(self.mark),)
 
 
-def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    state = saved(tmp_path / "right.pth")
+def test_invalid_weights_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = save_weights(tmp_path / "right.pth")
     torch.save({**state, "extra": Executes(tmp_path / "executed")}, tmp_path / "executes.pth")
     (tmp_path / "half.pth").write_bytes((tmp_path / "right.pth").read_bytes()[:100_000])
     (tmp_path / "folder").mkdir()
     wanted = {
         "executes.pth": "refused: contains posix.mkdir",
         "half.pth": "not a valid weight file",
-        "none.pth": "no such file; a file, a run's directory, https://...#sha256=HEX or timm/NAME is needed",
+        "none.pth": "no such file; must be a file, a run's directory, https://...#sha256=HEX or timm/NAME",
         "folder": "folder: not a run's directory, it has no config.yaml",
     }
     for name, text in wanted.items():
@@ -170,12 +170,12 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """An address, and the folder whose files are behind it."""
+    """Start a server; yields its address and the served folder."""
     folder = tmp_path / "served"
     folder.mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as http:
@@ -186,11 +186,11 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         thread.join()
 
 
-def test_a_url_is_fetched_once_and_checked(
+def test_url_is_downloaded_once_and_verified(
     server: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address, folder = server
-    state, data = saved(folder / "weights.pth"), tmp_path / "data" / "weights"
+    state, data = save_weights(folder / "weights.pth"), tmp_path / "data" / "weights"
     digest = sha256(folder / "weights.pth")
     url = f"model.weights='{address}/weights.pth#sha256={digest}'"
     wrong = f"model.weights='{address}/weights.pth#sha256={'0' * 64}'"
@@ -198,7 +198,7 @@ def test_a_url_is_fetched_once_and_checked(
     assert "not downloaded (invalid hash value" in capsys.readouterr().err
     assert [path.name for path in data.iterdir()] == [".lock"]
     assert command(*RESNET, url, in_directory(tmp_path / "first")) == 0
-    assert arrived(tmp_path / "first", state)
+    assert has_weights(tmp_path / "first", state)
     assert result_of(tmp_path / "first")["weights"]["sha256"] == digest
     (folder / "weights.pth").unlink()
     assert command(*RESNET, url, in_directory(tmp_path / "second")) == 0
@@ -207,13 +207,11 @@ def test_a_url_is_fetched_once_and_checked(
     assert "another SHA-256; delete it" in capsys.readouterr().err
 
 
-def test_an_address_that_cannot_be_used_is_one_line(
-    server: tuple[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_url_is_one_line(server: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     address, digest = server[0], "0" * 64
     wanted = {
         f"{address}/none.pth#sha256={digest}": "not downloaded (HTTP Error 404",
-        f"{address}/none.pth": "the file's SHA-256 is needed behind the address",
+        f"{address}/none.pth": "must end with the file's SHA-256",
         f"ftp://127.0.0.1/none.pth#sha256={digest}": "a file, a run's directory, https://...#sha256=HEX or timm/NAME",
     }
     for source, text in wanted.items():
@@ -221,8 +219,8 @@ def test_an_address_that_cannot_be_used_is_one_line(
         expect_one_line(capsys.readouterr().err, text)
 
 
-def in_the_hubs_cache(cache: Path, name: str, state: State) -> None:
-    """Put weights where the hub's own client would have left them."""
+def write_hub_cache(cache: Path, name: str, state: State) -> None:
+    """Write weights to the hub's cache as its client does."""
     repository = cache / f"models--timm--{name}"
     snapshot = repository / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
@@ -233,45 +231,43 @@ def in_the_hubs_cache(cache: Path, name: str, state: State) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub's cache, where there is no network."""
+    """Set an empty hub cache, without network."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     return tmp_path / "hub"
 
 
-def test_the_hubs_cache_needs_no_network_and_without_both_it_is_one_line(
-    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hub_cache_needs_no_network(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*RESNET, "model.weights=timm/resnet20.in1k")
     assert command(*arguments) == 1
     expect_one_line(capsys.readouterr().err, "model.weights=timm/resnet20.in1k: not in the hub's cache, and not")
-    state = saved(tmp_path / "weights.pth")
-    in_the_hubs_cache(cache, "resnet20.in1k", state)
+    state = save_weights(tmp_path / "weights.pth")
+    write_hub_cache(cache, "resnet20.in1k", state)
     assert command(*arguments, in_directory(tmp_path / "run")) == 0
-    assert arrived(tmp_path / "run", state)
+    assert has_weights(tmp_path / "run", state)
 
 
-def test_without_the_hubs_client_it_is_one_line(
+def test_missing_huggingface_hub_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert command(*RESNET, "model.weights=timm/ghostnet_100.in1k") == 1
-    expect_one_line(capsys.readouterr().err, 'needs the hub; pip install "ghostexp[hub]"')
+    expect_one_line(capsys.readouterr().err, 'needs huggingface_hub; pip install "ghostexp[hub]"')
 
 
 RELEASED = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "pretrained").glob("*.yaml"))
 
 
-def test_there_is_a_configuration_for_every_released_ghost_network() -> None:
+def test_pretrained_configs_cover_released_ghostnets() -> None:
     assert [f"{name}.in1k" for name in RELEASED] == sorted(timm.list_pretrained("ghostnet*"))
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_a_released_network_takes_its_weights_and_the_images_they_were_trained_on(name: str, cache: Path) -> None:
+def test_pretrained_config_matches_released_weights(name: str, cache: Path) -> None:
     released = timm.get_pretrained_cfg(f"{name}.in1k")
     assert released is not None
     config = configuration(f"pretrained={name}")
-    in_the_hubs_cache(cache, f"{name}.in1k", timm.create_model(name).state_dict())
+    write_hub_cache(cache, f"{name}.in1k", timm.create_model(name).state_dict())
     loaded = instantiate.build_network(config).weights
     assert loaded is not None
     assert loaded.source == released.hf_hub_id
@@ -284,7 +280,7 @@ def test_a_released_network_takes_its_weights_and_the_images_they_were_trained_o
     ) == (image_folder.MEAN, image_folder.STD, 1 / image_file_dataset.EVAL_RESIZE)
 
 
-def test_released_weights_go_with_their_own_network(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pretrained_refuses_other_model(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, got in (((), "resnet20"), (("-m", "seed=0,1"), "resnet20"), ((), "retinanet_ghostnet")):
         assert command(*arguments, "pretrained=ghostnet_100", f"model={got}", "datamodule=fake") == 1
         expect_one_line(
@@ -293,14 +289,14 @@ def test_released_weights_go_with_their_own_network(capsys: pytest.CaptureFixtur
         )
 
 
-def test_an_argument_that_a_network_does_not_have_is_named_by_its_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_model_argument_is_named_by_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("model=resnet20", "+model.pretrained=true", "datamodule=fake") == 1
     expect_one_line(capsys.readouterr().err, "+model.pretrained=true: model has no pretrained; there is weights")
     assert command("model=resnet20", "model._target_=torch.nn.Linear", "datamodule=fake") == 1  # unknown to the schema
     expect_one_line(capsys.readouterr().err, "model.num_classes=10: Linear has no such argument")
 
 
-def test_averaged_weights_are_said_to_be_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ema_weights_are_reported_as_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert command(*TINY, "callbacks.ema=0.9", "trainer.max_epochs=1", in_directory(run)) == 0
     assert command("task=test", f"run={run}") == 0

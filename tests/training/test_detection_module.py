@@ -1,4 +1,4 @@
-"""Detectors: COCO's figures as pycocotools has them, resumed and shared runs as unbroken single ones."""
+"""Detectors: metrics equal pycocotools'; resumed and distributed runs equal uninterrupted ones."""
 
 import csv
 import json
@@ -32,22 +32,22 @@ from tests.training.test_exact_resume import digests
 
 
 def result_of(run: Path) -> dict[str, Any]:
-    """A run's result.json."""
+    """Read a run's result.json."""
     return json.loads((run / "result.json").read_text())
 
 
-class Guesses(nn.Module):
-    """Finds what is there, but not quite: boxes are off, missed, taken for others, and found where nothing is."""
+class NoisyDetector(nn.Module):
+    """Returns perturbed ground truth: boxes shifted, missed, mislabelled, and false positives."""
 
-    def __init__(self, truths: dict[float, dict[str, Tensor]]) -> None:
+    def __init__(self, targets: dict[float, dict[str, Tensor]]) -> None:
         super().__init__()
-        self.truths = truths
+        self.targets = targets
         self.generator = torch.Generator().manual_seed(0)
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        return [self.guess(self.truths[float(image.double().sum())]) for image in images]
+        return [self.perturb(self.targets[float(image.double().sum())]) for image in images]
 
-    def guess(self, truth: dict[str, Tensor]) -> dict[str, Tensor]:
+    def perturb(self, truth: dict[str, Tensor]) -> dict[str, Tensor]:
         boxes, labels = truth["boxes"].repeat(3, 1), truth["labels"].repeat(3)
         boxes = boxes + torch.randn(boxes.shape, generator=self.generator) * torch.tensor(
             [1.0, 3.0, 9.0]
@@ -58,29 +58,29 @@ class Guesses(nn.Module):
         return {"boxes": boxes, "labels": labels, "scores": torch.rand(len(labels), generator=self.generator)}
 
 
-def test_the_twelve_figures_are_those_of_pycocotools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coco_metrics_equal_pycocotools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = Shapes(batch_size=7, num_classes=4, in_chans=3, image_size=96, num_images=100)
     data.setup("test")
     assert data.images is not None
-    data.images.test.annotations.ground_truth["iscrowd"][::7] = 1  # what is found in a crowd is neither right nor wrong
+    data.images.test.annotations.ground_truth["iscrowd"][::7] = 1  # detections in a crowd are ignored
     pairs = [pair for batch in data.test_dataloader() for pair in zip(*batch, strict=True)]
-    network = Guesses({float(image.double().sum()): target for image, target in pairs})
+    network = NoisyDetector({float(image.double().sum()): target for image, target in pairs})
     detector = DetectionModule(network, lambda _: SGD([nn.Parameter()], 0.1), schedulers.constant, loss_names=())
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     trainer.test(detector, data.test_dataloader(), verbose=False)
     found, truth = tmp_path / "found.json", tmp_path / "truth.json"
-    guesses = {number: one for number, (one, _) in detector.evaluated.items()}
-    found.write_text(json.dumps(coco_results(guesses, data.category_ids)))
+    detections = {number: one for number, (one, _) in detector.evaluated.items()}
+    found.write_text(json.dumps(coco_results(detections, data.category_ids)))
     truth.write_text(json.dumps(annotations([target for _, target in pairs], data)))
-    wanted = pycocotools_figures(truth, found)
+    wanted = pycocotools_metrics(truth, found)
     capsys.readouterr()
     ours = [detector.metrics.get(f"test/{name}", -100) for name in COCO_METRICS]
     assert ours == pytest.approx((100 * wanted).tolist(), abs=1e-4)  # torchmetrics has float32
-    assert 10 < ours[0] < 90  # neither nothing nor everything was found
+    assert 10 < ours[0] < 90  # some, not all, boxes are found
 
 
 def annotations(targets: list[dict[str, Any]], data: Shapes) -> dict[str, Any]:
-    """The truth of an evaluation as an annotation file."""
+    """Convert ground truth to the content of an annotation file."""
     images, rows = [], []
     for target in targets:
         height, width = target["original_size"].tolist()
@@ -92,8 +92,8 @@ def annotations(targets: list[dict[str, Any]], data: Shapes) -> dict[str, Any]:
     return {"images": images, "annotations": rows, "categories": [{"id": number} for number in data.category_ids]}
 
 
-def pycocotools_figures(truth: Path, found: Path) -> np.ndarray:
-    """COCO's twelve figures, (12,), of two files."""
+def pycocotools_metrics(truth: Path, found: Path) -> np.ndarray:
+    """Compute COCO's twelve metrics, (12,), of two files."""
     annotated = COCO(str(truth))
     evaluation = COCOeval(annotated, annotated.loadRes(str(found)), "bbox")
     evaluation.evaluate()
@@ -102,7 +102,7 @@ def pycocotools_figures(truth: Path, found: Path) -> np.ndarray:
     return np.array(evaluation.stats)
 
 
-def test_a_detector_trains_and_leaves_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_detector_fit_writes_metrics_and_detections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert command(*TINY_DETECTOR, in_directory(run)) == 0
     result = result_of(run)
@@ -138,12 +138,12 @@ def test_detector_optimizer_is_its_default_unless_another_is_chosen() -> None:
 
 
 def optimizer_of(*overrides: str) -> dict[str, Any]:
-    """The optimizer in the configuration of a command line."""
+    """Return the optimizer in the configuration of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose("config", list(overrides)).optimizer)  # pyright: ignore[reportReturnType]
 
 
-def test_frozen_batchnorms_leave_a_training_as_they_were_loaded(tmp_path: Path) -> None:
+def test_freeze_batchnorm_keeps_loaded_statistics(tmp_path: Path) -> None:
     classifier = with_quick_norms(ghostnet_small(num_classes=4, width=0.25))
     classifier(torch.randn(8, 3, 64, 64))
     weights = classifier.state_dict()
@@ -151,7 +151,7 @@ def test_frozen_batchnorms_leave_a_training_as_they_were_loaded(tmp_path: Path) 
     loaded = ("model.freeze_batchnorm=true", f"model.backbone.weights={tmp_path / 'weights.pth'}")
     assert command(*TINY_DETECTOR, *loaded, in_directory(tmp_path / "run")) == 0
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    prefix = "network.backbone.trunk."
+    prefix = "network.backbone.body."
     statistics = [name for name in state if name.startswith(prefix) and "running_" in name]
     assert len(statistics) > 50
     assert all(torch.equal(state[name], weights[name.removeprefix(prefix)]) for name in statistics)
@@ -159,7 +159,7 @@ def test_frozen_batchnorms_leave_a_training_as_they_were_loaded(tmp_path: Path) 
     assert not torch.equal(state[prefix + first], weights[first])
 
 
-def test_what_is_predicted_has_the_ids_and_names_of_its_categories(tmp_path: Path) -> None:
+def test_predict_boxes_have_category_ids_and_names(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert command(*TINY_DETECTOR, "model.box_score_thresh=0", in_directory(run)) == 0
     (tmp_path / "pictures").mkdir()
@@ -178,7 +178,7 @@ def test_what_is_predicted_has_the_ids_and_names_of_its_categories(tmp_path: Pat
     assert len(list((run / "predict" / "images").iterdir())) == 3
 
 
-def test_a_part_of_the_test_set_is_tested_too(tmp_path: Path) -> None:
+def test_limit_test_batches_of_detector(tmp_path: Path) -> None:
     short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1")
     assert command(*TINY_DETECTOR, *short, "model.box_score_thresh=1", in_directory(tmp_path / "run")) == 0
     assert json.loads((tmp_path / "run" / "detections.json").read_text()) == []
@@ -186,8 +186,8 @@ def test_a_part_of_the_test_set_is_tested_too(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "boxes.png").is_file()  # of those images that were tested
 
 
-def test_a_stopped_detector_ends_as_the_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command(*TINY_DETECTOR, in_directory(tmp_path / "whole")) == 0
+def test_resumed_detector_equals_uninterrupted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(*TINY_DETECTOR, in_directory(tmp_path / "uninterrupted")) == 0
     step = DetectionModule.training_step
 
     def stopping(self: DetectionModule, batch: Any, batch_idx: int) -> Tensor:
@@ -197,12 +197,12 @@ def test_a_stopped_detector_ends_as_the_unbroken_one(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(DetectionModule, "training_step", stopping)
-        assert command(*TINY_DETECTOR, in_directory(tmp_path / "broken")) != 0
+        assert command(*TINY_DETECTOR, in_directory(tmp_path / "stopped")) != 0
     assert command(f"resume={tmp_path / 'broken'}") == 0
-    assert digests(tmp_path / "broken") == digests(tmp_path / "whole")
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
 
 
-def test_two_devices_find_what_one_finds_in_an_odd_number_of_images(tmp_path: Path) -> None:
+def test_two_devices_equal_one_for_odd_number_of_images(tmp_path: Path) -> None:
     run, one, two = tmp_path / "run", tmp_path / "one", tmp_path / "two"
     assert command(*TINY_DETECTOR, in_directory(run)) == 0
     assert command("task=test", f"run={run}", in_directory(one)) == 0
@@ -214,7 +214,7 @@ def test_two_devices_find_what_one_finds_in_an_odd_number_of_images(tmp_path: Pa
     assert [row["image_id"] for row in ours] == [row["image_id"] for row in theirs]
 
 
-def test_a_detector_is_profiled_by_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_detector_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profile = ("task=profile", "task.batch_sizes=[1,2]", "task.repeats=1")
     assert command(*TINY_DETECTOR, *profile, in_directory(tmp_path)) == 0
     result = result_of(tmp_path)
@@ -223,10 +223,10 @@ def test_a_detector_is_profiled_by_its_parts(tmp_path: Path, capsys: pytest.Capt
         assert row["trunk"] + row["pyramid"] + row["heads"] == pytest.approx(row["whole"])
         assert min(row.values()) > 0
     assert result["macs"] == sum(int(row["macs"]) for row in csv.DictReader((tmp_path / "layers.csv").open()))
-    assert f"{result['backbone_macs']:,}: the whole trunk at 224 x 224" in capsys.readouterr().out
+    assert f"{result['backbone_macs']:,}: the full backbone at 224 x 224" in capsys.readouterr().out
 
 
-def test_without_objects_no_figure_is_defined() -> None:
+def test_coco_metrics_without_objects_are_undefined() -> None:
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     nothing |= {"iscrowd": torch.zeros(0, dtype=torch.int64), "area": torch.zeros(0)}
     found = {"boxes": torch.tensor([[0.0, 0, 5, 5]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.5])}
@@ -234,12 +234,12 @@ def test_without_objects_no_figure_is_defined() -> None:
     assert all(values[name] < 0 for name in COCO_METRICS)
 
 
-def test_a_part_of_the_test_set_without_objects_takes_no_training_away(
+def test_fit_without_test_objects_finishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(DetectionModule, "evaluation", lambda self: {})  # all of COCO's figures are undefined then
+    monkeypatch.setattr(DetectionModule, "compute_eval_metrics", lambda self: {})  # COCO's metrics are undefined
     assert command(*TINY_DETECTOR, "trainer.max_epochs=1", in_directory(tmp_path / "run")) == 0
     assert result_of(tmp_path / "run")["metrics"]["test"] == {}
-    assert "none: there was nothing to find" in capsys.readouterr().out
+    assert "none: the tested images contain no annotated objects" in capsys.readouterr().out
     assert command("task=export", f"run={tmp_path / 'run'}") == 1
-    assert "task=export: goes with classifiers, not with a detector" in capsys.readouterr().err
+    assert "task=export: needs a classifier, got a detector" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Learning from a teacher: the loss, what stays out of a run's files, and what is said of a teacher that cannot be."""
+"""Distillation: the loss, the run's files without the teacher, and errors of invalid teachers."""
 
 import copy
 import signal
@@ -21,7 +21,7 @@ from tests.training.test_exact_resume import digests
 from tests.training.test_fit import result_of, stop_at
 
 
-class Says(nn.Module):
+class ConstantTeacher(nn.Module):
     """A teacher with the same logits for every image."""
 
     def __init__(self, logits: torch.Tensor) -> None:
@@ -33,23 +33,23 @@ class Says(nn.Module):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_the_loss_is_that_of_hinton(temperature: float) -> None:
-    says, logits, labels = torch.randn(1, 5), torch.randn(3, 5), torch.tensor([0, 3, 4])
+def test_distillation_loss_equals_hinton(temperature: float) -> None:
+    teacher_logits, logits, labels = torch.randn(1, 5), torch.randn(3, 5), torch.tensor([0, 3, 4])
     hard = F.cross_entropy(logits, labels)
-    p = (says / temperature).softmax(1)
+    p = (teacher_logits / temperature).softmax(1)
     q = (logits / temperature).softmax(1)
     divergence = (p * (p.log() - q.log())).sum(1).mean()
     for weight in (0.0, 0.3, 1.0):
-        found = Distillation(Says(says), temperature, weight).mix(hard, logits, torch.zeros(3, 1))
+        found = Distillation(ConstantTeacher(teacher_logits), temperature, weight).loss(hard, logits, torch.zeros(3, 1))
         torch.testing.assert_close(found, (1 - weight) * hard + weight * temperature**2 * divergence)
 
 
-def test_the_teacher_stays_as_it_is() -> None:
+def test_distillation_keeps_teacher_frozen() -> None:
     teacher, student = resnet20().train(), nn.Linear(3, 10)
     before = copy.deepcopy(teacher.state_dict())
     distillation = Distillation(teacher, 4.0, 0.5)
     images = torch.randn(4, 3, 8, 8)
-    loss = distillation.mix(torch.zeros(()), student(images.mean((2, 3))), images)
+    loss = distillation.loss(torch.zeros(()), student(images.mean((2, 3))), images)
     loss.backward()
     assert student.weight.grad is not None
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
@@ -57,64 +57,64 @@ def test_the_teacher_stays_as_it_is() -> None:
     assert copy.deepcopy(distillation).teacher is teacher
 
 
-def test_a_teacher_is_the_run_that_it_is_from(teacher: Path) -> None:
+def test_build_distillation_loads_run_weights(teacher: Path) -> None:
     config = RunDirectory(teacher).read_config()
     config["loss"]["distill"]["teacher"] = str(teacher)
-    distillation, said = build_distillation(config)
+    distillation, record = build_distillation(config)
     assert distillation is not None
-    assert said is not None
+    assert record is not None
     trained = checkpoint.read_checkpoint(teacher / "checkpoints" / "last.ckpt")["state_dict"]
     state = {f"network.{name}": value for name, value in distillation.teacher.state_dict().items()}
     assert all(torch.equal(state[name], value) for name, value in trained.items())
-    assert said == {"source": str(teacher), "sha256": said["sha256"], "params": 269722}
+    assert record == {"source": str(teacher), "sha256": record["sha256"], "params": 269722}
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run to learn from."""
+    """Train a teacher."""
     run = tmp_path_factory.mktemp("teacher") / "run"
     assert command(*TINY, in_directory(run)) == 0
     return run
 
 
-def test_a_taught_run_has_its_own_result_and_nothing_of_the_teacher_in_its_files(teacher: Path, tmp_path: Path) -> None:
+def test_distilled_run_has_no_teacher_in_checkpoint(teacher: Path, tmp_path: Path) -> None:
     student = ("model=resnet20", "callbacks.ema=0.9", "trainer.precision=bf16-mixed")
-    plain, taught = tmp_path / "plain", tmp_path / "taught"
+    plain, distilled = tmp_path / "plain", tmp_path / "distilled"
     assert command(*TINY, *student, in_directory(plain)) == 0
-    assert command(*TINY, *student, f"loss.distill.teacher={teacher}", in_directory(taught)) == 0
-    assert result_of(taught)["params"] == result_of(plain)["params"]
-    assert result_of(taught)["teacher"] == {
+    assert command(*TINY, *student, f"loss.distill.teacher={teacher}", in_directory(distilled)) == 0
+    assert result_of(distilled)["params"] == result_of(plain)["params"]
+    assert result_of(distilled)["teacher"] == {
         "source": str(teacher),
-        "sha256": result_of(taught)["teacher"]["sha256"],
+        "sha256": result_of(distilled)["teacher"]["sha256"],
         "params": 269722,
     }
     assert result_of(plain)["teacher"] is None
-    states = [checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (plain, taught)]
+    states = [checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (plain, distilled)]
     assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
     assert states[0].keys() == states[1].keys()
-    assert digests(plain) != digests(taught)
-    assert len({fingerprint(RunDirectory(run).read_config()) for run in (plain, taught)}) == 2
-    assert command("task=test", f"run={taught}", "loss.distill.teacher=null") == 1  # a run brings its own loss
+    assert digests(plain) != digests(distilled)
+    assert len({fingerprint(RunDirectory(run).read_config()) for run in (plain, distilled)}) == 2
+    assert command("task=test", f"run={distilled}", "loss.distill.teacher=null") == 1  # the loss cannot be overridden
     teacher.rename(tmp_path / "moved")
     try:
-        assert command("task=test", f"run={taught}") == 0  # and needs no teacher for its test
+        assert command("task=test", f"run={distilled}") == 0  # a test does not need the teacher
     finally:
         (tmp_path / "moved").rename(teacher)
 
 
-def test_a_taught_run_that_was_stopped_ends_as_the_unbroken_one(
+def test_resumed_distilled_run_equals_uninterrupted_run(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = (*TINY, f"loss.distill.teacher={teacher}", "datamodule.mixup_alpha=0.2", "callbacks.ema=0.9")
-    assert command(*arguments, in_directory(tmp_path / "whole")) == 0
+    assert command(*arguments, in_directory(tmp_path / "uninterrupted")) == 0
     with monkeypatch.context() as patch:
         stop_at(patch, 2, signal.SIGTERM)
         assert command(*arguments, in_directory(tmp_path / "stopped")) == 128 + signal.SIGTERM
     assert command(f"resume={tmp_path / 'stopped'}") == 0
-    assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
 
 
-def test_a_model_with_weights_teaches_as_the_run_that_they_are_from(teacher: Path, tmp_path: Path) -> None:
+def test_teacher_as_model_equals_teacher_as_run(teacher: Path, tmp_path: Path) -> None:
     weights = teacher / "checkpoints" / "last.ckpt"
     as_model = ("+model@loss.distill.teacher=resnet20", f"+loss.distill.teacher.weights={weights}")
     assert command(*TINY, f"loss.distill.teacher={teacher}", in_directory(tmp_path / "run")) == 0
@@ -130,11 +130,11 @@ def test_a_model_with_weights_teaches_as_the_run_that_they_are_from(teacher: Pat
         (["loss.distill.teacher={teacher}", "loss.distill.weight=1.5"], "loss.distill.weight=1.5: a number in [0, 1]"),
         (
             ["loss.distill.teacher={teacher}", "datamodule.num_classes=7"],
-            "was trained with datamodule.num_classes=10, not 7",
+            "must be trained with datamodule.num_classes=7, got 10",
         ),
         (
             ["+model@loss.distill.teacher=resnet20"],
-            "loss.distill.teacher.weights: a teacher needs weights; set +loss.distill.teacher.weights=...",
+            "loss.distill.teacher.weights: must be set for a teacher: +loss.distill.teacher.weights=...",
         ),
         (
             ["+model@loss.distill.teacher=resnet56", "+loss.distill.teacher.weights={teacher}"],
@@ -142,7 +142,7 @@ def test_a_model_with_weights_teaches_as_the_run_that_they_are_from(teacher: Pat
         ),
     ],
 )
-def test_a_teacher_that_cannot_teach_is_one_line(
+def test_invalid_teacher_is_one_line(
     arguments: list[str], wanted: str, teacher: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(*TINY, *(argument.format(teacher=teacher) for argument in arguments)) == 1
@@ -150,7 +150,7 @@ def test_a_teacher_that_cannot_teach_is_one_line(
 
 
 @pytest.mark.slow
-def test_two_processes_learn_from_one_teacher(teacher: Path, tmp_path: Path) -> None:
+def test_distillation_on_two_processes(teacher: Path, tmp_path: Path) -> None:
     arguments = (*TINY, f"loss.distill.teacher={teacher}", "trainer.devices=2", "trainer.accelerator=cpu")
     code, _, err = finish(*arguments, in_directory(tmp_path / "run"))
     assert code == 0, err

@@ -1,4 +1,4 @@
-"""Losses, weights and outputs that are not finite, or explode: said in one line, never saved, never counted."""
+"""Losses, weights and outputs that are not finite or explode: one-line error, never saved, never counted."""
 
 import json
 from pathlib import Path
@@ -22,14 +22,14 @@ SMALL = (*TINY, "trainer.max_epochs=1")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training of one epoch."""
+    """Train for one epoch."""
     run = tmp_path_factory.mktemp("finite") / "run"
     assert command(*SMALL, "trainer.max_epochs=1", in_directory(run)) == 0
     return run
 
 
-def changed(run: Path, name: str, value: float, path: Path) -> Path:
-    """A file of a run's weights, one value of one tensor changed."""
+def save_changed(run: Path, name: str, value: float, path: Path) -> Path:
+    """Save a run's weights with one changed value."""
     state = checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
     state[f"network.{name}"][(0,) * state[f"network.{name}"].ndim] = value
     torch.save(state, path)
@@ -37,24 +37,22 @@ def changed(run: Path, name: str, value: float, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["layer1.1.bn1.running_var", "conv1.weight"])
-def test_weights_that_are_not_finite_are_named_by_every_task(
+def test_every_task_names_non_finite_weights(
     name: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = changed(run, name, float("nan"), tmp_path / "bad.pth")
+    bad = save_changed(run, name, float("nan"), tmp_path / "bad.pth")
     Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
-    for task in (["test"], ["predict", f"task.images={tmp_path}/image.png"], ["export", "task.formats=[torch]"]):
+    for task in (["test"], ["predict", f"task.input={tmp_path}/image.png"], ["export", "task.formats=[torch]"]):
         where = tmp_path / "out" / task[0]
         arguments = (*TINY, f"model.weights={bad}", f"task={task[0]}", *task[1:], in_directory(where))
         assert command(*arguments) == 1
-        wanted = f"error: model.weights={bad}: holds weights that are not finite numbers ({name})"
+        wanted = f"error: model.weights={bad}: weights must be finite, got NaN or infinity ({name})"
         assert capsys.readouterr().err.strip() == wanted
         assert not (where / "result.json").exists()
 
 
-def test_outputs_that_are_not_finite_are_no_guess(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    huge = changed(run, "fc.weight", 3e38, tmp_path / "huge.pth")
+def test_non_finite_outputs_are_no_prediction(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    huge = save_changed(run, "fc.weight", 3e38, tmp_path / "huge.pth")
     state = torch.load(huge, weights_only=True)
     state["network.fc.weight"].fill_(3e38)
     torch.save(state, huge)
@@ -66,12 +64,12 @@ def test_outputs_that_are_not_finite_are_no_guess(
     where = (f"model.weights={huge}", "task=predict", f"task.input={tmp_path}/image.png")
     assert command(*TINY, *where, in_directory(tmp_path / "predict")) == 1
     err = capsys.readouterr().err
-    assert "image.png: the network's outputs are not finite numbers" in err
+    assert "image.png: the network's outputs are not finite" in err
     assert "1 of 1 images have no prediction" in err
     assert json.loads((tmp_path / "predict" / "predictions.json").read_text())["predictions"] == []
 
 
-def test_a_validation_without_finite_outputs_ends_a_training(
+def test_non_finite_validation_outputs_stop_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = ClassificationModule.on_validation_epoch_start
@@ -88,7 +86,7 @@ def test_a_validation_without_finite_outputs_ends_a_training(
     assert checkpoint.read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["epoch"] == 0
 
 
-def test_a_detector_without_finite_weights_finds_nothing_with_a_word(
+def test_detector_with_non_finite_weights_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def spoil(self: DetectionModule, *_: Any) -> None:
@@ -99,14 +97,14 @@ def test_a_detector_without_finite_weights_finds_nothing_with_a_word(
     assert "error: the weights to evaluate are not finite numbers (backbone." in capsys.readouterr().err
 
 
-def test_weights_that_are_not_finite_never_replace_a_checkpoint(
+def test_non_finite_weights_never_replace_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def no_number(self: ClassificationModule, optimizer: Optimizer) -> None:
+    def set_nan(self: ClassificationModule, optimizer: Optimizer) -> None:
         if self.trainer.global_step == 5:
             self.network.fc.bias.grad.fill_(float("nan"))  # pyright: ignore
 
-    monkeypatch.setattr(ClassificationModule, "on_before_optimizer_step", no_number)
+    monkeypatch.setattr(ClassificationModule, "on_before_optimizer_step", set_nan)
     run = tmp_path / "run"
     assert command(*TINY, "callbacks.save_every_n_steps=1", in_directory(run)) == 1
     last = run / "checkpoints" / "last.ckpt"
@@ -115,7 +113,7 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(
     assert checkpoint.read_checkpoint(last)["global_step"] == 5
 
 
-def test_without_a_checkpoint_none_is_said_to_be_kept(
+def test_error_messages_without_earlier_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forward = ClassificationModule.training_step
@@ -127,7 +125,7 @@ def test_without_a_checkpoint_none_is_said_to_be_kept(
 
 
 @pytest.mark.parametrize("first_bad", [0, 1])
-def test_a_loss_that_explodes_gets_one_warning_and_a_short_number(
+def test_exploding_loss_warns_once_with_short_number(
     first_bad: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     average_train_metrics = ClassificationModule.average_train_metrics
@@ -146,11 +144,11 @@ def test_a_loss_that_explodes_gets_one_warning_and_a_short_number(
     assert "WARNING ghostexp.training.callbacks.divergence: the training diverges" in (run / "run.log").read_text()
 
 
-def test_a_training_that_learns_gets_no_warning(run: Path) -> None:
+def test_converging_training_does_not_warn(run: Path) -> None:
     assert "diverges" not in (run / "run.log").read_text()
 
 
-def test_masks_may_hold_infinities() -> None:
+def test_non_finite_weights_allows_infinite_masks() -> None:
     network = resnet20(num_classes=10, in_chans=1)
     network.register_buffer("mask", torch.full((3,), -torch.inf))
     assert non_finite_weights(network) == []
@@ -158,7 +156,7 @@ def test_masks_may_hold_infinities() -> None:
     assert non_finite_weights(network) == ["bn1.running_mean"]
 
 
-def test_numbers_have_four_digits() -> None:
+def test_format_number_has_four_digits() -> None:
     assert [format_number(value) for value in (2.302585, 0.0123456, 152639238437066120298533748736.0, 100, 0)] == [
         *("2.303", "0.01235", "1.526e+29", "100", "0")
     ]

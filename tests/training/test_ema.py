@@ -1,4 +1,4 @@
-"""The moving average of the weights: its values, and what it costs a step."""
+"""Moving average of the weights: values, and operations per step."""
 
 from collections import Counter
 from typing import Any
@@ -18,8 +18,8 @@ def build_network() -> nn.Sequential:
 
 
 @torch.no_grad()
-def take_step(network: nn.Module, step: int) -> None:
-    """Move weights and statistics as a training step would."""
+def update_network(network: nn.Module, step: int) -> None:
+    """Change weights and statistics as a training step would."""
     for number, tensor in enumerate(network.state_dict().values()):
         tensor.copy_(torch.tensor(step) if tensor.dtype == torch.long else tensor + 0.1 * (number + step))
 
@@ -29,7 +29,7 @@ def test_ema_averages_weights_with_rising_decay_and_copies_counts() -> None:
     ema = EMAModel(network, CPU, decay=0.5)
     expected: dict[str, torch.Tensor] = {}
     for step in range(12):
-        take_step(network, step)
+        update_network(network, step)
         ema.update_parameters(network)
         decay = min(0.5, (1 + step) / (10 + step)) if step else 0.0
         for name, now in network.state_dict().items():
@@ -40,11 +40,11 @@ def test_ema_averages_weights_with_rising_decay_and_copies_counts() -> None:
     assert int(ema.n_averaged) == 12
 
 
-def test_ema_continues_from_its_state_dict_to_the_bit() -> None:
+def test_ema_continues_from_its_state_dict_bit_exactly() -> None:
     network, continued = build_network(), build_network()
     ema, resumed = EMAModel(network, CPU, 0.9), EMAModel(continued, CPU, 0.9)
     for step in range(6):
-        take_step(network, step)
+        update_network(network, step)
         ema.update_parameters(network)
         if step == 2:
             resumed.load_state_dict(ema.state_dict())

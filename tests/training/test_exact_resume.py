@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends where the unbroken run ends, to the bit."""
+"""A killed and resumed run equals the uninterrupted run bit for bit."""
 
 import hashlib
 import math
@@ -55,7 +55,7 @@ CASES = {
 
 
 def digests(run: Path) -> tuple[str, str]:
-    """Of everything a checkpoint holds that decides what comes next, and of metrics.csv."""
+    """Hash all training state in the last checkpoint, and metrics.csv."""
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     names = ("state_dict", "optimizer_states", "lr_schedulers", "current_model_state", "global_step", "epoch")
     state = hashlib.sha256()
@@ -79,7 +79,7 @@ def _feed(state: "hashlib._Hash", value: object) -> None:
 
 
 def write_jpegs(root: Path) -> None:
-    """Three classes of noise in JPEGs of several sizes, 16 images each to train on and 4 to test."""
+    """Write three classes of noise as JPEGs of several sizes, 16 training and 4 test images each."""
     noise = np.random.default_rng(0)
     for part, count in (("train", 16), ("test", 4)):
         for name in ("ant", "bee", "cat"):
@@ -91,9 +91,9 @@ def write_jpegs(root: Path) -> None:
 
 
 def run_once(config: dict[str, Any], run: RunDirectory, seconds: float | None) -> bool:
-    """Start or continue a run as a sweep does, and kill its process, not its workers, after some time.
+    """Start or resume a run as a sweep does, and kill its process, not its workers, after some time.
 
-    Returns whether it was killed, and not finished before.
+    Returns whether it was killed before it finished.
     """
     job = RunProcesses(config | {"resume": str(run.path)}, run, processes=1, quiet=True)
     (pid,) = (rank.pid for rank in job.ranks)
@@ -112,7 +112,7 @@ def run_once(config: dict[str, Any], run: RunDirectory, seconds: float | None) -
 
 
 def run_ranks_once(arguments: tuple[str, ...], run: RunDirectory, seconds: float | None) -> bool:
-    """The same by command line; the process that is killed is the one that started the ranks."""
+    """Start or resume by command line, and kill the process that started the ranks; returns whether it was killed."""
     outputs = os.environ["GHOSTEXP_OUTPUTS"]
     process = start(*([f"resume={run.path}"] if run.config.is_file() else [*arguments, in_directory(run.path)]))
     try:
@@ -127,36 +127,36 @@ def run_ranks_once(arguments: tuple[str, ...], run: RunDirectory, seconds: float
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_run_killed_at_random_moments_equals_the_uninterrupted_one(
+def test_run_killed_at_random_moments_equals_uninterrupted_run(
     case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`KILLS=200 pytest -m slow tests/training/test_exact_resume.py`: so many over all cases; each run is killed until it ends.
+    """Kill runs at random moments until they end: `KILLS=200 pytest -m slow tests/training/test_exact_resume.py`.
 
-    A kill comes at a random moment between start and the time that the uninterrupted run took, imports left out.
+    KILLS counts over all cases. A kill comes between start and the duration of the uninterrupted run without imports.
     """
     write_jpegs(tmp_path / "images")
     write_set(tmp_path / "coco")
     common = ("threads=1", "callbacks.progress=false", "trainer.log_every_n_steps=3", f"trainer.max_epochs={EPOCHS}")
     arguments = (*common, *CASES[case])
     arguments = tuple(argument.format(folder=tmp_path) for argument in arguments)
-    whole = RunDirectory(tmp_path / "whole")
+    uninterrupted = RunDirectory(tmp_path / "uninterrupted")
     started = time.monotonic()
-    code, _, err = finish(*arguments, in_directory(whole.path))
+    code, _, err = finish(*arguments, in_directory(uninterrupted.path))
     assert code == 0, err
-    config, result = whole.read_config(), whole.read_result()
+    config, result = uninterrupted.read_config(), uninterrupted.read_result()
     assert result is not None
     is_ranks = config["trainer"]["devices"] > 1
     warm_up(["ghostexp.tasks.fit", *targets(config)])
     longest = time.monotonic() - started if is_ranks else result["wall_seconds"]
-    chance, kills, runs = random.Random(case), 0, 0
+    rng, kills, runs = random.Random(case), 0, 0
     while kills < math.ceil(KILLS / len(CASES)):
-        run = RunDirectory(tmp_path / f"broken-{runs}")
+        run = RunDirectory(tmp_path / f"killed-{runs}")
         if not is_ranks:
             run.write_config(config)
         once = partial(run_ranks_once, arguments, run) if is_ranks else partial(run_once, config, run)
-        while once(chance.uniform(0, longest)):
+        while once(rng.uniform(0, longest)):
             kills += 1
-        assert digests(run.path) == digests(whole.path), run.path
+        assert digests(run.path) == digests(uninterrupted.path), run.path
         runs += 1
     with capsys.disabled():
         print(f"{case}: {kills} kills, {runs} runs equal to the uninterrupted one")

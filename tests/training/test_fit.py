@@ -1,4 +1,4 @@
-"""Training through the command line: results, stops, resumes."""
+"""Train through the command line: results, stops, resumes."""
 
 import errno
 import fcntl
@@ -22,12 +22,12 @@ from tests.training.test_exact_resume import digests
 
 
 def result_of(run: Path) -> dict[str, Any]:
-    """A run's result.json."""
+    """Read a run's result.json."""
     return json.loads((run / "result.json").read_text())
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int) -> None:
-    """Signal this process in the middle of a step."""
+    """Send a signal to this process during a step."""
     forward = ClassificationModule.training_step
 
     def training_step(self: ClassificationModule, batch: Any, batch_idx: int) -> torch.Tensor:
@@ -38,7 +38,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int) -> None:
     monkeypatch.setattr(ClassificationModule, "training_step", training_step)
 
 
-def test_a_run_leaves_everything_that_says_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_writes_result_and_run_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*TINY, in_directory(tmp_path / "run"), "seed=3") == 0
     result = result_of(tmp_path / "run")
     assert result["task"] == "fit"
@@ -58,7 +58,7 @@ def test_a_run_leaves_everything_that_says_what_it_was(tmp_path: Path, capsys: p
         "wall_seconds",
         "images_per_second",
         "threads",
-        "tested",
+        "test_checkpoint",
     }
     assert wanted <= set(result)
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -68,56 +68,56 @@ def test_a_run_leaves_everything_that_says_what_it_was(tmp_path: Path, capsys: p
     assert str(tmp_path / "run") in out
 
 
-def test_the_test_task_repeats_the_figure_of_the_run(tmp_path: Path) -> None:
-    for split in ("test", "val"):
+def test_test_task_repeats_metrics_of_run(tmp_path: Path) -> None:
+    for split in ("test", "holdout"):
         run = tmp_path / split
         assert command(*TINY, f"datamodule.validate_on={split}", "callbacks.ema=0.9", in_directory(run)) == 0
         assert command("task=test", f"run={run}") == 0
         assert result_of(run / "test")["metrics"]["test"] == result_of(run)["metrics"]["test"]
-        assert result_of(run)["test_checkpoint"] == {"test": "last", "val": "best"}[split]
+        assert result_of(run)["test_checkpoint"] == {"test": "last", "holdout": "best"}[split]
 
 
 @pytest.mark.parametrize("step", [2, 3, 5])  # in mid-epoch, at an epoch's last step, in the second epoch
-def test_a_signal_saves_and_the_resumed_run_ends_as_the_unbroken_one(
+def test_sigterm_saves_and_resume_equals_uninterrupted_run(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (*TINY, "callbacks.ema=0.9", "datamodule.mixup_alpha=0.2", "trainer.log_every_n_steps=2")
-    assert command(*arguments, in_directory(tmp_path / "whole")) == 0
+    assert command(*arguments, in_directory(tmp_path / "uninterrupted")) == 0
     with monkeypatch.context() as patch:
         stop_at(patch, step, signal.SIGTERM)
         assert command(*arguments, in_directory(tmp_path / "stopped")) == 128 + signal.SIGTERM
-    said = capsys.readouterr().err
-    assert f"stopped by SIGTERM after step {step + 1}" in said
-    assert f"python -m ghostexp resume={tmp_path / 'stopped'}" in said
+    message = capsys.readouterr().err
+    assert f"stopped by SIGTERM after step {step + 1}" in message
+    assert f"python -m ghostexp resume={tmp_path / 'stopped'}" in message
     assert not (tmp_path / "stopped" / "result.json").exists()
     assert command(f"resume={tmp_path / 'stopped'}") == 0
-    assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
-    assert result_of(tmp_path / "stopped")["metrics"] == result_of(tmp_path / "whole")["metrics"]
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
+    assert result_of(tmp_path / "stopped")["metrics"] == result_of(tmp_path / "uninterrupted")["metrics"]
 
 
-def test_a_run_killed_between_its_last_checkpoint_and_its_result_is_only_tested_again(tmp_path: Path) -> None:
+def test_resume_after_last_epoch_only_tests(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert command(*TINY, "callbacks.ema=0.9", in_directory(run)) == 0
-    whole, weights = result_of(run), digests(run)
+    uninterrupted, weights = result_of(run), digests(run)
     (run / "result.json").unlink()
     assert command(f"resume={run}") == 0
     again = result_of(run)
-    assert again["metrics"] == whole["metrics"]
+    assert again["metrics"] == uninterrupted["metrics"]
     assert (again["epochs"], again["steps"], again["images_per_second"]) == (
-        whole["epochs"],
-        whole["steps"],
-        whole["images_per_second"],
+        uninterrupted["epochs"],
+        uninterrupted["steps"],
+        uninterrupted["images_per_second"],
     )
     assert digests(run) == weights
 
 
-def test_the_mean_of_the_weights_follows_a_short_training(tmp_path: Path) -> None:
+def test_ema_follows_short_training(tmp_path: Path) -> None:
     short = ("threads=1", "callbacks.progress=false", "trainer.max_epochs=6", "callbacks.ema=0.999")
     assert command(*short, in_directory(tmp_path / "run")) == 0
     assert result_of(tmp_path / "run")["metrics"]["test"]["test/acc1"] > 90
 
 
-def test_the_loss_of_many_batches_is_right_in_bf16_too() -> None:
+def test_eval_loss_over_many_batches_is_exact_in_bf16() -> None:
     network = nn.Linear(4, 10)
     nn.init.zeros_(network.weight)
     nn.init.zeros_(network.bias)
@@ -133,7 +133,7 @@ def test_the_loss_of_many_batches_is_right_in_bf16_too() -> None:
     assert loss / images == pytest.approx(math.log(10), rel=1e-3)
 
 
-def test_a_run_can_be_looked_at_with_other_trainers_and_data_places(tmp_path: Path) -> None:
+def test_test_task_accepts_other_trainer_and_data_keys(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert command(*TINY, in_directory(run)) == 0
     before = result_of(run)["metrics"]["test"]
@@ -142,12 +142,12 @@ def test_a_run_can_be_looked_at_with_other_trainers_and_data_places(tmp_path: Pa
     assert command("task=test", f"run={run}", "datamodule.num_images=32", "logger=none") == 0
 
 
-def test_debug_runs_to_the_end_on_the_default_data(tmp_path: Path) -> None:
+def test_debug_config_runs_on_default_data(tmp_path: Path) -> None:
     assert command("debug=default", in_directory(tmp_path / "run")) == 0
     assert result_of(tmp_path / "run")["steps"] == 8
 
 
-def test_two_processes_do_not_share_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_refuses_directory_of_running_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     run.mkdir()
     with (run / ".lock").open("w") as file:
@@ -157,13 +157,13 @@ def test_two_processes_do_not_share_a_directory(tmp_path: Path, capsys: pytest.C
     assert not (run / "failure.json").exists()
 
 
-def test_ctrl_c_saves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigint_saves_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 1, signal.SIGINT)
     assert command(*TINY, in_directory(tmp_path / "run")) == 130
     assert checkpoint.read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_run_is_not_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*TINY, in_directory(tmp_path / "run")) == 0
     before = (tmp_path / "run" / "result.json").read_bytes()
     assert command(f"resume={tmp_path / 'run'}") == 0
@@ -173,7 +173,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before_it(
+def test_nan_loss_stops_and_keeps_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forward = ClassificationModule.training_step
@@ -190,7 +190,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before_it(
     assert "finite" in json.loads((tmp_path / "run" / "failure.json").read_text())["error"]
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before_it(
+def test_full_disk_is_one_line_and_keeps_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save, written = torch.save, []
@@ -211,7 +211,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before_it(
     assert not list((tmp_path / "run" / "checkpoints").glob("*.partial"))
 
 
-def test_training_stops_when_it_gets_no_better(tmp_path: Path) -> None:
+def test_patience_stops_training(tmp_path: Path) -> None:
     frozen = ("trainer.max_epochs=20", "optimizer.lr=1e-12", "callbacks.patience=2", "model.network.shortcut=A")
     arguments = (*TINY[1:], *frozen, "model=ghost_resnet20")
     assert command(*arguments, in_directory(tmp_path / "run")) == 0
@@ -219,16 +219,16 @@ def test_training_stops_when_it_gets_no_better(tmp_path: Path) -> None:
     assert result_of(tmp_path / "run")["epochs"] == result_of(tmp_path / "run")["metrics"]["best"]["epoch"] + 3
 
 
-def test_every_word_for_speed_and_smoothing_trains(tmp_path: Path) -> None:
-    words = ("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2")
-    words += ("loss.label_smoothing=0.1", "datamodule.cutmix_alpha=1", "optimizer=rmsprop_tf", "scheduler=step")
-    words += ("scheduler.warmup_epochs=0.5", "logger=[tensorboard,csv]", "callbacks.save_every_n_minutes=0.0001")
-    assert command(*TINY, *words, in_directory(tmp_path / "run")) == 0
+def test_fit_supports_precision_accumulation_and_smoothing(tmp_path: Path) -> None:
+    options = ("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2")
+    options += ("loss.label_smoothing=0.1", "datamodule.cutmix_alpha=1", "optimizer=rmsprop_tf", "scheduler=step")
+    options += ("scheduler.warmup_epochs=0.5", "logger=[tensorboard,csv]", "callbacks.save_every_n_minutes=0.0001")
+    assert command(*TINY, *options, in_directory(tmp_path / "run")) == 0
     assert result_of(tmp_path / "run")["steps"] == 8
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
-def test_checkpoints_hold_nothing_that_weights_only_refuses(tmp_path: Path) -> None:
+def test_checkpoints_load_with_weights_only(tmp_path: Path) -> None:
     assert command(*TINY, "callbacks.ema=0.9", "callbacks.patience=5", in_directory(tmp_path / "run")) == 0
     for name in ("best", "last"):
         assert "state_dict" in torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)

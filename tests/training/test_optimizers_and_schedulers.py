@@ -1,4 +1,4 @@
-"""Schedules and optimizers agree with implementations that nobody here wrote."""
+"""Schedules and optimizers equal those of torch and timm."""
 
 import functools
 import itertools
@@ -11,16 +11,16 @@ from torch.optim import SGD, lr_scheduler
 
 from ghostexp.training import optimizers, schedulers
 
-STEPS = 7  # an epoch's
+STEPS = 7  # per epoch
 
 
 def rates(schedule: schedulers.Schedule, steps: int) -> list[float]:
-    """The rate of every step, the peak being 1."""
+    """Compute the rate of every step, relative to the peak."""
     return [schedule(step) for step in range(steps)]
 
 
 def torch_rates(make: functools.partial, steps: int, every: int = 1) -> list[float]:
-    """The same from one of torch's schedulers, stepped every so many steps."""
+    """Compute the rates of a torch scheduler, stepped every `every` steps."""
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = make(optimizer)
     found = []
@@ -32,7 +32,7 @@ def torch_rates(make: functools.partial, steps: int, every: int = 1) -> list[flo
     return found
 
 
-def test_cosine_is_torchs_by_step_and_by_epoch() -> None:
+def test_cosine_equals_torch_by_step_and_by_epoch() -> None:
     by_step = functools.partial(lr_scheduler.CosineAnnealingLR, T_max=10 * STEPS, eta_min=0.01)
     assert rates(schedulers.cosine(10, STEPS, end_factor=0.01), 70) == pytest.approx(torch_rates(by_step, 70))
     by_epoch = functools.partial(lr_scheduler.CosineAnnealingLR, T_max=10)
@@ -40,25 +40,25 @@ def test_cosine_is_torchs_by_step_and_by_epoch() -> None:
     assert ours == pytest.approx(torch_rates(by_epoch, 70, every=STEPS))
 
 
-def test_multistep_and_step_are_torchs() -> None:
+def test_multistep_and_step_equal_torch() -> None:
     multistep = functools.partial(lr_scheduler.MultiStepLR, milestones=[4, 8], gamma=0.2)
     ours = rates(schedulers.multistep(10, STEPS, milestones=[4, 8, 500], gamma=0.2), 70)
     assert ours == pytest.approx(torch_rates(multistep, 70, every=STEPS))
-    shares = schedulers.multistep(10, STEPS, milestones=[0.4, 8], gamma=0.2)
-    assert rates(shares, 70) == ours
+    fractions = schedulers.multistep(10, STEPS, milestones=[0.4, 8], gamma=0.2)
+    assert rates(fractions, 70) == ours
     step = functools.partial(lr_scheduler.StepLR, step_size=3, gamma=0.5)
     assert rates(schedulers.step(10, STEPS, step_size=3, gamma=0.5), 70) == pytest.approx(
         torch_rates(step, 70, every=STEPS)
     )
 
 
-def test_onecycle_rises_and_falls_as_torchs_does() -> None:
+def test_onecycle_equals_torch() -> None:
     make = functools.partial(lr_scheduler.OneCycleLR, max_lr=1.0, total_steps=1001, div_factor=25, final_div_factor=1e4)
     ours = rates(schedulers.onecycle(100, 10), 1000)
     assert ours == pytest.approx(torch_rates(make, 1000), abs=0.01)
 
 
-def test_a_warm_up_rises_in_even_steps_to_where_the_schedule_goes_on() -> None:
+def test_warmup_is_linear_up_to_schedule() -> None:
     schedule = schedulers.cosine(10, 5, warmup_epochs=2, warmup_start_factor=0.1)
     rising = rates(schedule, 10)
     assert rising[0] == pytest.approx(0.1 + 0.9 / 10)
@@ -69,7 +69,7 @@ def test_a_warm_up_rises_in_even_steps_to_where_the_schedule_goes_on() -> None:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])
-def test_rmsprop_is_tensorflows(decay: float) -> None:
+def test_rmsprop_tf_equals_timm(decay: float) -> None:
     torch.manual_seed(0)
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
@@ -89,7 +89,7 @@ def test_rmsprop_is_tensorflows(decay: float) -> None:
     assert torch.allclose(ours.bias, theirs.bias, rtol=1e-5)
 
 
-def test_no_decay_leaves_norms_and_biases_without_decay() -> None:
+def test_exclude_norm_bias_sets_no_weight_decay() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
     decayed, rest = optimizers.sgd(network, 0.1, 0.9, 5e-4, exclude_norm_bias=True).param_groups
     assert decayed["weight_decay"] == 5e-4

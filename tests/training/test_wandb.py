@@ -1,4 +1,4 @@
-"""`logger=wandb` without a key and without a network: the offline run's file says everything."""
+"""`logger=wandb` without key and network: the offline file holds everything."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,7 @@ from tests.cli import TINY, TINY_DETECTOR, command, in_directory
 from tests.offline_wandb import config_of, records, rows, summary_of
 
 
-def test_an_offline_run_holds_config_metrics_and_summary_and_so_does_its_test(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_offline_run_holds_config_metrics_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert command(*TINY, "logger=wandb", "logger.wandb.tags=[a]", in_directory(run)) == 0
     config, summary = config_of(run), summary_of(run)
@@ -42,13 +40,13 @@ def test_an_offline_run_holds_config_metrics_and_summary_and_so_does_its_test(
     assert summary_of(run / "test")["test/acc1"] == summary["test/acc1"]
 
 
-def test_a_run_shows_its_confusions_classes_and_mistakes_and_on_request_its_checkpoint(tmp_path: Path) -> None:
+def test_fit_logs_test_artifacts_and_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert command(*TINY, "logger=wandb", "logger.wandb.log_model=true", in_directory(run)) == 0
     logged = {key for row in rows(run) for key in row if key.startswith("test/")}
-    assert {"test/confusion", "test/mistakes", "test/classes_table", "test/mistakes_table"} <= logged
+    assert {"test/confusion", "test/misclassified", "test/classes_table", "test/mistakes_table"} <= logged
     media = [path.name for path in run.glob("wandb/offline-run-*/files/media/*/test/*")]
-    assert sorted(name.split("_")[0] for name in media if name.endswith(".png")) == ["confusion", "mistakes"]
+    assert sorted(name.split("_")[0] for name in media if name.endswith(".png")) == ["confusion", "misclassified"]
     tables = {
         Path(file.path).name: Path(file.local_path)
         for record in records(run)
@@ -71,7 +69,7 @@ def test_a_run_shows_its_confusions_classes_and_mistakes_and_on_request_its_chec
     assert metadata["test/acc1"] == result["metrics"]["test"]["test/acc1"]
 
 
-def test_a_detector_shows_its_boxes_as_boxes_with_class_and_score(tmp_path: Path) -> None:
+def test_detector_logs_boxes_with_class_and_score(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert command(*TINY_DETECTOR, "logger=wandb", in_directory(run)) == 0
     shown = boxes_in(run)
@@ -80,7 +78,7 @@ def test_a_detector_shows_its_boxes_as_boxes_with_class_and_score(tmp_path: Path
     for picture in shown:
         number, kinds = int(picture["caption"].removeprefix("image ")), picture["boxes"]
         boxes = {kind: json.loads((files / kinds[kind]["path"]).read_text()) for kind in ("annotated", "found")}
-        scene = generate_image(1, number)  # which the detector sees at half its size
+        scene = generate_image(1, number)  # the detector gets it at half its size
         middles = [[(left + right) / 4, (top + bottom) / 4] for left, top, right, bottom in scene.boxes.tolist()]
         assert [box["position"]["middle"] for box in boxes["annotated"]["box_data"]] == middles
         assert [box["class_id"] for box in boxes["annotated"]["box_data"]] == scene.labels.tolist()
@@ -91,26 +89,24 @@ def test_a_detector_shows_its_boxes_as_boxes_with_class_and_score(tmp_path: Path
 
 
 def boxes_in(run: Path) -> list[dict[str, Any]]:
-    """The pictures with boxes that a run logged."""
+    """List the logged pictures with boxes."""
     return [picture for row in rows(run) for key, picture in row.items() if key.startswith("test/boxes_")]
 
 
-def test_a_found_box_has_its_score_for_the_viewers_slider() -> None:
+def test_wandb_box_has_score() -> None:
     row = {"left": 1.0, "top": 2.0, "right": 5.0, "bottom": 10.0, "label": 3, "name": "cross", "score": 0.625}
     box = wandb_box(row)
     assert box["position"] == {"middle": [3.0, 6.0], "width": 4.0, "height": 8.0}
     assert (box["scores"], box["box_caption"], box["class_id"]) == ({"score": 0.625}, "cross 0.62", 3)
 
 
-def test_tags_are_each_there_once() -> None:
+def test_build_tags_are_unique() -> None:
     choices = {"model": "vgg16", "datamodule": "digits", "study": "width", "optimizer": "sgd"}
     assert build_tags({"choices": choices}, ["mine", "digits"]) == ["vgg16", "digits", "width", "mine"]
     assert build_tags({"choices": {"model": "vgg16", "datamodule": "digits", "study": None}}, []) == ["vgg16", "digits"]
 
 
-def test_a_key_is_found_in_the_environment_and_in_the_file_of_wandb_login(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_has_key_reads_environment_and_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not has_key()
     for host in ("api.wandb.ai", "api.forge.coreweave.com"):
         (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password 0\n")
@@ -121,7 +117,7 @@ def test_a_key_is_found_in_the_environment_and_in_the_file_of_wandb_login(
     assert has_key()
 
 
-def test_a_failed_run_is_marked_failed_and_a_resumed_one_holds_every_step_once(
+def test_failed_run_is_marked_and_resumed_run_has_each_step_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, forward = tmp_path / "run", ClassificationModule.training_step

@@ -1,4 +1,4 @@
-"""Where W&B records: online, offline or nowhere, whatever a shell has left, and with all of the history."""
+"""W&B recording: online, offline or disabled; environment variables; complete history."""
 
 import json
 import os
@@ -21,19 +21,19 @@ from ghostexp.runs.wandb_mode import Recording, find_connection_problem, resolve
 from ghostexp.runs.wandb_names import NAME_LENGTH, check_tags, shorten_name
 from ghostexp.training.loggers import RunInfo, wandb
 from ghostexp.training.loggers.wandb import ResumableWandbLogger
-from ghostexp.training.loggers.wandb_run import NOT_USED
+from ghostexp.training.loggers.wandb_run import IGNORED_VARIABLES
 from tests.cli import TINY, command, in_directory
 from tests.config.test_user_errors import expect_one_line
 from tests.offline_wandb import records, rows
 
 KEY = "a" * 40
-NOWHERE = "http://127.0.0.1:9"  # a port at which nobody listens
+NOWHERE = "http://127.0.0.1:9"  # a port without a server
 UNREACHABLE = f"{NOWHERE} cannot be reached (Connection refused)"
 
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key, and a server that is not there."""
+    """Set a key, and the address of an unreachable server."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
 
@@ -52,7 +52,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         (False, "offline", True, True, Recording("online")),
     ],
 )
-def test_the_configuration_decides_then_wandb_mode_then_the_key_and_the_network(
+def test_resolve_recording_precedence(
     offline: bool | None, mode: str, key: bool, network: bool, wanted: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", mode)
@@ -62,7 +62,7 @@ def test_the_configuration_decides_then_wandb_mode_then_the_key_and_the_network(
 
 
 @pytest.mark.usefixtures("no_network")
-def test_what_cannot_be_recorded_as_it_is_asked_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_recording_impossible_mode_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"wandb\.offline=false: http://127\.0\.0\.1:9 cannot be reached"):
         resolve_recording(False)
     monkeypatch.setenv("WANDB_MODE", "nonsense")
@@ -70,9 +70,7 @@ def test_what_cannot_be_recorded_as_it_is_asked_for_is_an_error(monkeypatch: pyt
         resolve_recording(None)
 
 
-def test_settings_are_read_from_wandbs_files_and_the_environment_goes_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resolve_recording_reads_settings_after_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     (tmp_path / "settings").write_text("[default]\nmode = disabled\nbase_url = https://wandb.example.org\n")
     (tmp_path / "netrc").write_text("machine wandb.example.org\n  login user\n  password 0\n")
@@ -82,7 +80,7 @@ def test_settings_are_read_from_wandbs_files_and_the_environment_goes_first(
     assert resolve_recording(None) == Recording("offline")
 
 
-def test_a_connection_is_tried_to_the_proxy_where_there_is_one_and_never_for_long(
+def test_find_connection_problem_uses_proxy_and_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -105,9 +103,7 @@ def recordings(run: Path) -> list[Path]:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_without_a_network_a_run_is_recorded_offline_and_the_last_line_names_its_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_without_network_is_offline_and_prints_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*TINY, "logger=wandb", in_directory(tmp_path / "run")) == 0
     out, err = capsys.readouterr()
     assert err.count(f"W&B: {UNREACHABLE}; this run is recorded offline\n") == 1
@@ -116,7 +112,7 @@ def test_without_a_network_a_run_is_recorded_offline_and_the_last_line_names_its
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_disabled_recording_is_not_spoken_of(
+def test_disabled_recording_prints_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -126,14 +122,14 @@ def test_a_disabled_recording_is_not_spoken_of(
 
 
 @pytest.mark.usefixtures("no_network")
-def test_the_first_error_stays_the_one_that_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_first_error_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*TINY, "logger=wandb", "logger.wandb.offline=false", in_directory(tmp_path / "run")) == 1
     expect_one_line(capsys.readouterr().err, f"logger.wandb.offline=false: {UNREACHABLE}; null or true records offline")
     assert not recordings(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_sweep_says_once_that_its_jobs_are_recorded_offline(
+def test_resolve_for_sweep_prints_offline_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [{"logger": {"csv": {}, "wandb": {"offline": None}}} for _ in range(3)]
@@ -145,10 +141,10 @@ def test_a_sweep_says_once_that_its_jobs_are_recorded_offline(
         resolve_for_sweep([*jobs, {"logger": {"wandb": {"offline": False}}}])
 
 
-def test_a_run_takes_none_of_the_names_that_the_shell_has_left_and_says_so(
+def test_run_ignores_wandb_names_in_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in NOT_USED:
+    for name in IGNORED_VARIABLES:
         monkeypatch.setenv(name, "left")
     run = tmp_path / "kind" / "run"
     assert command(*TINY, "logger=wandb", in_directory(run)) == 0
@@ -158,16 +154,14 @@ def test_a_run_takes_none_of_the_names_that_the_shell_has_left_and_says_so(
     assert began.run_id == run_identity(run, RunDirectory(run).read_config())
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "WANDB_RUN_ID" in line)
     assert line.endswith("not used; the run's directory and logger.wandb decide its id, names and project")
-    assert set(NOT_USED) <= os.environ.keys()
+    assert set(IGNORED_VARIABLES) <= os.environ.keys()
 
 
-def test_a_resumed_run_records_what_a_killed_one_could_not_and_takes_its_place(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resumed_run_supersedes_killed_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     every_step = ("trainer.log_every_n_steps=1", "logger=wandb")
     assert command(*TINY, *every_step, in_directory(run)) == 0
-    whole = rows(run)
+    complete = rows(run)
     (run / "result.json").unlink()
     (first,) = recordings(run)
     (record,) = first.glob("*.wandb")
@@ -176,15 +170,15 @@ def test_a_resumed_run_records_what_a_killed_one_could_not_and_takes_its_place(
     (second,) = recordings(run)
     assert (run / "wandb" / "superseded" / first.name).is_dir()
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"wandb sync {second}")
-    assert [history(row) for row in rows(run) if "epoch" in row] == [history(row) for row in whole if "epoch" in row]
+    assert [history(row) for row in rows(run) if "epoch" in row] == [history(row) for row in complete if "epoch" in row]
 
 
 def history(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without W&B's own columns."""
+    """Drop W&B's own columns."""
     return {key: value for key, value in row.items() if not key.startswith("_")}
 
 
-def test_every_step_is_one_row_with_all_that_is_known_of_it(tmp_path: Path) -> None:
+def test_each_step_is_one_complete_row(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert command(*TINY, "trainer.log_every_n_steps=1", "logger=wandb", in_directory(run)) == 0
     logged = [row for row in rows(run) if "epoch" in row]
@@ -195,7 +189,7 @@ def test_every_step_is_one_row_with_all_that_is_known_of_it(tmp_path: Path) -> N
 
 
 class OnServer:
-    """A run that the server had up to a step, and all that is logged to it now."""
+    """A W&B run that the server has up to a step; records the steps logged."""
 
     resumed = True
 
@@ -208,7 +202,7 @@ class OnServer:
 
 
 @pytest.mark.parametrize(("last", "steps"), [(3, [4, 5, 6]), (5, [6]), (-1, [1, 2, 3, 4, 5, 6])])
-def test_the_server_gets_the_rows_that_it_does_not_have(
+def test_logger_sends_only_missing_rows(
     last: int, steps: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = OnServer(last)
@@ -222,14 +216,14 @@ def test_the_server_gets_the_rows_that_it_does_not_have(
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """A server to which the key says nothing."""
+    """A server that refuses the key."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_error(401)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -245,30 +239,30 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("refusing")
-def test_a_server_that_refuses_the_run_leaves_it_offline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_refused_run_is_recorded_offline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert command(*TINY, "logger=wandb", in_directory(run)) == 0
-    assert "W&B: the server did not take the run (" in capfd.readouterr().err
+    assert "W&B: the server refused the run (" in capfd.readouterr().err
     (folder,) = recordings(run)
     assert folder.name.startswith("offline-run-")
     assert [row["trainer/global_step"] for row in rows(run) if "epoch" in row] == [4, 8]
 
 
-def test_what_wandb_does_at_the_end_costs_no_result(
+def test_wandb_errors_at_end_keep_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("gone")
 
     monkeypatch.setattr(ResumableWandbLogger, "log_test", fail)
-    monkeypatch.setattr(wandb, "set_aside", fail)
+    monkeypatch.setattr(wandb, "move_superseded", fail)
     assert command(*TINY, "logger=wandb", in_directory(tmp_path / "run")) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("W&B: ")]
     assert [line.partition(" (")[2] for line in lines] == ["RuntimeError: gone)"] * 2
     assert "test/acc1" in json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["test"]
 
 
-def test_names_and_tags_keep_to_what_the_server_takes() -> None:
+def test_names_and_tags_have_valid_lengths() -> None:
     names = [shorten_name("a" * 200 + end) for end in "xy"]
     assert [len(name) for name in names] == [NAME_LENGTH] * 2
     assert names[0] != names[1]

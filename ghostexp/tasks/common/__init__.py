@@ -1,1 +1,1 @@
-"""What tasks share; `instantiate` is the only place that builds objects from a configuration."""
+"""Code shared by tasks; `instantiate` is the only module that builds objects from a configuration."""

@@ -1,4 +1,4 @@
-"""What the classes of a network are called."""
+"""Find the class names of a network."""
 
 import re
 
@@ -8,13 +8,13 @@ from ghostexp.data.classification_datamodule import ClassificationDataModule
 from ghostexp.tasks.common.load_model import LoadedModel
 
 IMAGENET_CLASSES = 1000
-WORDNET = re.compile(r"n\d{8}")  # what ImageNet's class folders are called
+WORDNET = re.compile(r"n\d{8}")  # names of ImageNet's class folders
 
 
 def class_names(trained: LoadedModel, datamodule: ClassificationDataModule) -> tuple[str, ...]:
-    """The names of a network's classes in the order of its logits; of a checkpoint without them, those of the data.
+    """Return a network's class names in the order of its logits; those of the data if its checkpoint has none.
 
-    Raises ValueError: the data have to be read, and cannot be.
+    Raises ValueError: the data cannot be read.
     """
     names = known_names(trained, datamodule.num_classes)
     if not names:
@@ -23,16 +23,16 @@ def class_names(trained: LoadedModel, datamodule: ClassificationDataModule) -> t
 
 
 def known_names(trained: LoadedModel, num_classes: int) -> tuple[str, ...]:
-    """The names that are known without the data: a checkpoint's own, or, of 1000 classes, ImageNet's; else none."""
+    """Return the names known without the data: a checkpoint's own, or ImageNet's for 1000 classes; else none."""
     return trained.class_names or (imagenet_names() if num_classes == IMAGENET_CLASSES else ())
 
 
 def readable(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The same names, in words where they are the folders of ImageNet-1k."""
+    """Replace the folder names of ImageNet-1k by words; other names stay."""
     is_imagenet = len(names) == IMAGENET_CLASSES and all(WORDNET.fullmatch(name) for name in names)
     return imagenet_names() if is_imagenet else names
 
 
 def imagenet_names() -> tuple[str, ...]:
-    """ImageNet-1k's classes in the order of their folders; torchvision has them without a download."""
+    """Return ImageNet-1k's classes in the order of their folders, from torchvision, without a download."""
     return tuple(torchvision.models.ResNet50_Weights.DEFAULT.meta["categories"])

@@ -12,7 +12,7 @@ from ghostexp.models.fuse import fuse
 
 TOLERANCE = 1e-4  # difference of logits, relative to the largest one; rounding in float32 usually is a hundredth of it
 FLOAT64_TOLERANCE = 1e-6  # the same in float64, where rounding is a billionth of what it is in float32
-ROUNDING_FACTOR = 10  # by which a file may differ more than rounding alone does: its sums have another order
+ROUNDING_FACTOR = 10  # tolerance as a multiple of rounding: an export adds up in another order
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -21,7 +21,7 @@ Logits = Callable[[Tensor], Tensor]
 class Reference:
     """Logits of a trained network on batches of images.
 
-    rounding: by which float32 alone changes them, relative to the largest one. In a barely trained network it can be a
+    rounding: change by float32 alone, relative to the largest one. In a barely trained network it can be a
     thousand times that of a trained one, because its BatchNorms amplify the last digits.
     """
 
@@ -31,7 +31,7 @@ class Reference:
 
     @property
     def tolerance(self) -> float:
-        """How far the logits of a file may be off, relative to the largest one."""
+        """Return the allowed difference of logits, relative to the largest one."""
         return max(TOLERANCE, ROUNDING_FACTOR * self.rounding)
 
     def compare(self, what: str, other: Logits) -> dict[str, float]:
@@ -47,9 +47,9 @@ class Reference:
 
 
 def build_reference(network: Network, fused: Network, images: Sequence[Tensor]) -> Reference:
-    """Compute the logits of a network in evaluation mode, and what rounding does to it and to its fused form.
+    """Compute the logits of a network in evaluation mode, and their change by rounding, also of the fused network.
 
-    Raises ValueError: logits are not finite, or in float64, where rounding is no excuse, fusing changes them.
+    Raises ValueError: logits are not finite, or fusing changes them in float64, where rounding is negligible.
     """
     logits = _logits("the network", network, images)
     in_float64 = [batch.double() for batch in images]
@@ -79,4 +79,4 @@ def _difference(logits: Sequence[Tensor], others: Sequence[Tensor]) -> float:
 
 def _check_tolerance(what: str, difference: float, allowed: float) -> None:
     if difference > allowed:
-        raise ValueError(f"{what}: its logits differ by {difference:.1e} of the largest one; {allowed:.0e} is allowed")
+        raise ValueError(f"{what}: its logits must differ by <= {allowed:.0e} of the largest one, got {difference:.1e}")

@@ -1,4 +1,4 @@
-"""The image files that a path means, decoded in batches."""
+"""Find the image files of a path or glob, and decode them in batches."""
 
 import glob
 import itertools
@@ -21,16 +21,16 @@ T = TypeVar("T")
 
 
 class ImageFiles(NamedTuple):
-    """The images that a path or a glob means, where the looking for them began, and the files that were left out."""
+    """The images of a path or a glob, the folder where the search started, and the files that were left out."""
 
     paths: list[Path]
     start: Path
     left_out: list[Path]
 
     def truth(self, path: Path, class_names: Collection[str]) -> str | None:
-        """Return the class whose folder a file is in, as training takes it: the outermost below the start.
+        """Return the class whose folder contains a file, as in training: the outermost below the start.
 
-        Where none of these is a class, the start itself may be one's folder.
+        If none of these is a class, the start itself may be a class folder.
         """
         below = path.parent.relative_to(self.start).parts if path.is_relative_to(self.start) else ()
         names = (display_name(name) for name in (*below, self.start.absolute().name, path.absolute().parent.name))
@@ -38,9 +38,9 @@ class ImageFiles(NamedTuple):
 
 
 def find_images(where: str) -> ImageFiles:
-    """Find the files that a path or a glob means, in alphabetical order; of a folder, the images in it and below.
+    """Find the files of a path or a glob in alphabetical order; of a folder, all images in it and below.
 
-    Links are followed, and a file that several of them lead to is found once.
+    Links are followed; a file behind several links is found once.
     Raises ValueError: there are none.
     """
     start = Path(where).expanduser()
@@ -57,7 +57,7 @@ def find_images(where: str) -> ImageFiles:
             (files if is_wanted else left_out).setdefault((os.path.realpath(path.parent), path.name), path)
     if not files:
         others = f", but {count_extensions(left_out.values())}" if left_out else ""
-        raise ValueError(f"task.images={where}: no images there{others}; a file, a folder or a quoted glob is needed")
+        raise ValueError(f"task.input={where}: must be an image file, a folder or a quoted glob, got no images{others}")
     others = [path for key, path in left_out.items() if key not in files]
     return ImageFiles(sorted(files.values(), key=os.fsencode), start, others)
 
@@ -82,10 +82,10 @@ def _split(pattern: str) -> tuple[str, bool, str]:
     return str(Path(*parts[:cut])), True, str(Path(*parts[cut + 1 :])) if parts[cut + 1 :] else ""
 
 
-def decoded(
+def decode_batches(
     paths: Sequence[Path], transform: Callable[[Image], T], in_chans: int, batch_size: int
 ) -> Iterator[list[tuple[Path, T | ValueError]]]:
-    """Batches of files as a transform gives them, or with the reason why one cannot be read; a bar on terminals."""
+    """Yield batches of transformed images, or of the error where a file is unreadable; shows a bar on a terminal."""
 
     def read(path: Path) -> T | ValueError:
         try:

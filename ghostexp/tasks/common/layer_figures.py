@@ -1,4 +1,4 @@
-"""Tables and figures of `task=visualize`, from layer statistics."""
+"""Build the tables and figures of `task=visualize` from layer statistics."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from ghostexp.analysis.feature_maps import FeatureMaps, cheap_filters, extract_feature_maps, has_cheap_operation
 from ghostexp.analysis.layer_statistics import LayerStatistics
 from ghostexp.analysis.similarity import SIZES, distinct_pairs
-from ghostexp.report import layer_plots as metrics
+from ghostexp.report import layer_plots
 from ghostexp.report.layer_plots import Array, Shown
 
 Rows = list[dict[str, Any]]
 
 
 def layer_rows(found: Mapping[str, LayerStatistics]) -> Rows:
-    """A row for each layer."""
+    """Build a row for each layer."""
     rows: Rows = []
     for name, inside in found.items():
         maps, height, width = inside.shape
@@ -29,20 +29,26 @@ def layer_rows(found: Mapping[str, LayerStatistics]) -> Rows:
 
 
 def ghost_rows(found: Mapping[str, LayerStatistics]) -> Rows:
-    """A row for each ghost: the map it is made from, r with it, and what its filter does."""
+    """Build a row for each ghost: its intrinsic map, r with it, and statistics of its filter."""
     rows: Rows = []
     for name, inside in found.items():
         numbers = (inside.source_map.tolist(), inside.ghost_r.tolist(), inside.other_r.tolist())
         for ghost, (parent, r, others, kernel) in enumerate(zip(*numbers, inside.kernels, strict=True)):
             measured = asdict(kernel)
             down, right = measured.pop("shift")
-            place = {"layer": name, "ghost": inside.intrinsic + ghost, "intrinsic": parent, "r": r, "r_others": others}
-            rows.append({**place, **measured, "down": down, "right": right})
+            ghost_info = {
+                "layer": name,
+                "ghost": inside.intrinsic + ghost,
+                "intrinsic": parent,
+                "r": r,
+                "r_others": others,
+            }
+            rows.append({**ghost_info, **measured, "down": down, "right": right})
     return rows
 
 
 def pair_rows(found: Mapping[str, LayerStatistics]) -> Rows:
-    """A row for each map that is convolved: its partner, r with it, and the errors of the best filters from it."""
+    """Build a row for each convolved map: its partner, r with it, and the errors of the best filters from it."""
     rows: Rows = []
     for name, inside in found.items():
         pairs = zip(inside.partners.tolist(), inside.partner_r.tolist(), strict=True)
@@ -64,9 +70,9 @@ Found = Mapping[str, LayerStatistics]
 def draw_layers(
     network: nn.Module, layers: Layers, found: Found, images: Tensor, pixels: Tensor, title: str, folder: Path
 ) -> list[Path]:
-    """A figure of pairs for each layer, and for those that make ghosts figures of these and of their filters.
+    """Draw pairs of maps for each layer, and ghosts and their filters for ghost modules.
 
-    images: as the network reads them, (N, C, H, W). pixels: the same as a person sees them.
+    images: normalised, (N, C, H, W). pixels: the same in [0, 1].
     """
     drawn: list[Path] = []
     for name, maps in extract_feature_maps(network, layers, images).items():
@@ -75,13 +81,13 @@ def draw_layers(
         module = layers[name]
         if has_cheap_operation(module):
             shown = ghosts_shown(pixels, maps, inside)
-            metrics.draw_maps(shown, f"{where}: ghosts below the maps they are made from", paths["maps"])
+            layer_plots.draw_maps(shown, f"{where}: ghosts below the maps they are made from", paths["maps"])
             filters, rows = _array(cheap_filters(module)), ghost_rows({name: inside})
-            metrics.draw_kernels(filters, rows, f"{where}: the filters that make ghosts", paths["kernels"])
+            layer_plots.draw_kernels(filters, rows, f"{where}: the filters that make ghosts", paths["kernels"])
             drawn += [paths["maps"], paths["kernels"]]
         if len(inside.partners):
             shown, which = pairs_shown(pixels, maps, inside), "intrinsic maps" if inside.kernels else "maps"
-            metrics.draw_maps(shown, f"{where}: the {which} that are most alike", paths["pairs"])
+            layer_plots.draw_maps(shown, f"{where}: the {which} that are most alike", paths["pairs"])
             drawn.append(paths["pairs"])
     return drawn
 
@@ -89,27 +95,27 @@ def draw_layers(
 def draw_summaries(
     tables: Mapping[str, Rows], kinds: Mapping[str, Mapping[str, float]], title: str, folder: Path
 ) -> list[Path]:
-    """The figures over all layers."""
+    """Draw the figures over all layers."""
     drawn: list[Path] = []
     if tables["pairs"]:
         drawn.append(folder / "fits.png")
-        metrics.draw_fits(tables["pairs"], SIZES, f"{title}: a map as a filtered copy of its partner", drawn[-1])
+        layer_plots.draw_fits(tables["pairs"], SIZES, f"{title}: a map as a filtered copy of its partner", drawn[-1])
     if tables["ghosts"]:
         drawn += [folder / "correlations.png", folder / "kinds.png"]
-        metrics.draw_correlations(tables["ghosts"], f"{title}: ghosts and the maps they are made from", drawn[-2])
-        metrics.draw_kinds(kinds, f"{title}: what the filters of the ghosts do", drawn[-1])
+        layer_plots.draw_correlations(tables["ghosts"], f"{title}: ghosts and the maps they are made from", drawn[-2])
+        layer_plots.draw_kinds(kinds, f"{title}: what the filters of the ghosts do", drawn[-1])
     return drawn
 
 
 def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> Shown:
-    """Intrinsic maps with their ghosts below, from those most like their first ghost to those least like it."""
+    """Select intrinsic maps and their ghosts, from highest to lowest correlation with the first ghost."""
     assert maps.ghosts is not None
     size = torch.full((inside.intrinsic,), -1.0, dtype=torch.float64)  # of those without ghosts
     size[inside.source_map[:: maps.ghosts_per_map]] = inside.ghost_r[:: maps.ghosts_per_map].abs().nan_to_num(0)
     order = size.argsort(descending=True)[: int((size >= 0).sum())]
-    places = torch.linspace(0, len(order) - 1, min(COLUMNS, len(order))).round().long()
+    positions = torch.linspace(0, len(order) - 1, min(COLUMNS, len(order))).round().long()
     columns, labels = [], []
-    for parent in order[places].tolist():
+    for parent in order[positions].tolist():
         ghosts = (inside.source_map == parent).nonzero().flatten().tolist()
         columns.append([_array(maps.intrinsic[:, parent]), *(_array(maps.ghosts[:, ghost]) for ghost in ghosts)])
         made = [f"{inside.kernels[ghost].kind}, r = {float(inside.ghost_r[ghost]):.2f}" for ghost in ghosts]
@@ -122,7 +128,7 @@ def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> 
 
 
 def pairs_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> Shown:
-    """The pairs of convolved maps that are most alike, one below the other."""
+    """Select the most similar pairs of convolved maps."""
     pairs = distinct_pairs(inside.partners, inside.partner_r.nan_to_num(0), COLUMNS)
     columns = [[_array(maps.intrinsic[:, index]) for index in pair] for pair in pairs]
     labels = [[f"map {partner}", f"map {index}, r = {float(inside.partner_r[index]):.2f}"] for partner, index in pairs]

@@ -1,4 +1,4 @@
-"""A trained network: a run's checkpoint, or weights from elsewhere."""
+"""Load a trained network: a run's checkpoint, or `model.weights`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ from ghostexp.training.callbacks.checkpoint import read_checkpoint
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its weights, what it costs on one image, and where the weights are from.
+    """A network with its weights, its cost on one image, and the source of the weights.
 
-    class_names, category_ids: those of the data that it was trained on, empty where its file does not say.
-    ema: the decay with which a run averaged its weights, which these then are.
+    class_names, category_ids: those of the training data, empty where the file has none.
+    ema: decay of the run's weight average, if these weights are one.
     """
 
     network: nn.Module
@@ -35,7 +35,7 @@ class LoadedModel:
     ema: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """What result.json says of it."""
+        """Return the entries of result.json."""
         return {
             "source": self.source,
             "test_checkpoint": self.checkpoint,
@@ -46,29 +46,29 @@ class LoadedModel:
 
 
 def load_trained_model(config: instantiate.Config) -> LoadedModel:
-    """The network of `run=DIR` with `task.checkpoint`, or that of the configuration with `model.weights`.
+    """Load the network of `run=DIR` with `task.checkpoint`, or that of the configuration with `model.weights`.
 
-    checkpoint: best or last; null is the one from which the run's own test figure comes.
+    checkpoint: best or last; null is the one that the run itself tested.
     Raises ValueError: neither run nor weights, no such checkpoint, one of another network, or weights not finite.
     """
     trained = _from_weights(config) if config["run"] is None else _of_run(config)
     if names := non_finite_weights(trained.network):
         where = f"{trained.source} ({trained.checkpoint})" if trained.checkpoint else f"model.weights={trained.source}"
-        raise ValueError(f"{where}: holds weights that are not finite numbers ({', '.join(names[:3])})")
+        raise ValueError(f"{where}: weights must be finite, got NaN or infinity ({', '.join(names[:3])})")
     return trained
 
 
 def _of_run(config: instantiate.Config) -> LoadedModel:
     run, chosen = RunDirectory(Path(config["run"])), config["task"]["checkpoint"]
     if chosen not in ("best", "last", None):
-        raise ValueError(f"task.checkpoint={chosen}: best or last")
+        raise ValueError(f"task.checkpoint={chosen}: must be best, last or null")
     path = find_tested_checkpoint(run, "run") if chosen is None else run.path / "checkpoints" / f"{chosen}.ckpt"
     built = instantiate.build_network(config)
     content = read_checkpoint(path)
     state = content.get("state_dict")
     if not isinstance(state, dict):
-        raise ValueError(f"{path}: holds no state_dict")
-    module = nn.ModuleDict({"network": built.network})  # the names of a checkpoint
+        raise ValueError(f"{path}: must hold a state_dict")
+    module = nn.ModuleDict({"network": built.network})  # as in a checkpoint
     check_match(module.state_dict(), state, path)
     module.load_state_dict(state)
     names, numbers = (tuple(content.get(key, ())) for key in ("class_names", "category_ids"))
@@ -79,27 +79,27 @@ def _of_run(config: instantiate.Config) -> LoadedModel:
 def _from_weights(config: instantiate.Config) -> LoadedModel:
     task, source = config["task"]["name"], config["model"].get("weights")
     if source is None:
-        raise ValueError(f"task={task}: needs run=DIR, the directory of an earlier run, or model.weights=...")
+        raise ValueError(f"task={task}: needs run=DIR, an earlier run's directory, or model.weights=...")
     built = instantiate.build_network(config)
     return LoadedModel(built.network, built.cost, str(source))
 
 
 def build_classification_data(config: instantiate.Config) -> ClassificationDataModule:
-    """The data of a classifier; nothing is read yet.
+    """Build the datamodule of a classifier; nothing is read yet.
 
-    Raises ValueError: a detector, whose data have boxes.
+    Raises ValueError: a detector's data.
     """
     datamodule = instantiate.build_datamodule(config)
     if not isinstance(datamodule, ClassificationDataModule):
-        raise ValueError(f"task={config['task']['name']}: goes with classifiers, not with a detector")
+        raise ValueError(f"task={config['task']['name']}: needs a classifier, got a detector")
     return datamodule
 
 
 def check_int(config: instantiate.Config, key: str, at_least: int) -> int:
-    """`task.KEY`, or ValueError unless it is a whole number, `at_least` or more."""
+    """Return `task.KEY`; ValueError unless it is an integer >= `at_least`."""
     value = config["task"][key]
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"task.{key}={value}: a whole number >= {at_least} is needed")
+        raise ValueError(f"task.{key}={value}: must be an integer >= {at_least}")
     return value
 
 
@@ -107,10 +107,10 @@ def check_fraction(config: instantiate.Config, key: str) -> None:
     """Raise ValueError unless `task.KEY` is a number in [0, 1]."""
     value = config["task"][key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"task.{key}={value}: a number in [0, 1] is needed")
+        raise ValueError(f"task.{key}={value}: must be a number in [0, 1]")
 
 
 def inference_device(config: instantiate.Config) -> torch.device:
-    """Where a task that runs in one process computes: on the GPU, if there is one and none forbids it."""
+    """Return the device of a single-process task: the GPU, if there is one and trainer.accelerator is not cpu."""
     on_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
     return torch.device("cuda" if on_gpu else "cpu")

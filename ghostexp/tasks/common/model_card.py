@@ -1,4 +1,4 @@
-"""The README.md beside an exported network: what it is, and how each file is loaded."""
+"""Write the model card beside an exported network: its properties, and how each file is loaded."""
 
 import json
 from dataclasses import dataclass
@@ -29,9 +29,10 @@ state_dict = load_file("{file}")""",
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is made of; checks are those of `tasks.export`, by file and for the `fused` network.
+    """Content of a model card.
 
-    rounding: by which float32 changes the network's logits, relative to the largest one.
+    checks: those of `tasks.export`, by file and for the `fused` network.
+    rounding: change of the network's logits by float32, relative to the largest one.
     """
 
     config: Config
@@ -44,8 +45,8 @@ class Card:
     has_names: bool
 
     def text(self) -> str:
-        """The card in Markdown."""
-        parts = (self._head(), self._figures(), self._input(), self._loading(), self._made())
+        """Format the card in Markdown."""
+        parts = (self._head(), self._numbers(), self._input(), self._loading(), self._configuration())
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _head(self) -> str:
@@ -53,10 +54,12 @@ class Card:
         source = self.trained.source + (f", {self.trained.checkpoint} checkpoint" if self.trained.checkpoint else "")
         source += "" if self.trained.ema is None else f", exponential moving average (decay {self.trained.ema})"
         chosen = self.config["task"]["license"]
-        licence = chosen or "not chosen (`task.license=...`); the terms of the training data count too"
-        return f"# {name}\n\nAn image classifier by ghostexp. Weights: {source}. Licence of the weights: {licence}."
+        license_text = chosen or "not chosen (`task.license=...`); the terms of the training data apply too"
+        return (
+            f"# {name}\n\nAn image classifier by ghostexp. Weights: {source}. License of the weights: {license_text}."
+        )
 
-    def _figures(self) -> str:
+    def _numbers(self) -> str:
         rows = [
             ("parameters, fused for inference", f"{self.fused.params:,}"),
             ("parameters, as trained", f"{self.trained.cost.params:,}"),
@@ -68,7 +71,7 @@ class Card:
         return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 
     def _metrics(self) -> dict[str, float]:
-        """The run's own test figures, if they are those of this checkpoint."""
+        """Return the run's own test metrics, if they are those of this checkpoint."""
         run = self.config["run"]
         result = RunDirectory(Path(run)).read_result() if run is not None else None
         if result is None or result.get("test_checkpoint") != self.trained.checkpoint:
@@ -80,7 +83,7 @@ class Card:
         mean, std = (json.dumps([round(value, 4) for value in values]) for values in self.mean_std)
         shape = f"(N, {data['in_chans']}, {data['image_size']}, {data['image_size']})"
         return (
-            f"Input: float32 {shape}, any N; pixels in [0, 1], less mean {mean}, over deviation {std}, for each "
+            f"Input: float32 {shape}, any N; pixels in [0, 1], minus mean {mean}, divided by std {std}, for each "
             f"channel. Output: logits (N, {data['num_classes']})"
             + (", in the order of `classes.json`." if self.has_names else ".")
         )
@@ -91,7 +94,7 @@ class Card:
         return "\n\n".join(
             f"`{file}`: {self._checked(name)}\n\n```python\n{LOADING[name].format(file=file, shape=shape)}\n```"
             + (
-                f"\n\nor, to go on from, `python -m ghostexp model=... model.weights={file}`."
+                f"\n\nor, to train or test with it, `python -m ghostexp model=... model.weights={file}`."
                 if name == "safetensors"
                 else ""
             )
@@ -102,10 +105,10 @@ class Card:
         check = self.checks[name]
         return (
             f"logits within {check['difference']:.1e} of the largest, and {check['same_predictions']} of "
-            f"{check['images']} predictions as the network has them (test images and random ones)."
+            f"{check['images']} predictions equal to the network's (test images and random ones)."
         )
 
-    def _made(self) -> str:
+    def _configuration(self) -> str:
         made = {key: self.config[key] for key in ("model", "datamodule", "seed")}
         text = yaml.safe_dump(made, sort_keys=False).strip()
         return f"Model and data; the whole configuration is in `config.yaml`:\n\n```yaml\n{text}\n```"

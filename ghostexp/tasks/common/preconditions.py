@@ -1,4 +1,4 @@
-"""Check before a training that what follows it can be measured."""
+"""Check before a training that validation and test will be possible."""
 
 from dataclasses import replace
 
@@ -12,9 +12,9 @@ from ghostexp.tasks.common.instantiate import Config
 
 
 class CheckEvaluation(Callback):
-    """Raise ValueError, once the data are read, for a test without a batch or a validation without its score.
+    """Raise ValueError, once the data are read, for a test without batches or a validation without its metric.
 
-    A score is needed by `datamodule.validate_on=holdout`, which tests the best epoch, and by `callbacks.patience`.
+    The metric is needed by `datamodule.validate_on=holdout`, which tests the best epoch, and by `callbacks.patience`.
     """
 
     def __init__(self, config: Config, monitor: str) -> None:
@@ -26,7 +26,7 @@ class CheckEvaluation(Callback):
         self.monitor = monitor
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check test and validation."""
+        """Check the test and validation sets."""
         datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         _count_batches(datamodule, datamodule.test_images, "limit_test_batches", trainer.limit_test_batches)
         if self.needed_by is not None and isinstance(datamodule, DetectionDataModule):
@@ -44,18 +44,18 @@ class CheckEvaluation(Callback):
         seen = indices[: last.eval_ranges(len(indices))[batches - 1][1]]
         if not part.annotations.has_objects()[seen.numpy()].any():
             raise ValueError(
-                f"{self.needed_by}: of {len(seen)} images to validate on none has an object, so that there is no "
+                f"{self.needed_by}: none of {len(seen)} validation images has an object, so that there is no "
                 f"{self.monitor}; see datamodule.holdout_fraction, datamodule.split_seed, trainer.limit_val_batches"
             )
 
 
 def _count_batches(datamodule: DataModule, images: int, key: str, limit: float) -> int:
-    """How many batches of an evaluation are left by a limit.
+    """Count the batches of an evaluation under a limit.
 
     Raises ValueError: none.
     """
     batches = len(datamodule.distributed_batches.eval_ranges(images))
     left = min(limit, batches) if isinstance(limit, int) else int(batches * limit)
     if left == 0:
-        raise ValueError(f"trainer.{key}={limit}: leaves none of {batches} batches")
+        raise ValueError(f"trainer.{key}={limit}: must leave at least one of {batches} batches")
     return left

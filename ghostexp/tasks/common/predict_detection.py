@@ -1,4 +1,4 @@
-"""Say what a trained detector finds in image files."""
+"""Predict boxes in image files with a trained detector."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +16,15 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.detection_outputs import boxes_of
-from ghostexp.tasks.common.input_images import ImageFiles, decoded
+from ghostexp.tasks.common.input_images import ImageFiles, decode_batches
 from ghostexp.tasks.common.load_model import LoadedModel, inference_device
-from ghostexp.training.detection_module import in_original
+from ghostexp.training.detection_module import scale_to_original
 
 SHOWN = 40  # images on the terminal
 
 
 class ImageDetections(NamedTuple):
-    """An image file, its width and height, and what was found in it, in its own pixels, the best last."""
+    """An image file, its width and height, and its boxes in its own pixels, highest score last."""
 
     path: Path
     size: tuple[int, int]
@@ -36,22 +36,22 @@ def predict_boxes(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Write predictions.json (COCO's layout, with scores), predictions.csv, and each image with its boxes in `images/`.
 
-    Boxes with a score below `task.score_threshold` are in no picture and not counted on the terminal.
-    Returns what result.json says, and why files cannot be read.
+    Boxes with a score below `task.score_threshold` are neither drawn nor printed.
+    Returns entries of result.json, and the reasons why files are unreadable.
     """
-    least, datamodule = config["task"]["score_threshold"], instantiate.build_datamodule(config)
+    threshold, datamodule = config["task"]["score_threshold"], instantiate.build_datamodule(config)
     assert isinstance(datamodule, DetectionDataModule)
     names, numbers = _classes(trained, datamodule)
     device = inference_device(config)
     network, transform = trained.network.to(device).eval(), datamodule.eval_transform()
     (directory.path / "images").mkdir(exist_ok=True)
-    sights: list[ImageDetections] = []
+    predictions: list[ImageDetections] = []
     unreadable: dict[str, str] = {}
 
     def read(picture: Image) -> tuple[Image, Tensor]:
         return picture, transform(picture)
 
-    for batch in decoded(files.paths, read, 3, datamodule.batch_size):
+    for batch in decode_batches(files.paths, read, 3, datamodule.batch_size):
         unreadable |= {display_name(str(path)): str(error) for path, error in batch if isinstance(error, ValueError)}
         pictures = [(path, *pair) for path, pair in batch if not isinstance(pair, ValueError)]
         if not pictures:
@@ -60,19 +60,19 @@ def predict_boxes(
             found = network([image.to(device) for _, _, image in pictures])
         for (path, picture, image), one in zip(pictures, found, strict=True):
             original = {"original_size": torch.tensor([picture.height, picture.width], device=device)}
-            boxes = boxes_of(in_original(one, image, original), names)
-            seen = [box for box in boxes if (box.score or 0) >= least]
+            boxes = boxes_of(scale_to_original(one, image, original), names)
+            seen = [box for box in boxes if (box.score or 0) >= threshold]
             draw_bounding_boxes(picture, seen).save(
-                directory.path / "images" / f"{len(sights):05}-{path.stem}.jpg", quality=90
+                directory.path / "images" / f"{len(predictions):05}-{path.stem}.jpg", quality=90
             )
-            sights.append(ImageDetections(path, picture.size, boxes))
-    _write(sights, list(zip(numbers, names, strict=True)), unreadable, directory)
-    _show(sights, least, directory)
-    return {"images": len(sights), "boxes": sum(len(sight.boxes) for sight in sights)}, unreadable
+            predictions.append(ImageDetections(path, picture.size, boxes))
+    _write(predictions, list(zip(numbers, names, strict=True)), unreadable, directory)
+    _show(predictions, threshold, directory)
+    return {"images": len(predictions), "boxes": sum(len(image.boxes) for image in predictions)}, unreadable
 
 
 def _classes(trained: LoadedModel, datamodule: DetectionDataModule) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
-    """Names and category ids of the labels; of a file without them, those of the data, which have to be read then."""
+    """Return names and category ids of the labels; those of the data if the checkpoint has none."""
     if trained.class_names and trained.category_ids:
         return trained.class_names, trained.category_ids
     datamodule.setup("test")
@@ -80,34 +80,34 @@ def _classes(trained: LoadedModel, datamodule: DetectionDataModule) -> tuple[tup
 
 
 def _write(
-    sights: Sequence[ImageDetections],
+    predictions: Sequence[ImageDetections],
     categories: Sequence[tuple[int | str, str]],
     unreadable: dict[str, str],
     directory: RunDirectory,
 ) -> None:
     """Write both files; categories: id and name of each label."""
     images, annotations, rows = [], [], []
-    for number, (path, (width, height), boxes) in enumerate(sights):
+    for number, (path, (width, height), boxes) in enumerate(predictions):
         images.append({"id": number, "file_name": display_name(str(path)), "width": width, "height": height})
         for left, top, right, bottom, label, name, score in reversed(boxes):
-            sides = {"left": left, "top_k": top, "width": right - left, "height": bottom - top}
+            sides = {"left": left, "top": top, "width": right - left, "height": bottom - top}
             rows.append({"path": display_name(str(path)), "class": name, "score": score, **sides})
-            place = {"id": len(annotations) + 1, "image_id": number, "category_id": categories[label][0]}
+            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": categories[label][0]}
             area = sides["width"] * sides["height"]
-            annotations.append(place | {"bbox": list(sides.values()), "area": area, "iscrowd": 0, "score": score})
+            annotations.append(annotation | {"bbox": list(sides.values()), "area": area, "iscrowd": 0, "score": score})
     content = {"images": images, "annotations": annotations, "unreadable": unreadable}
     content["categories"] = [{"id": number, "name": name} for number, name in categories]
     write_json(directory.path / "predictions.json", content, indent=None)
     write_rows(directory.path / "predictions.csv", rows)
 
 
-def _show(sights: Sequence[ImageDetections], least: float, directory: RunDirectory) -> None:
-    """Print what was found in the first images, the best of each class first."""
-    names = [display_name(str(sight.path)) for sight in sights[:SHOWN]]
+def _show(predictions: Sequence[ImageDetections], threshold: float, directory: RunDirectory) -> None:
+    """Print the boxes of the first images, highest score first."""
+    names = [display_name(str(image.path)) for image in predictions[:SHOWN]]
     width = max(map(len, names), default=0)
-    for name, sight in zip(names, sights, strict=False):
-        seen = [f"{box.name} {box.score:.2f}" for box in reversed(sight.boxes) if (box.score or 0) >= least]
-        print(f"{name:<{width}}  {', '.join(seen) or f'nothing with a score of {least} or more'}")
-    if len(sights) > SHOWN:
-        print(f"... and {len(sights) - SHOWN} more")
-    print(f"everything is in {directory.path}")
+    for name, image in zip(names, predictions, strict=False):
+        seen = [f"{box.name} {box.score:.2f}" for box in reversed(image.boxes) if (box.score or 0) >= threshold]
+        print(f"{name:<{width}}  {', '.join(seen) or f'no box with a score >= {threshold}'}")
+    if len(predictions) > SHOWN:
+        print(f"... and {len(predictions) - SHOWN} more")
+    print(f"outputs: {directory.path}")

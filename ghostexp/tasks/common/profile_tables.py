@@ -1,4 +1,4 @@
-"""What `task=profile` prints."""
+"""Print the tables of `task=profile`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from ghostexp.analysis.latency import DETECTOR_PARTS, Latency
 from ghostexp.runs.directory import RunDirectory
 
 HEADER = "MACs are multiply-accumulates of convolutions and linear layers, which the GhostNet papers call FLOPs."
-TEXT = ("layer", "kind", "part", "output", "mode")  # columns that are no numbers
+TEXT = ("layer", "kind", "part", "output", "mode")  # left-justified columns
 
 
 def show_profile(
@@ -21,60 +21,60 @@ def show_profile(
     task: Mapping[str, Any],
     run: RunDirectory,
 ) -> None:
-    """Print the totals, the dearest layers, and the latency of every mode."""
+    """Print the totals, the most expensive layers, and the latency of every mode."""
     console = Console(highlight=False, width=110)
     image = " x ".join(str(side) for side in result["image"])
     console.print(f"One image of {image}. {HEADER}", soft_wrap=True)
     for name, text in _totals(result, task["show_flops"]):
         console.print(f"{name:<11} {text}", soft_wrap=True)
     console.print(_layer_table(layers, task["top_layers"], result["macs"]))
-    title = f"{result['hardware']}, {result['threads']} threads; median (quartiles) of {task['rounds']} rounds"
+    title = f"{result['hardware']}, {result['threads']} threads; median (quartiles) of {task['repeats']} repeats"
     console.print(_latency_table(latencies, title))
-    console.print("difference: largest of a logit from the eager network's, in standard deviations of those")
-    console.print(f"everything is in {run.path}", soft_wrap=True)
+    console.print("difference: largest difference of a logit from eager, in standard deviations of the logits")
+    console.print(f"outputs: {run.path}", soft_wrap=True)
 
 
 def show_detector(
     result: Mapping[str, Any], layers: Sequence[LayerCost], task: Mapping[str, Any], run: RunDirectory
 ) -> None:
-    """Print the totals of a detector, the dearest layers, and where the time goes."""
+    """Print the totals of a detector, the most expensive layers, and the latency of its parts."""
     console = Console(highlight=False, width=110)
     image = " x ".join(str(side) for side in result["image"])
     console.print(f"One image of {image}. {HEADER}", soft_wrap=True)
     for name, text in _totals({**result, "shares": {}}, task["show_flops"]):
         console.print(f"{name:<11} {text}", soft_wrap=True)
-    backbone = f"{result['backbone_macs']:,}: the whole trunk at 224 x 224, as the papers count it"
+    backbone = f"{result['backbone_macs']:,}: the full backbone at 224 x 224, as in the papers"
     console.print(f"{'backbone':<11} {backbone}", soft_wrap=True)
     console.print(_layer_table(layers, task["top_layers"], result["macs"]))
-    title = f"{result['hardware']}, {result['threads']} threads; ms, medians of {task['rounds']} rounds, eager"
+    title = f"{result['hardware']}, {result['threads']} threads; ms, medians of {task['repeats']} repeats, eager"
     table = _table(title, "batch", *DETECTOR_PARTS, "whole")
     for row in result["module_ms"]:
         table.add_row(str(row["batch"]), *(f"{row[part]:.1f}" for part in (*DETECTOR_PARTS, "whole")))
     console.print(table)
-    console.print(f"everything is in {run.path}", soft_wrap=True)
+    console.print(f"outputs: {run.path}", soft_wrap=True)
 
 
-def _totals(result: Mapping[str, Any], conventions: bool) -> list[tuple[str, str]]:
+def _totals(result: Mapping[str, Any], show_flops: bool) -> list[tuple[str, str]]:
     rows = [("parameters", f"{result['params']:,}"), ("MACs", f"{result['macs']:,}")]
     if result["macs_deployed"] != result["macs"]:
         deployed = f"{result['params_deployed']:,} parameters, {result['macs_deployed']:,} MACs"
-        rows.append(("deployed", f"{deployed}: the branches of training folded"))
-    if conventions:
-        rows.append(("as FLOPs", f"{result['flops']:,}: a multiplication and an addition each"))
-        rows.append(("by thop", f"{result['thop']:,}: MACs, and 4 for each element that a BatchNorm writes"))
-    rows.append(("activations", f"{result['activations']:,}: elements that convolutions and linear layers write"))
-    rows.append(("memory", f"{result['peak_bytes'] / 2**20:.1f} MiB: weights and maps at the peak, in float32"))
-    for part, share in result["shares"].items():
+        rows.append(("deployed", f"{deployed}: training branches fused"))
+    if show_flops:
+        rows.append(("as FLOPs", f"{result['flops']:,}: 2 per MAC"))
+        rows.append(("by thop", f"{result['thop']:,}: MACs, plus 4 per output element of BatchNorm"))
+    rows.append(("activations", f"{result['activations']:,}: output elements of convolutions and linear layers"))
+    rows.append(("memory", f"{result['peak_bytes'] / 2**20:.1f} MiB: peak of weights and feature maps, in float32"))
+    for part, fraction in result["shares"].items():
         macs = 100 * result[f"macs_{part}"] / result["macs"]
-        rows.append((part, f"{100 * share:.0f} % of the time, {macs:.0f} % of the MACs (eager, batch 1)"))
+        rows.append((part, f"{100 * fraction:.0f} % of the time, {macs:.0f} % of the MACs (eager, batch 1)"))
     return rows
 
 
 def _layer_table(layers: Sequence[LayerCost], top: int, macs: int) -> Table:
-    dear = sorted(layers, key=lambda layer: layer.macs, reverse=True)[:top]
+    largest = sorted(layers, key=lambda layer: layer.macs, reverse=True)[:top]
     columns = ("layer", "kind", "part", "output", "parameters", "MACs", "%")
-    table = _table(f"the {len(dear)} layers with most MACs", *columns)
-    for layer in dear:
+    table = _table(f"the {len(largest)} layers with most MACs", *columns)
+    for layer in largest:
         numbers = (f"{layer.params:,}", f"{layer.macs:,}", f"{100 * layer.macs / macs:.1f}")
         table.add_row(layer.name, layer.kind, layer.part, layer.output, *numbers)
     return table

@@ -1,4 +1,4 @@
-"""What a run prints when it ends, and its result's shared entries."""
+"""Print the summary of a run, and collect the common entries of its result."""
 
 import logging
 from dataclasses import asdict
@@ -19,23 +19,23 @@ from ghostexp.training.base_module import BaseModule
 
 
 def metrics_with_prefix(module: BaseModule, *prefixes: str) -> dict[str, float]:
-    """The latest figures whose names begin with one of the prefixes."""
+    """Select the latest metrics with one of the prefixes."""
     return {name: value for name, value in module.metrics.items() if name.startswith(prefixes)}
 
 
 def compute_baselines(datamodule: pl.LightningDataModule) -> dict[str, float]:
-    """Test accuracy, in percent, of methods that need no network, where the data know any."""
+    """Compute the test accuracy in percent of baselines without a network, where the datamodule has any."""
     baselines = getattr(datamodule, "baselines", None)
     return baselines() if baselines else {}
 
 
-def data_of(datamodule: pl.LightningDataModule) -> dict[str, Any]:
-    """The digest of the data, by which later commands see whether they are the same."""
+def data_digest(datamodule: pl.LightningDataModule) -> dict[str, Any]:
+    """Return the digest of the data, by which later commands detect changes."""
     return {"data": dict(datamodule.digest())} if isinstance(datamodule, DataModule) else {}
 
 
 def hardware_info(trainer: pl.Trainer) -> dict[str, Any]:
-    """On what a task ran."""
+    """Describe the hardware of a run."""
     device = trainer.strategy.root_device
     return {
         "accelerator": device.type,
@@ -47,16 +47,16 @@ def hardware_info(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
-    """Print the closing table of a training."""
+    """Print the summary of a training."""
     test, best = result["metrics"]["test"], result["metrics"]["best"]
-    score = primary_metric(test)
-    rows = [("test figure", "none: there was nothing to find in what was tested")]
-    if score is not None:
-        rows = [(f"test {metric_title(score)}", f"{test[score]:.2f} %  ({result['test_checkpoint']} epoch)")]
+    metric = primary_metric(test)
+    rows = [("test metric", "none: the tested images contain no annotated objects")]
+    if metric is not None:
+        rows = [(f"test {metric_title(metric)}", f"{test[metric]:.2f} %  ({result['test_checkpoint']} epoch)")]
     if "test/acc5" in test:
         rows.append(("top-5", f"{test['test/acc5']:.2f} %"))
-    if result["test_checkpoint"] == "best" and score is not None:
-        value = best[score.replace("test/", "val/")]
+    if result["test_checkpoint"] == "best" and metric is not None:
+        value = best[metric.replace("test/", "val/")]
         rows.append(("best on validation", f"{value:.2f} %  (epoch {best['epoch'] + 1})"))
     rows += [(name, f"{value:.2f} %") for name, value in result["baselines"].items()]
     rows += [
@@ -66,17 +66,17 @@ def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> Non
             "training",
             f"{result['epochs']} epochs, {result['train_seconds']:.1f} s, {_rate(result['images_per_second'])}",
         ),
-        ("everything is in", str(run.path)),
+        ("outputs", str(run.path)),
     ]
     _print(rows + [("W&B", hint) for hint in hints])
 
 
 def show_test(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
-    """Print the closing table of a test."""
+    """Print the summary of a test."""
     metrics = [(name, _with_unit(name, value)) for name, value in _test(result).items()]
     average = ", EMA average" if "ema" in result else ""
     source = result["source"] + (f" ({result['test_checkpoint']}{average})" if result["test_checkpoint"] else "")
-    rows = [*metrics, ("weights", source), ("everything is in", str(run.path))]
+    rows = [*metrics, ("weights", source), ("outputs", str(run.path))]
     _print(rows + [("W&B", hint) for hint in hints])
 
 
@@ -89,7 +89,7 @@ def _test(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _rate(rate: float | None) -> str:
-    return f"{rate:,.0f} img/s" if rate else "no rate measured"
+    return f"{rate:,.0f} img/s" if rate else "img/s not measured"
 
 
 def _print(rows: list[tuple[str, str]]) -> None:
@@ -102,7 +102,7 @@ log = logging.getLogger(__name__)
 
 @rank_zero_only
 def write_ghostify_report(built: instantiate.BuiltModel, config: instantiate.Config, run: RunDirectory) -> None:
-    """Write `ghostify.csv`, a row for each convolution that was replaced, and the totals as a line; else nothing."""
+    """Write `ghostify.csv`, a row for each replaced convolution, and print the totals; nothing if none was replaced."""
     data = config["datamodule"]
     rows = conv_reductions(built.network, (data["in_chans"], data["image_size"], data["image_size"]))
     if not rows:

@@ -1,4 +1,4 @@
-"""The teacher of a distillation, `loss.distill.teacher`: another run, or a model with weights."""
+"""Build the teacher of a distillation, `loss.distill.teacher`: another run, or a model with weights."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ KEY = "loss.distill.teacher"
 
 
 def build_distillation(config: instantiate.Config) -> tuple[Distillation, dict[str, Any]] | tuple[None, None]:
-    """What a student learns from, and what result.json says of it; None twice where there is no teacher.
+    """Build the distillation and its entry of result.json; None twice if there is no teacher.
 
-    Raises ValueError: no run there, one on other images or classes, or no weights for a model.
+    Raises ValueError: no run there, one on other images or classes, or a model without weights.
     """
-    distill = config["loss"].get("distill") or {}  # of a run from before there were teachers: none
+    distill = config["loss"].get("distill") or {}  # missing in configurations without the key
     if distill.get("teacher") is None:
         return None, None
     try:
@@ -29,14 +29,14 @@ def build_distillation(config: instantiate.Config) -> tuple[Distillation, dict[s
 
 
 def _model(teacher: str | dict[str, Any], config: instantiate.Config) -> dict[str, Any]:
-    """The teacher as a node like `model`: with weights."""
+    """Return the teacher as a node like `model`, with weights."""
     if isinstance(teacher, dict):
         if teacher.get("weights") is None:
-            raise ValueError(f"{KEY}.weights: a teacher needs weights; set +{KEY}.weights=...")
+            raise ValueError(f"{KEY}.weights: must be set for a teacher: +{KEY}.weights=...")
         return teacher
     earlier = RunDirectory(Path(str(teacher))).read_config(KEY)
     for key in ("num_classes", "in_chans"):
         found, needed = earlier["datamodule"][key], config["datamodule"][key]
         if found != needed:
-            raise ValueError(f"{KEY}={teacher}: was trained with datamodule.{key}={found}, not {needed}")
+            raise ValueError(f"{KEY}={teacher}: must be trained with datamodule.{key}={needed}, got {found}")
     return earlier["model"] | {"weights": str(teacher), "reset_head": False}

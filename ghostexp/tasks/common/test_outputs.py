@@ -1,4 +1,4 @@
-"""What a test says of classes and single images: tables and pictures in the run's directory, and on W&B."""
+"""Save confusion matrix, metrics per class and misclassified images of a test, also to W&B."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -31,17 +31,17 @@ def save_test_outputs(
     loggers: Sequence[Logger],
     outputs: Outputs,
 ) -> None:
-    """Write down what the last test found beside its figures; one output that fails costs no other."""
+    """Save the outputs of the last test beside its metrics; each failure is isolated."""
     if isinstance(module, DetectionModule):
         assert isinstance(datamodule, DetectionDataModule)
         save_detections(module, datamodule, directory, title, loggers, outputs)
-    elif isinstance(module, ClassificationModule) and module.tested is not None:
+    elif isinstance(module, ClassificationModule) and module.test_outputs is not None:
         assert isinstance(datamodule, ClassificationDataModule)
-        _keep_classes(module.tested, datamodule, directory, title, loggers, outputs)
+        _save_classification(module.test_outputs, datamodule, directory, title, loggers, outputs)
 
 
 @rank_zero_only
-def _keep_classes(
+def _save_classification(
     tested: TestOutputs,
     datamodule: ClassificationDataModule,
     directory: RunDirectory,
@@ -49,36 +49,36 @@ def _keep_classes(
     loggers: Sequence[Logger],
     outputs: Outputs,
 ) -> None:
-    """Write confusion.csv, per_class.csv and misclassified.csv, draw the first and the last, and hand all of it to W&B."""
+    """Write confusion.csv, per_class.csv and misclassified.csv, plot the first and the last, and log all to W&B."""
     confusion, names = tested.confusion.numpy(), readable(datamodule.class_names)
     pairs, classes = confused_rows(confusion, names), class_rows(confusion, names)
-    mistakes = mistakes_of(tested.worst, datamodule, names)
-    pixels = datamodule.denormalize(tested.worst.images.float()).movedim(1, -1).numpy()
+    mistakes = describe_mistakes(tested.top_losses, datamodule, names)
+    pixels = datamodule.denormalize(tested.top_losses.images.float()).movedim(1, -1).numpy()
     tables = {"confusion": pairs, "per_class": classes, "misclassified": [asdict(mistake) for mistake in mistakes]}
     for name, rows in tables.items():
         if rows:
             outputs.make(f"{name}.csv", write_rows, directory.path / f"{name}.csv", rows)
-    said = f"{title}: {confusion.diagonal().sum():,} of {confusion.sum():,} test images right"
+    caption = f"{title}: {confusion.diagonal().sum():,} of {confusion.sum():,} test images correct"
     matrix, worst = (directory.path / f"{name}.png" for name in ("confusion", "misclassified"))
     drawn = [
-        outputs.make(matrix.name, draw_confusion, confusion, names, said, matrix),
-        outputs.make(worst.name, draw_mistakes, pixels, mistakes, said, worst),
+        outputs.make(matrix.name, draw_confusion, confusion, names, caption, matrix),
+        outputs.make(worst.name, draw_mistakes, pixels, mistakes, caption, worst),
     ]
     pictures = [path for path in drawn if path is not None]
     outputs.make("W&B", log_test, loggers, TestArtifacts(pairs, classes, tables["misclassified"], pixels, pictures))
 
 
-def mistakes_of(worst: TopLosses, datamodule: ClassificationDataModule, names: Sequence[str]) -> list[Mistake]:
-    """The mistakes in words, and where in the test set their images are."""
+def describe_mistakes(worst: TopLosses, datamodule: ClassificationDataModule, names: Sequence[str]) -> list[Mistake]:
+    """Describe misclassified images by class names, and by their index in the test set."""
     columns = zip(*(values.tolist() for values in worst[:-1]), strict=True)
     assert datamodule.images is not None
     files = getattr(datamodule.images.test, "paths", None)
     mistakes = []
-    for loss, truth, prediction, probability, rank, batch, place in columns:
+    for loss, target, prediction, probability, rank, batch, position in columns:
         start, _ = replace(datamodule.distributed_batches, rank=rank).eval_ranges(datamodule.test_images)[batch]
-        image = start + place
+        image = start + position
         file = "" if files is None else display_name(str(files[image]))
         mistakes.append(
-            Mistake(image, names[int(truth)], names[int(prediction)], round(probability, 6), round(loss, 6), file)
+            Mistake(image, names[int(target)], names[int(prediction)], round(probability, 6), round(loss, 6), file)
         )
     return mistakes

@@ -1,4 +1,4 @@
-"""Weights from before a run, `model.weights=SOURCE`: where they are, which they were, and into the network."""
+"""Find, download and load the initial weights of a network, `model.weights=SOURCE`."""
 
 import fcntl
 import hashlib
@@ -21,16 +21,16 @@ from ghostexp.runs.text_files import write_json
 
 log = logging.getLogger(__name__)
 
-SOURCES = "a file, a run's directory, https://...#sha256=HEX or timm/NAME is needed"
+SOURCES = "must be a file, a run's directory, https://...#sha256=HEX or timm/NAME"
 HUB = re.compile(r"timm/[\w.-]+")
 HUB_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class WeightsRecord:
-    """Which weights a network started from.
+    """The initial weights of a network.
 
-    dropped: the names that `model.reset_head` left out. layout: what was recognised of the file's.
+    dropped: parameters that `model.reset_head` left out. layout: recognised layout of the file.
     """
 
     source: str
@@ -44,9 +44,9 @@ def load_weights_source(
 ) -> WeightsRecord:
     """Load weights into a network, strictly; downloads are kept in `folder`.
 
-    source: a file of any layout that `read_weights` knows; a run's directory, of which the checkpoint that the run
-    tested; a URL with the file's SHA-256 behind `#sha256=`; `timm/NAME`, from the Hugging Face hub and its cache.
-    Raises ValueError of one line that begins with `key`: there is no such source, or its weights are not the network's.
+    source: a file of any layout that `read_weights` supports; a run's directory, for the checkpoint that the run
+    tested; a URL with the file's SHA-256 after `#sha256=`; `timm/NAME`, from the Hugging Face hub and its cache.
+    Raises ValueError of one line that begins with `key`: no such source, or its weights do not match the network.
     """
     try:
         file = find_weights_file(source, folder)
@@ -55,34 +55,36 @@ def load_weights_source(
         raise ValueError(str(error).replace("model.weights", key, 1)) from error
     network.load_state_dict(found.state)
     loaded = WeightsRecord(source, _sha256(file), found.dropped, found.recognised)
-    _say(loaded, key)
+    _log_loaded(loaded, key)
     return loaded
 
 
 @rank_zero_only
-def _say(loaded: WeightsRecord, key: str) -> None:
+def _log_loaded(loaded: WeightsRecord, key: str) -> None:
     layout = "".join(f", {part}" for part in loaded.layout)
     log.info("%s=%s: loaded (sha256 %s)%s", key, loaded.source, loaded.sha256, layout)
-    if loaded.dropped and key == "model.weights":  # else: a detector has no use for a classifier's last layer
-        text = f"model.reset_head=true: {', '.join(loaded.dropped)} not taken from {loaded.source}, but drawn anew"
+    if loaded.dropped and key == "model.weights":  # else: a detector never has the classifier's last layer
+        text = (
+            f"model.reset_head=true: {', '.join(loaded.dropped)} not loaded from {loaded.source}, randomly initialised"
+        )
         log.warning(text)
         print(text, file=sys.stderr)
 
 
 def weights_record(loaded: WeightsRecord | None, run: RunDirectory) -> dict[str, Any] | None:
-    """What result.json says of the weights; a resumed run, which loads none, says it from the note that it left."""
-    note = run.path / "weights.json"
+    """Return the weights' entry of result.json; a resumed run, which loads none, reads it from weights.json."""
+    record = run.path / "weights.json"
     if loaded is None:
-        return json.loads(note.read_bytes()) if note.is_file() else None
+        return json.loads(record.read_bytes()) if record.is_file() else None
     if rank_zero_only.rank == 0:
-        write_json(note, asdict(loaded))
+        write_json(record, asdict(loaded))
     return asdict(loaded)
 
 
 def find_weights_file(source: str, folder: Path) -> Path:
-    """The file of weights that a source means, downloaded to `folder` if it is far away.
+    """Return the weights file of a source, downloaded to `folder` if it is a URL.
 
-    Raises ValueError that names the source: it is none of those known, or cannot be had.
+    Raises ValueError that names the source: it is unknown, or cannot be downloaded.
     """
     path = Path(source)
     if path.is_dir():
@@ -97,27 +99,27 @@ def find_weights_file(source: str, folder: Path) -> Path:
 
 
 def find_tested_checkpoint(run: RunDirectory, key: str) -> Path:
-    """The checkpoint from which a run's own test figure comes; `key` names the directory in the error."""
+    """Return the checkpoint that a run tested; errors name the directory by `key`."""
     validate_on = run.read_config(key)["datamodule"].get("validate_on")
-    recorded = (run.read_result() or {}).get("test_checkpoint")  # the last one too where no validation had a score
+    recorded = (run.read_result() or {}).get("test_checkpoint")  # last also where no validation had a metric
     return run.best if (recorded or {"holdout": "best"}.get(validate_on)) == "best" else run.last
 
 
 def _download(source: str, folder: Path) -> Path:
-    """A URL's file, from `folder` if it is there; it gets its name when it is whole and has the right hash."""
+    """Download a URL to `folder`, unless it is there; the file is renamed into place once its hash is verified."""
     url, _, expected = source.partition("#sha256=")
     if not re.fullmatch(r"[0-9a-fA-F]{64}", expected):
-        raise ValueError(f"model.weights={source}: the file's SHA-256 is needed behind the address, #sha256=64 digits")
+        raise ValueError(f"model.weights={source}: must end with the file's SHA-256, #sha256=64 digits")
     name = Path(urllib.parse.urlsplit(url).path).name
     file = folder / f"{expected[:12].lower()}-{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("wb") as lock:  # one of several processes downloads, the others find the file
+        with (folder / ".lock").open("wb") as lock:  # one of several processes downloads, the others wait
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not file.exists():
                 show = sys.stderr.isatty()
                 torch.hub.download_url_to_file(url, str(file), hash_prefix=expected.lower(), progress=show)
-    except (OSError, RuntimeError) as error:  # RuntimeError: another hash
+    except (OSError, RuntimeError) as error:  # RuntimeError: wrong hash
         raise ValueError(f"model.weights={source}: not downloaded ({error})") from error
     if _sha256(file) != expected.lower():
         raise ValueError(f"model.weights={source}: {file} has another SHA-256; delete it to download it again")
@@ -125,12 +127,12 @@ def _download(source: str, folder: Path) -> Path:
 
 
 def _from_hub(source: str) -> Path:
-    """A file from the Hugging Face hub; one that is in its cache needs no network."""
+    """Download a file from the Hugging Face hub; a cached one needs no network."""
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError:
-        raise ValueError(f'model.weights={source}: needs the hub; pip install "ghostexp[hub]"') from None
+        raise ValueError(f'model.weights={source}: needs huggingface_hub; pip install "ghostexp[hub]"') from None
     try:
         try:
             return Path(hf_hub_download(source, HUB_FILE, local_files_only=True))
@@ -140,7 +142,7 @@ def _from_hub(source: str) -> Path:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(
             f"model.weights={source}: not in the hub's cache, and not downloaded ({reason}); "
-            f"where there is a network: hf download {source} {HUB_FILE}"
+            f"with a network: hf download {source} {HUB_FILE}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The callbacks of a run, from the scalars of `conf/callbacks`."""
+"""Build the callbacks of a run from the values of `conf/callbacks`."""
 
 from pathlib import Path
 
@@ -22,14 +22,14 @@ def build_callbacks(
     save_every_n_minutes: float | None = None,
     progress: bool = True,
 ) -> list[Callback]:
-    """Everything that watches a training; checkpoints go to `folder`.
+    """Build the callbacks; checkpoints go to `folder`.
 
-    Lightning itself moves `ModelCheckpoint` behind the others.
+    Raises ValueError: a value out of range. Lightning itself moves `ModelCheckpoint` behind the others.
     """
     if ema is not None and not 0 < ema < 1:
-        raise ValueError(f"callbacks.ema={ema}: a decay in (0, 1), or null, is needed")
+        raise ValueError(f"callbacks.ema={ema}: must be a decay in (0, 1), or null")
     if patience is not None and patience < 1:
-        raise ValueError(f"callbacks.patience={patience}: a number of epochs >= 1, or null, is needed")
+        raise ValueError(f"callbacks.patience={patience}: must be a number of epochs >= 1, or null")
     checkpoints = ModelCheckpoint(folder, monitor, save_every_n_epochs, save_every_n_steps, save_every_n_minutes)
     callbacks: list[Callback] = [TerminateOnNaN(checkpoints.last), WarnOnDivergence(), Throughput()]
     if ema is not None:

@@ -1,4 +1,4 @@
-"""Checkpoints: when they are written, how, and how they are read."""
+"""Write checkpoints atomically, on a schedule, and read them."""
 
 import logging
 import os
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Files that are whole or not there, and that are read as tensors and plain values only.
+    """Atomic checkpoint files, read as tensors and plain values only.
 
-    Lightning's own writes through the system's temporary folder, from where a move to another disk is a copy.
+    Lightning's own class writes to the system's temporary folder, from which a move to another disk is a copy.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write beside the target, then rename.
+        """Write next to the target, then rename.
 
         Raises OSError that names the file: a full disk, a folder that cannot be written.
         """
@@ -46,14 +46,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise OSError(f"{path}: the checkpoint could not be written ({reason}); {kept}") from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None) -> dict:
-        """See `read_checkpoint`."""
+        """Read a checkpoint; see `read_checkpoint`."""
         return read_checkpoint(Path(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values; code in it is never run.
+    """Read a checkpoint's tensors and plain values; code in it is never run.
 
-    Raises ValueError that names the file: it is not there, or not whole.
+    Raises ValueError that names the file: it is missing, or incomplete.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_checkpoint_weights(module: nn.Module, path: Path) -> None:
     """Load a checkpoint's weights into a LightningModule, strictly.
 
-    Raises ValueError that says what does not match: names missing, names unexpected, other shapes.
+    Raises ValueError that lists the mismatch: missing names, unexpected names, other shapes.
     """
     state = read_checkpoint(path).get("state_dict")
     if not isinstance(state, dict):
@@ -80,7 +80,7 @@ class ModelCheckpoint(Checkpoint):
     """Write `last.ckpt` by epochs, steps or minutes, and `best.ckpt` at a new maximum of `monitor`.
 
     Never inside an accumulated step, whose gradients no checkpoint holds, and never between an epoch's last step and
-    its validation: the epoch's end follows at once, and is a state from which Lightning resumes exactly.
+    its validation: the epoch's end follows at once, and Lightning resumes exactly from it.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ModelCheckpoint(Checkpoint):
     ) -> None:
         for name, value in (("epochs", every_epochs), ("steps", every_steps), ("minutes", every_minutes)):
             if value is not None and value <= 0:
-                raise ValueError(f"callbacks.save_every_n_{name}={value}: a number > 0, or null, is needed")
+                raise ValueError(f"callbacks.save_every_n_{name}={value}: must be a number > 0, or null")
         self.folder = folder
         self.last = folder / "last.ckpt"
         self.monitor = monitor
@@ -103,11 +103,11 @@ class ModelCheckpoint(Checkpoint):
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
-        self.save_requested = False  # whether the next epoch's end has to be saved, due or not
+        self.save_requested = False  # save at the next epoch's end, due or not
         self.saved_at = time.monotonic()
 
     def save_last(self, trainer: pl.Trainer) -> None:
-        """Write `last.ckpt` now, what was logged before it."""
+        """Write `last.ckpt`, after flushing the loggers."""
         self._save(trainer, self.last)
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
@@ -117,7 +117,7 @@ class ModelCheckpoint(Checkpoint):
         self.saved_at = time.monotonic()
 
     def _save_best(self, trainer: pl.Trainer) -> None:
-        """Write `best.ckpt`, then make it `last.ckpt`: a run killed in between has the best that `last.ckpt` names."""
+        """Write `best.ckpt`, then `last.ckpt`: a run killed in between resumes before its best, and repeats it."""
         best = self.folder / "best.ckpt"
         self._save(trainer, best)
         if trainer.is_global_zero:
@@ -125,13 +125,13 @@ class ModelCheckpoint(Checkpoint):
         trainer.strategy.barrier("last.ckpt")  # before another rank reads it
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the timer."""
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save by steps and minutes."""
+        """Save every n steps and every n minutes."""
         if at_step_end(trainer, batch_idx) and (self._steps_are_due(trainer) or self._minutes_are_due(trainer)):
             self.save_last(trainer)
 
@@ -145,13 +145,13 @@ class ModelCheckpoint(Checkpoint):
         return due if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(due, all=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save by epochs, the last epoch always, and the best."""
+        """Save every n epochs, at the last epoch, and at a new best."""
         epoch = trainer.current_epoch
         metrics: dict[str, float] = pl_module.metrics  # pyright: ignore[reportAssignmentType]
-        score = metrics.get(self.monitor)
-        improved = score is not None and (self.best is None or score > self.best)
+        value = metrics.get(self.monitor)
+        improved = value is not None and (self.best is None or value > self.best)
         if improved:
-            self.best, self.best_epoch = score, epoch
+            self.best, self.best_epoch = value, epoch
             self.best_metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
         due = self.every_epochs is not None and (epoch + 1) % self.every_epochs == 0
         due |= self._steps_are_due(trainer)
@@ -162,13 +162,13 @@ class ModelCheckpoint(Checkpoint):
             self.save_last(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far."""
+        """Return the best metric and its epoch."""
         return {"best": self.best, "best_epoch": self.best_epoch, "best_metrics": self.best_metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best so far, unless its file is gone."""
+        """Restore the best metric and its epoch, unless `best.ckpt` is missing."""
         if state_dict["best"] is not None and not (self.folder / "best.ckpt").exists():
-            log.warning("%s: not there any more; the best epoch is chosen anew", self.folder / "best.ckpt")
+            log.warning("%s: no longer there; the best epoch is selected anew", self.folder / "best.ckpt")
             return
         self.best = state_dict["best"]
         self.best_epoch = state_dict["best_epoch"]
@@ -176,14 +176,14 @@ class ModelCheckpoint(Checkpoint):
 
 
 def at_step_end(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether a state that can be resumed exactly has been reached: an optimizer step done, and the epoch not over."""
+    """Return whether an optimizer step was completed inside an epoch, so that a resume from here is exact."""
     return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch
 
 
 def copy_atomically(source: Path, target: Path) -> None:
-    """Make `target` the file that `source` is now, by a hard link where the file system has them.
+    """Replace `target` by a copy of `source`, a hard link where the file system supports it.
 
-    `source` is only ever replaced, never written into, so that the link keeps today's content.
+    `source` is only ever replaced, never modified in place, so that a link keeps its content.
     """
     partial = target.with_name(f"{target.name}.partial")
     partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Watch the loss and the weights: stop where they are not finite, warn where the loss explodes."""
+"""Check loss and weights: stop where they are not finite, warn where the loss explodes."""
 
 import logging
 import sys
@@ -20,8 +20,8 @@ REMEDY = "try a lower optimizer.lr, scheduler.warmup_epochs=1 or trainer.gradien
 class TerminateOnNaN(Callback):
     """Raise FloatingPointError where the loss or the weights are NaN or infinite, before anything is saved.
 
-    On a GPU the loss is looked at every `every` batches and at the end of each epoch, because looking waits for the
-    device; the weights are looked at before each checkpoint: a finite loss may have a gradient that is not.
+    On a GPU the loss is checked every `every` batches and at the end of each epoch, because a check synchronises the
+    device; the weights are checked before each checkpoint: a finite loss may have a gradient that is not.
     """
 
     def __init__(self, last: Path, every: int = 50) -> None:
@@ -32,7 +32,7 @@ class TerminateOnNaN(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note a bad loss, and look whether there was one."""
+        """Record the first bad loss, and check for one."""
         loss = outputs["loss"]
         if self.first_bad is None:
             self.first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
@@ -42,11 +42,11 @@ class TerminateOnNaN(Callback):
             self._raise_if_bad()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the epoch's losses."""
+        """Check the epoch's losses."""
         self._raise_if_bad()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Look before a checkpoint replaces a good one."""
+        """Check before a checkpoint replaces a good one."""
         self._raise_if_bad()
         if names := non_finite_weights(pl_module):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -62,12 +62,12 @@ class TerminateOnNaN(Callback):
 
 
 class WarnOnDivergence(Callback):
-    """Warn once of a training whose loss is finite, but many times what it was at the first step.
+    """Warn once when the loss is finite, but many times that of the first step.
 
-    The first loss travels in the checkpoint; it is looked at when an epoch ends, because looking waits for the device.
+    The first loss is in the checkpoint; it is read when an epoch ends, because reading synchronises the device.
     """
 
-    TIMES = 10  # the first step's loss, or 1 where that is less: a fine-tuned network begins near nothing
+    TIMES = 10  # the first step's loss, or 1 where that is less: a fine-tuned network starts near 0
 
     def __init__(self) -> None:
         self.first: Tensor | None = None
@@ -81,14 +81,14 @@ class WarnOnDivergence(Callback):
             self.first = outputs["loss"].detach().clone()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the epoch before, whose mean is known only now."""
-        self._compare(trainer, pl_module)
+        """Check the previous epoch, whose mean is complete only now."""
+        self._check(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the last epoch."""
-        self._compare(trainer, pl_module)
+        """Check the last epoch."""
+        self._check(trainer, pl_module)
 
-    def _compare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics: dict[str, float] = pl_module.metrics  # pyright: ignore[reportAssignmentType]
         loss = metrics.get("train/loss")
         if self.first is None or loss is None or self.has_warned or loss <= self.TIMES * max(float(self.first), 1.0):
@@ -103,11 +103,11 @@ class WarnOnDivergence(Callback):
             print(f"warning: {text}", file=sys.stderr)
 
     def state_dict(self) -> dict[str, Any]:
-        """The first loss, and whether a warning was given."""
+        """Return the first loss, and whether a warning was given."""
         return {"first": None if self.first is None else float(self.first), "has_warned": self.has_warned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the first loss."""
+        """Restore the first loss, and whether a warning was given."""
         first = state_dict["first"]
         self.first = None if first is None else torch.tensor(first)
         self.has_warned = state_dict["has_warned"]

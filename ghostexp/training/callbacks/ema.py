@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the weights, a few launches per step and no wait for the device."""
+"""Exponential moving average (EMA) of the weights: a few kernel launches per step and no device synchronisation."""
 
 import lightning.pytorch as pl
 import torch
@@ -8,17 +8,17 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class EMAModel(AveragedModel):
-    """The average of a model's weights and buffers, its decay rising as (1 + n) / (10 + n) after n steps.
+    """Average of a model's weights and buffers; the decay rises as (1 + n) / (10 + n) after n steps.
 
     With a constant decay of 0.999, the initial weights would still be a third of the average after a thousand steps.
-    Torch's own class reads the step count from the device and averages tensor by tensor: hundreds of waits a step.
+    Torch's own class reads the step count from the device and averages tensor by tensor: slow on a GPU.
     Integer buffers are copied: a count of batches has no average.
     """
 
     def __init__(self, model: torch.nn.Module, device: torch.device, decay: float) -> None:
         super().__init__(model, device=device, use_buffers=True)
         self.decay = decay
-        self.steps: int | None = None  # of the buffer `n_averaged`, which a checkpoint may have set, read once
+        self.steps: int | None = None  # value of the buffer `n_averaged`, which a checkpoint may set; read once
 
     @torch.no_grad()
     def update_parameters(self, model: torch.nn.Module) -> None:
@@ -49,6 +49,6 @@ class EMAWeightAveraging(WeightAveraging):
         self.decay = decay
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Create the average when a training begins."""
+        """Create the average at the start of a training."""
         if stage == "fit":
             self._average_model = EMAModel(pl_module, pl_module.device, self.decay)

@@ -1,4 +1,4 @@
-"""What a person watches while a run trains."""
+"""Show the progress of a training."""
 
 import logging
 import time
@@ -26,17 +26,17 @@ class EpochProgressBar(ProgressBar):
         self.bar: Bar | None = None
         self.enabled = True
         self.printed_at = 0.0
-        self.drawn_at = 0.0
+        self.updated_at = 0.0
 
     def disable(self) -> None:
-        """Be silent: Lightning calls this on every rank but the first."""
+        """Disable all output: Lightning calls this on every rank but the first."""
         self.enabled = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
         if not (self.enabled and self.console.is_terminal):
             return
-        columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.fields[figures]}"))
+        columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.fields[metrics]}"))
         self.bar = Bar(*columns, TimeRemainingColumn(), console=self.console, transient=True, auto_refresh=False)
         total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
         done = trainer.current_epoch * int(trainer.num_training_batches)
@@ -46,31 +46,31 @@ class EpochProgressBar(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar, ten times a second at most."""
-        if self.bar is None or time.monotonic() - self.drawn_at < 0.1:
+        """Update the bar, ten times a second at most."""
+        if self.bar is None or time.monotonic() - self.updated_at < 0.1:
             return
-        self.drawn_at = time.monotonic()
+        self.updated_at = time.monotonic()
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
-        metrics = f"loss {format_number(float(outputs['loss']))}  {self._figures(trainer)}"
+        metrics = f"loss {format_number(float(outputs['loss']))}  {self._metrics_text(trainer)}"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self.bar.update(self.task, completed=done, epoch=epoch, metrics=metrics, refresh=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell of the epoch before, all of whose figures are known only now."""
-        self._tell(trainer, epochs_done=trainer.current_epoch)
+        """Log the previous epoch, whose metrics are complete only now."""
+        self._log_epoch(trainer, epochs_done=trainer.current_epoch)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the bar away, and tell of the last epoch."""
+        """Remove the bar, and log the last epoch."""
         self._close()
-        self._tell(trainer, epochs_done=trainer.current_epoch, is_last=True)
+        self._log_epoch(trainer, epochs_done=trainer.current_epoch, is_last=True)
 
-    def _tell(self, trainer: pl.Trainer, epochs_done: int, is_last: bool = False) -> None:
-        """Print a line where there is no bar; the log gets every one."""
+    def _log_epoch(self, trainer: pl.Trainer, epochs_done: int, is_last: bool = False) -> None:
+        """Log a line, and print it where there is no bar."""
         metrics = trainer.callback_metrics
         if "train/loss" not in metrics:
             return
         loss = f"train/loss {format_number(float(metrics['train/loss']))}"
-        line = f"epoch {epochs_done}/{trainer.max_epochs}  {loss}  {self._figures(trainer)}"
+        line = f"epoch {epochs_done}/{trainer.max_epochs}  {loss}  {self._metrics_text(trainer)}"
         log.info(line)
         due = is_last or time.monotonic() - self.printed_at >= self.seconds
         if self.enabled and self.bar is None and due:
@@ -78,7 +78,7 @@ class EpochProgressBar(ProgressBar):
             print(line, flush=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._close()
 
     def _close(self) -> None:
@@ -86,11 +86,11 @@ class EpochProgressBar(ProgressBar):
             self.bar.stop()
             self.bar = None
 
-    def _figures(self, trainer: pl.Trainer) -> str:
+    def _metrics_text(self, trainer: pl.Trainer) -> str:
         metrics = trainer.callback_metrics
         latest: dict[str, float] = trainer.lightning_module.metrics  # pyright: ignore[reportAssignmentType]
         parts = []
-        if self.monitor in latest:  # callback_metrics keep those of an earlier epoch
+        if self.monitor in latest:  # callback_metrics still hold those of earlier epochs
             parts.append(f"{self.monitor} {latest[self.monitor]:.2f} %")
         if "speed/images_per_second" in metrics:
             parts.append(f"{float(metrics['speed/images_per_second']):,.0f} img/s")

@@ -1,4 +1,4 @@
-"""Stop a training before its last epoch: on signals, and without progress."""
+"""Stop a training early: on signals, and without improvement."""
 
 import math
 import signal
@@ -13,7 +13,7 @@ from ghostexp.training.callbacks.checkpoint import ModelCheckpoint, at_step_end
 
 
 class StoppedBySignal(BaseException):
-    """The run was told to stop, and its last checkpoint is saved. Not an Exception: no library may swallow it."""
+    """The run was stopped by a signal, its last checkpoint saved. Not an Exception: no library may swallow it."""
 
     def __init__(self, signum: int, step: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
@@ -32,18 +32,18 @@ class SignalHandler(Callback):
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals over from Lightning, which would end with exit code 0 and no checkpoint.
+        """Install the signal handlers; Lightning's own would end with exit code 0 and no checkpoint.
 
         Lightning sets its handlers after `on_fit_start`; they wait for the other ranks inside the handler and hang.
         """
         self.before = {signum: signal.signal(signum, self._receive) for signum in stop_signals()}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self._restore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self._restore()
 
     def on_train_batch_end(
@@ -55,7 +55,7 @@ class SignalHandler(Callback):
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Have the epoch's end saved, if it is where the training stops."""
+        """Request a save of the epoch's end if the training stops there."""
         self.checkpoints.save_requested = self._is_signalled(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -83,9 +83,9 @@ class SignalHandler(Callback):
 
 
 class ResumableEarlyStopping(EarlyStopping):
-    """Lightning's early stopping by epochs, which also ends a resumed run whose patience was exhausted at its save.
+    """Lightning's early stopping with patience in epochs, also for a resumed run whose patience is exhausted.
 
-    Lightning's own counts validations, of which there may be one in several epochs.
+    Lightning's own counts validations, which may happen only every few epochs.
     """
 
     def __init__(self, monitor: str, epochs: int) -> None:
@@ -93,7 +93,7 @@ class ResumableEarlyStopping(EarlyStopping):
         self.epochs = epochs
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Turn the epochs into validations."""
+        """Convert the patience from epochs to validations."""
         super().setup(trainer, pl_module, stage)
         self.patience = math.ceil(self.epochs / (trainer.check_val_every_n_epoch or 1))
 

@@ -1,4 +1,4 @@
-"""Training images per second."""
+"""Measure training images per second."""
 
 import statistics
 import time
@@ -18,23 +18,23 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self.rates: list[float] = []
-        self.seconds = 0.0  # from an epoch's start to its end, validation included, over all processes of the run
+        self.seconds = 0.0  # of all epochs, validation included, over all processes of the run
         self.epoch_started = 0.0
         self.images = 0
         self.started: float | None = None
-        self.rate: float | None = None  # of the epoch under way, once its last batch is done
+        self.rate: float | None = None  # of the current epoch, once its last batch is done
 
     @property
     def median(self) -> float | None:
-        """Images per second, the median over epochs."""
+        """Return images per second, the median over epochs."""
         return statistics.median(self.rates) if self.rates else None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of an epoch that was broken off, whose start Lightning does not announce again."""
+        """Start the timer of an interrupted epoch, for which Lightning does not call `on_train_epoch_start` again."""
         self.epoch_started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start counting anew."""
+        """Reset the timer and the count."""
         self.epoch_started = time.perf_counter()
         self.images = 0
         self.started = None
@@ -43,7 +43,7 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock at the second batch, or at an only one."""
+        """Start the timer at the second batch, or at an only one."""
         if self.started is None and (self.images or trainer.num_training_batches == 1):
             self.images = 0
             self.started = time.perf_counter()
@@ -51,10 +51,10 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch, and at the last one stop the clock."""
+        """Count the batch's images, and stop the timer at the last batch."""
         self.images += len(batch[0]) * trainer.world_size
         if trainer.is_last_batch and self.started is not None:
-            float(outputs["loss"])  # waits for the device
+            float(outputs["loss"])  # synchronises the device
             self.rate = self.images / (time.perf_counter() - self.started)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -67,10 +67,10 @@ class Throughput(Callback):
             log_metrics(trainer, {"speed/images_per_second": self.rate})
 
     def state_dict(self) -> dict[str, Any]:
-        """What was measured so far."""
+        """Return the measurements so far."""
         return {"rates": self.rates, "seconds": self.seconds + time.perf_counter() - self.epoch_started}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what was measured before."""
+        """Restore the measurements."""
         self.rates = state_dict["rates"]
         self.seconds = state_dict["seconds"]

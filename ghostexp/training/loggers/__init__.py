@@ -1,4 +1,4 @@
-"""Loggers that go on, after a resume, where the checkpoint was: nothing lost and nothing twice."""
+"""Loggers that continue from the checkpoint after a resume: no row lost, none twice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ Metrics = Mapping[str, float]
 
 
 def log_metrics(trainer: pl.Trainer, metrics: Metrics, step: int | None = None) -> None:
-    """Hand a row to every logger at once, before any checkpoint of the same step can be written.
+    """Log a row to every logger at once, before any checkpoint of the same step can be written.
 
-    `step` counts optimizer steps done. Lightning's own way logs an epoch after its checkpoint, so that a run killed
+    `step` counts completed optimizer steps. Lightning itself logs an epoch after its checkpoint, so that a run killed
     in between would lose the row.
     """
     step = trainer.global_step if step is None else step
@@ -27,7 +27,7 @@ def log_metrics(trainer: pl.Trainer, metrics: Metrics, step: int | None = None) 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger needs to know of the run: where it is, who it is, and from where it goes on."""
+    """What a logger needs of the run: directory, id, title, task, configuration, and the step to resume from."""
 
     folder: Path
     id: str
@@ -40,7 +40,7 @@ class RunInfo:
 class CSVLogger(Logger):
     """`metrics.csv`, a function of the configuration alone, and `speed.csv`, which differs from machine to machine.
 
-    One row per step that logged anything. On resuming from step n, later rows are dropped: they come again.
+    One row per step that logged anything. On resuming from step n, later rows are dropped: they are logged again.
     """
 
     def __init__(self, run: RunInfo) -> None:
@@ -50,12 +50,12 @@ class CSVLogger(Logger):
 
     @property
     def name(self) -> str:
-        """The key in `conf/logger`."""
+        """Return the key in `conf/logger`."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """One run, one directory: there are no versions."""
+        """Return no version: a run has one directory."""
         return ""
 
     @rank_zero_only
@@ -71,11 +71,11 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing to do: config.yaml is beside metrics.csv."""
+        """Do nothing: config.yaml is beside metrics.csv."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring what was logged to the disk."""
+        """Write the rows to disk."""
         self.metrics.sync()
         self.speed.sync()
 

@@ -1,4 +1,4 @@
-"""Weights & Biases: one run, one id, in its study's group, offline where there is no key."""
+"""Log to Weights & Biases: one id a run, in its study's group, offline where there is no key."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from ghostexp.runs.sweep_record import find_sweep_name
 from ghostexp.runs.wandb_mode import announce
 from ghostexp.runs.wandb_names import build_tags, check_tags, shorten_name
 from ghostexp.training.loggers import Metrics, RunInfo
-from ghostexp.training.loggers.wandb_run import STEP, logged_history, set_aside, start_run
+from ghostexp.training.loggers.wandb_run import STEP, logged_history, move_superseded, start_run
 
 Rows = Sequence[Mapping[str, Any]]
 CHART_CLASSES = 100  # up to which W&B draws a confusion matrix
@@ -25,29 +25,29 @@ CHART_CLASSES = 100  # up to which W&B draws a confusion matrix
 
 @dataclass(frozen=True)
 class TestArtifacts:
-    """What W&B shows of a test beside its figures: see `ghostexp.report.confusion` for the rows."""
+    """What W&B shows of a test beside its metrics: see `ghostexp.report.confusion` for the rows."""
 
-    pairs: Rows  # truth, prediction, images
+    pairs: Rows  # target, prediction, images
     classes: Rows  # class, accuracy, ...
     mistakes: Rows
-    pixels: NDArray[np.floating[Any]]  # of the mistakes, (K, H, W, 1 or 3), in [0, 1]
+    pixels: NDArray[np.floating[Any]]  # of misclassified images, (K, H, W, 1 or 3), in [0, 1]
     pictures: Sequence[Path]
 
 
 @dataclass(frozen=True)
 class BoxImage:
-    """A picture, the boxes that are there and those that were found: see `ghostexp.report.boxes.Box` for the rows."""
+    """A picture with its ground-truth and its predicted boxes: see `ghostexp.report.boxes.Box` for the rows."""
 
     title: str
     picture: Image
-    truth: Rows
-    found: Rows
+    ground_truth: Rows
+    detections: Rows
 
 
 class ResumableWandbLogger(WandbLogger):
-    """Lightning's W&B logger: deterministic id, offline where need be, one row a step, and after a resume all of them.
+    """Lightning's W&B logger: deterministic id, offline fallback, one row a step, complete after a resume.
 
-    Tags are the chosen network, data and study, and what is typed; the group is the sweep's name unless it is typed.
+    Tags are the chosen network, data and study, then `tags`; the group is the sweep's name unless `group` is set.
     """
 
     def __init__(
@@ -62,14 +62,16 @@ class ResumableWandbLogger(WandbLogger):
         log_model: bool = False,
     ) -> None:
         if not isinstance(log_model, bool):
-            raise ValueError(f"logger.wandb.log_model={log_model}: true or false; the tested checkpoint is logged")
+            raise ValueError(
+                f"logger.wandb.log_model={log_model}: must be true or false; the tested checkpoint is logged"
+            )
         check_tags(tags or [])
         self.folder = run.folder
         self.resumed_step = run.resumed_step
-        self.logs_model = log_model  # Lightning's own way knows nothing of which checkpoint is tested
+        self.logs_model = log_model  # Lightning's own log_model does not know which checkpoint is tested
         self.offline = offline
-        self.logged_step = -1  # of the last row that the server has already
-        self.row: dict[str, float] = {}  # of `row_step`, which may grow yet
+        self.logged_step = -1  # last step that the server already has
+        self.row: dict[str, float] = {}  # of `row_step`, still incomplete
         self.row_step = -1
         group = group or find_sweep_name(run.folder)
         super().__init__(
@@ -89,7 +91,7 @@ class ResumableWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run; the first use begins it, and logs what an earlier process of it logged and W&B does not have."""
+        """Return the run; the first use starts it, and logs earlier rows that W&B does not have."""
         if self._experiment is None:
             run = self._experiment = start_run(self._wandb_init, self.offline)
             if run.resumed:
@@ -101,11 +103,11 @@ class ResumableWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Metrics, step: int | None = None) -> None:
-        """Add values to the row of a step, unless the server has that row."""
+        """Add values to the row of a step, unless the server already has it."""
         if step is None:
             self.experiment.log(dict(metrics))
             return
-        _ = self.experiment  # which finds out what the server has
+        _ = self.experiment  # sets logged_step
         if step != self.row_step:
             self.flush()
         if step > self.logged_step:
@@ -113,19 +115,19 @@ class ResumableWandbLogger(WandbLogger):
             self.row |= metrics
 
     def flush(self) -> None:
-        """Log the row that was collected."""
+        """Log the collected row."""
         if self.row:
             row, self.row = self.row, {}
             self.experiment.log({**row, STEP: self.row_step})
 
     @rank_zero_only
     def save(self) -> None:
-        """Log the row that was collected, before a checkpoint of its step is written."""
+        """Log the collected row, before a checkpoint of its step is written."""
         self.flush()
 
     @rank_zero_only
     def log_test(self, test: TestArtifacts) -> None:
-        """Log what a test says of classes and images: pictures, tables, and charts of these."""
+        """Log the confusion matrix, the accuracy per class and the misclassified images of a test."""
         import wandb
 
         classes, mistakes = _table(test.classes), _table(test.mistakes)
@@ -144,43 +146,43 @@ class ResumableWandbLogger(WandbLogger):
         self.experiment.log(logged)
 
     @rank_zero_only
-    def log_boxes(self, scenes: Sequence[BoxImage], class_names: Sequence[str]) -> None:
-        """Log pictures, over which W&B draws the boxes: by kind, class and score, as its viewer wants them.
+    def log_boxes(self, images: Sequence[BoxImage], class_names: Sequence[str]) -> None:
+        """Log pictures with their boxes in W&B's format, by kind, class and score.
 
-        Each has a key of its own: of several under one key, W&B keeps the size of the first alone.
+        Each has its own key: of several under one key, W&B keeps only the size of the first.
         """
         import wandb
 
         classes = dict(enumerate(class_names))
         logged = {}
-        for number, scene in enumerate(scenes):
-            kinds = {"annotated": scene.truth, "found": scene.found}
+        for number, image in enumerate(images):
+            kinds = {"annotated": image.ground_truth, "found": image.detections}
             boxes = {
                 kind: {"box_data": [wandb_box(row) for row in rows], "class_labels": classes}
                 for kind, rows in kinds.items()
             }
-            logged[f"test/boxes_{number}"] = wandb.Image(scene.picture, caption=scene.title, boxes=boxes)
+            logged[f"test/boxes_{number}"] = wandb.Image(image.picture, caption=image.title, boxes=boxes)
         self.flush()
         self.experiment.log(logged)
 
     @rank_zero_only
     def log_tested_model(self, checkpoint: Path, metadata: Mapping[str, Any]) -> None:
-        """Log the tested checkpoint as an artifact of type model, where that is asked for.
+        """Log the tested checkpoint as an artifact of type model, if `log_model` is set.
 
-        Its name and its file's are those of Lightning's logger, `model-ID` and `model.ckpt`, its alias is best or last.
+        Names are those of Lightning's logger: `model-ID` with the file `model.ckpt`; the alias is best or last.
         """
         import wandb
 
         if self.logs_model:
             artifact = wandb.Artifact(f"model-{self.version}", type="model", metadata=dict(metadata))
-            artifact.add_file(str(checkpoint), name="model.ckpt", policy="immutable")  # which is not copied
+            artifact.add_file(str(checkpoint), name="model.ckpt", policy="immutable")  # not copied
             self.experiment.log_artifact(artifact, aliases=[checkpoint.stem])
 
     @rank_zero_only
     def finish(self, summary: Mapping[str, Any], exit_code: int) -> str:
-        """Write the summary and end the run, as failed if the code is not 0; returns where it is, or how to sync it.
+        """Write the summary and finish the run, as failed if exit_code is not 0; returns its URL, or how to sync it.
 
-        A run that failed before it began is not begun for its end.
+        A run that failed before it was started is not started here.
         """
         import wandb
 
@@ -192,15 +194,15 @@ class ResumableWandbLogger(WandbLogger):
         run.finish(exit_code=exit_code)
         if run.disabled:
             return ""
-        set_aside(run)
-        is_whole = not run.offline and not getattr(run, "_finish_timed_out", False)
-        where = str(run.url) if is_whole else f"wandb sync {run.settings.sync_dir}"
-        wandb.teardown()  # so that W&B's own process ends with the run, and reads the environment anew for another
+        move_superseded(run)
+        is_complete = not run.offline and not getattr(run, "_finish_timed_out", False)
+        where = str(run.url) if is_complete else f"wandb sync {run.settings.sync_dir}"
+        wandb.teardown()  # so that W&B's service process ends, and rereads the environment for another run
         return where
 
 
 def _table(rows: Rows) -> Any:
-    """A W&B table; a cell that says nothing is empty, and leaves its column's numbers numbers."""
+    """Build a W&B table; empty cells become None, so that the rest of a column stays numbers."""
     import wandb
 
     cells = [[None if value == "" else value for value in row.values()] for row in rows]
@@ -208,7 +210,7 @@ def _table(rows: Rows) -> Any:
 
 
 def wandb_box(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A box in pixels, as W&B has it; its score is given only where there is one."""
+    """Convert a box to W&B's format, in pixels; a ground-truth box has no score."""
     middle = [(row["left"] + row["right"]) / 2, (row["top"] + row["bottom"]) / 2]
     sides = {"width": row["right"] - row["left"], "height": row["bottom"] - row["top"]}
     scores = {} if row["score"] is None else {"scores": {"score": row["score"]}}
@@ -217,48 +219,48 @@ def wandb_box(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def log_images(loggers: Sequence[Logger], paths: Sequence[Path]) -> None:
-    """Hand figures to W&B, where that is among the loggers."""
+    """Log figures to W&B, if it is among the loggers."""
     for logger in _wandb(loggers):
-        with _survived("the figures are not on W&B"):
+        with _continue_on_error("the figures are not on W&B"):
             logger.log_image("figures", [str(path) for path in paths], caption=[path.stem for path in paths])
 
 
 def log_test(loggers: Sequence[Logger], test: TestArtifacts) -> None:
-    """Hand what a test says of classes and images to W&B, where that is among the loggers."""
+    """Log the artifacts of a test to W&B, if it is among the loggers."""
     for logger in _wandb(loggers):
-        with _survived("the tables of the test are not on W&B"):
+        with _continue_on_error("the tables of the test are not on W&B"):
             logger.log_test(test)
 
 
-def log_boxes(loggers: Sequence[Logger], scenes: Sequence[BoxImage], class_names: Sequence[str]) -> None:
-    """Hand pictures with their boxes to W&B, where that is among the loggers."""
+def log_boxes(loggers: Sequence[Logger], images: Sequence[BoxImage], class_names: Sequence[str]) -> None:
+    """Log pictures with their boxes to W&B, if it is among the loggers."""
     for logger in _wandb(loggers):
-        with _survived("the boxes are not on W&B"):
-            logger.log_boxes(scenes, class_names)
+        with _continue_on_error("the boxes are not on W&B"):
+            logger.log_boxes(images, class_names)
 
 
 def log_tested_model(loggers: Sequence[Logger], checkpoint: Path, result: Mapping[str, Any]) -> None:
-    """Hand the tested checkpoint to W&B, where `logger.wandb.log_model` asks for it, with the run's numbers."""
+    """Log the tested checkpoint and the run's numbers to W&B, if `logger.wandb.log_model` is set."""
     for logger in _wandb(loggers):
-        with _survived("the checkpoint is not on W&B"):
+        with _continue_on_error("the checkpoint is not on W&B"):
             logger.log_tested_model(checkpoint, {"test_checkpoint": checkpoint.stem, **numbers_of(result)})
 
 
 def finish(loggers: Sequence[Logger], result: Mapping[str, Any], exit_code: int) -> list[str]:
-    """End what has to be ended, with the numbers of a result as its summary; returns what a person should know.
+    """Finish the W&B run with the numbers of a result as its summary; returns messages for the user.
 
-    Whatever W&B answers, neither a result nor the error that ended a run is lost by it.
+    Errors of W&B lose neither the result nor the error that ended the run.
     """
-    said = []
+    messages = []
     for logger in _wandb(loggers):
-        with _survived(f"the run did not end well there; what was recorded is in {logger.folder / 'wandb'}"):
-            said.append(logger.finish(numbers_of(result), exit_code))
-    return [line for line in said if line]
+        with _continue_on_error(f"the run was not finished on W&B; the recording is in {logger.folder / 'wandb'}"):
+            messages.append(logger.finish(numbers_of(result), exit_code))
+    return [line for line in messages if line]
 
 
 @contextmanager
-def _survived(loss: str) -> Iterator[None]:
-    """Go on without W&B where it fails, and say what is lost by it."""
+def _continue_on_error(loss: str) -> Iterator[None]:
+    """Continue without W&B where it fails, and print what is lost."""
     try:
         yield
     except Exception as error:
@@ -266,7 +268,7 @@ def _survived(loss: str) -> Iterator[None]:
 
 
 def numbers_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a result, those of the test under their own names: params, macs, images_per_second, test/acc1."""
+    """Select the numbers of a result, test metrics by name: params, macs, images_per_second, test/acc1."""
     numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
     return numbers | result.get("metrics", {}).get("test", {})
 

@@ -1,4 +1,4 @@
-"""A run of Weights & Biases, begun: under this project's names alone, online or else offline, with all its history."""
+"""Start a Weights & Biases run: named by the run directory and logger.wandb, online or else offline."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ from ghostexp.runs.csv_table import read_rows
 from ghostexp.runs.wandb_mode import Mode, Recording, announce, resolve_recording
 
 STEP = "trainer/global_step"
-# What a shell may have kept of another run. The run's directory and logger.wandb decide these.
-NOT_USED = (
+# Variables that a shell may have kept of another run; the run's directory and logger.wandb decide instead.
+IGNORED_VARIABLES = (
     "WANDB_RUN_ID",
     "WANDB_RUN_NAME",
     "WANDB_NAME",
@@ -26,12 +26,12 @@ NOT_USED = (
     "WANDB_SWEEP_ID",
     "WANDB_LAUNCH",
 )
-TIMEOUTS = {"init_timeout": 30.0, "finish_timeout": 600.0}  # seconds; W&B's own are 90 and for ever
-EARLIER = "superseded"  # folder beside the recording that holds all of theirs
+TIMEOUTS = {"init_timeout": 30.0, "finish_timeout": 600.0}  # seconds; W&B's own are 90 and infinite
+SUPERSEDED = "superseded"  # folder for recordings that a later one contains
 
 
 def start_run(arguments: Mapping[str, Any], offline: bool | None) -> Any:
-    """Begin the run that `wandb.init` is told of; where the server refuses it, offline.
+    """Start a run with the arguments of `wandb.init`; offline if the server refuses it.
 
     Raises ValueError: `logger.wandb.offline=false`, and there is no key, no network, or the server refuses.
     """
@@ -40,8 +40,8 @@ def start_run(arguments: Mapping[str, Any], offline: bool | None) -> Any:
         if recording.mode == "online":
             try:
                 return _init(arguments, "online")
-            except Exception as error:  # of half a dozen kinds, by the server's answer
-                problem = f"the server did not take the run ({_first_line(error)})"
+            except Exception as error:  # of half a dozen types, by the server's response
+                problem = f"the server refused the run ({_first_line(error)})"
                 if offline is False:
                     raise ValueError(f"logger.wandb.offline=false: {problem}; null or true records offline") from error
                 recording = Recording("offline", problem)
@@ -66,11 +66,11 @@ def _init(arguments: Mapping[str, Any], mode: Mode) -> Any:
 
 @contextmanager
 def _only_own_names() -> Iterator[None]:
-    """Keep the names of another run, which a shell may have left, from this one."""
-    left = {name: os.environ.pop(name) for name in NOT_USED if name in os.environ}
+    """Ignore the names of another run that a shell may have left in the environment."""
+    left = {name: os.environ.pop(name) for name in IGNORED_VARIABLES if name in os.environ}
     if left:
         announce(f"{', '.join(left)}: not used; the run's directory and logger.wandb decide its id, names and project")
-    mode = {"WANDB_MODE": os.environ.pop("WANDB_MODE")} if "WANDB_MODE" in os.environ else {}  # which is settled
+    mode = {"WANDB_MODE": os.environ.pop("WANDB_MODE")} if "WANDB_MODE" in os.environ else {}  # already decided
     try:
         yield
     finally:
@@ -78,7 +78,7 @@ def _only_own_names() -> Iterator[None]:
 
 
 def _remove_failed(folder: Path, run_id: str) -> None:
-    """Free the id of a run that could not begin, and remove what it left: there is nothing in it."""
+    """Free the id of a run that could not start, and remove its empty folder."""
     import wandb
 
     wandb.teardown()
@@ -88,7 +88,7 @@ def _remove_failed(folder: Path, run_id: str) -> None:
 
 
 def logged_history(folder: Path, resumed_step: int | None) -> Iterator[tuple[int, dict[str, float]]]:
-    """Give step and values of every row that a run's tables hold up to the checkpoint from which it goes on."""
+    """Yield step and values of every row in a run's tables up to the checkpoint that it resumes from."""
     rows: dict[int, dict[str, float]] = {}
     for name in ("metrics.csv", "speed.csv") if resumed_step is not None else ():
         for row in read_rows(folder / name):
@@ -103,13 +103,13 @@ def _number(text: str) -> float:
     return int(text) if text.isdecimal() else float(text)
 
 
-def set_aside(run: Any) -> None:
-    """Move earlier offline recordings, whose history this one repeats, out of the way of `wandb sync`."""
-    here = Path(run.settings.sync_dir)
-    for path in here.parent.glob(f"offline-run-*-{run.id}"):
-        if path != here:
-            (here.parent / EARLIER).mkdir(exist_ok=True)
-            path.rename(here.parent / EARLIER / path.name)
+def move_superseded(run: Any) -> None:
+    """Move earlier offline recordings, whose history this one contains, out of the way of `wandb sync`."""
+    current = Path(run.settings.sync_dir)
+    for path in current.parent.glob(f"offline-run-*-{run.id}"):
+        if path != current:
+            (current.parent / SUPERSEDED).mkdir(exist_ok=True)
+            path.rename(current.parent / SUPERSEDED / path.name)
 
 
 def _first_line(error: BaseException) -> str:
