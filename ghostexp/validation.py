@@ -25,15 +25,15 @@ def notice(text: str) -> None:
 def require_int(key: str, value: object, at_least: int) -> None:
     """Raise ValueError unless value is a whole number, at_least or more."""
     right = isinstance(value, int) and not isinstance(value, bool) and value >= at_least
-    require(right, key, value, f"a whole number, {at_least} or more, is needed")
+    require(right, key, value, f"must be an integer >= {at_least}")
 
 
 def require_number(key: str, value: object, at_least: float, at_most: float = math.inf) -> None:
     """Raise ValueError unless value is a finite number, at_least or more and at_most or less."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and at_least <= value <= at_most
     right = right and value != math.inf
-    allowed = f", {at_least:g} or more," if at_most == math.inf else f" in [{at_least:g}, {at_most:g}]"
-    require(right, key, value, f"a number{allowed} is needed")
+    allowed = f" >= {at_least:g}" if at_most == math.inf else f" in [{at_least:g}, {at_most:g}]"
+    require(right, key, value, f"must be a number{allowed}")
 
 
 def require_channels(key: str, value: object, in_chans: int) -> None:
@@ -47,4 +47,4 @@ def require_channels(key: str, value: object, in_chans: int) -> None:
 def require_fraction(key: str, value: object) -> None:
     """Raise ValueError unless value is a number above 0, and 1 or less."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
-    require(right, key, value, "a number in (0, 1] is needed")
+    require(right, key, value, "must be a number in (0, 1]")

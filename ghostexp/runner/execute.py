@@ -151,7 +151,7 @@ def _prepare(config: dict[str, Any], share: int | None) -> None:
     threads = share if config["threads"] is None else config["threads"]
     if threads is not None:
         if threads < 1:
-            raise ValueError(f"threads={threads}: a number >= 1, or null, is needed")
+            raise ValueError(f"threads={threads}: must be an integer >= 1 or null")
         import torch  # here, for a task that needs none opens at once
 
         torch.set_num_threads(threads)

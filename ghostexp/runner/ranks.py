@@ -69,7 +69,7 @@ def num_processes(trainer: dict[str, Any]) -> int:
     elif type(devices) is int and devices >= 1:
         count = highest = devices
     else:
-        raise ValueError(f"trainer.devices={devices}: a number >= 1, auto, or a list such as [0,2] is needed")
+        raise ValueError(f"trainer.devices={devices}: must be an integer >= 1, auto or a list such as [0,2]")
     wants_gpu = accelerator in ("gpu", "cuda")
     if wants_gpu or isinstance(devices, list) or count > 1 or trainer.get("sync_batchnorm"):
         gpus = count_gpus(accelerator)
@@ -90,7 +90,7 @@ def parse_num_devices(devices: int | str | list[int]) -> int:
     Raises ValueError: a machine that is not known yet cannot be asked.
     """
     if type(devices) is not int or devices < 1:
-        raise ValueError(f"trainer.devices={devices}: a number >= 1 is needed on a cluster")
+        raise ValueError(f"trainer.devices={devices}: must be an integer >= 1 on a cluster")
     return devices
 
 

@@ -1,4 +1,4 @@
-"""What a sweep's directory says of it: sweep.yaml, the study's name and every point, those still to come too."""
+"""What a sweep's directory says of it: sweep.yaml, the study's name and every job, those still to come too."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,13 +21,13 @@ DATA_DEPENDENT_KEYS = ("num_classes", "in_chans", "image_size")  # which a model
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A study's name, None of a sweep that is none, and what tells its points apart: overrides by name.
+    """A study's name, None of a sweep that is none, and what tells its jobs apart: overrides by name.
 
-    fixed: the values that no point varies, see `fixed_values`.
+    fixed: the values that no job varies, see `fixed_values`.
     """
 
     study: str | None = None
-    points: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,13 +43,13 @@ def find_sweep_name(directory: Path) -> str | None:
 
 
 def read_sweep(directory: Path) -> SweepRecord:
-    """What a directory's record says; without one, no points."""
+    """What a directory's record says; without one, no jobs."""
     path = directory / RECORD
     return SweepRecord(**yaml.load(path.read_bytes(), SafeLoader)) if path.is_file() else SweepRecord()
 
 
 def record_sweep(directory: Path, added: SweepRecord) -> None:
-    """Add points to a directory's record, which several commands may do at once.
+    """Add jobs to a directory's record, which several commands may do at once.
 
     Raises ValueError: it holds another study, or a sweep with other fixed values.
     """
@@ -58,9 +58,9 @@ def record_sweep(directory: Path, added: SweepRecord) -> None:
         check_study(directory, added.study)
         check_fixed(directory, added)
         before = read_sweep(directory)
-        points = {**before.points, **{name: list(overrides) for name, overrides in added.points.items()}}
+        jobs = {**before.jobs, **{name: list(overrides) for name, overrides in added.jobs.items()}}
         fixed = {**before.fixed, **added.fixed}
-        record = SweepRecord(added.study, points, _without(fixed, swept_keys(points.values())))
+        record = SweepRecord(added.study, jobs, _without(fixed, swept_keys(jobs.values())))
         write_atomically(directory / RECORD, yaml.safe_dump(asdict(record), sort_keys=False))
 
 
@@ -91,7 +91,7 @@ def check_fixed(directory: Path, added: SweepRecord) -> None:
     The names of jobs show swept values only, and a report compares these: it could not count such jobs together.
     """
     before = read_sweep(directory)
-    swept = swept_keys([*before.points.values(), *added.points.values()])
+    swept = swept_keys([*before.jobs.values(), *added.jobs.values()])
     old, new = _without(before.fixed, swept), _without(added.fixed, swept)
     changed = [f"{path}: {old[path]} -> {new[path]}" for path in old if path in new and old[path] != new[path]]
     if changed:
@@ -123,7 +123,7 @@ def fixed_values(jobs: Iterable[tuple[Sequence[str], Mapping[str, Any]]]) -> dic
 
 
 def swept_keys(overrides: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """Return the keys that the points of a sweep differ in, but for the seed."""
+    """Return the keys that the jobs of a sweep differ in, but for the seed."""
     keys = (_pair(text)[0] for texts in overrides for text in texts)
     return tuple(dict.fromkeys(key for key in keys if not is_seed(key)))
 

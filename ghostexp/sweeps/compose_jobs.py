@@ -94,7 +94,7 @@ def _apply(override: Override, composed: DictConfig, overrides: Sequence[Overrid
         node = OmegaConf.select(composed, parent) if parent else composed
         siblings = [str(name) for name in node] if isinstance(node, DictConfig) else []
         if leaf in siblings and override.is_add():
-            raise ValueError(f"{typed}: {key} is there already; leave out the +") from None
+            raise ValueError(f"{typed}: {key} already exists; leave out the +") from None
         if leaf not in siblings:
             raise ValueError(_no_such_key(typed, key, siblings, overrides)) from None
         raise

@@ -1,4 +1,4 @@
-"""From grids of overrides to the points of a sweep, which go to this project's runner instead of Hydra's launchers."""
+"""From grids of overrides to the jobs of a sweep, which go to this project's runner instead of Hydra's launchers."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ REPEAT_KEYS = ("seed",)  # keys of a study whose further values repeat it, and d
 
 
 class GridPoint(NamedTuple):
-    """A point's name, its overrides, and those of them that tell it from the other points."""
+    """A job's name, its overrides, and those of them that tell it from the other jobs."""
 
     name: str
     overrides: list[str]
@@ -55,7 +55,7 @@ class Grid:
         self.study: str | None = composed.hydra.runtime.choices.get("study")
 
     def sweep(self) -> int:
-        """Run every point; returns the exit code."""
+        """Run every job; returns the exit code."""
         if is_started_by_slurm():
             raise ValueError("-m under srun: start the sweep by itself, with hydra/launcher=submitit_slurm")
         composed, launcher = self.composed, self._launcher()
@@ -67,29 +67,29 @@ class Grid:
             raise ValueError(f"{self.directory}: must have no %, which SLURM replaces; see name= and output_dir=")
         check_study(self.directory, self.study)
         warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
-        points, errors, all_jobs = self.points()
+        jobs, errors, all_jobs = self.jobs()
         sweep = Sweep(self.directory, self.study, composed.n_jobs, composed.fail_fast, composed.dry_run, launcher)
-        return sweep.run(points, errors, all_jobs)
+        return sweep.run(jobs, errors, all_jobs)
 
-    def points(self) -> tuple[list[SweepJob], list[tuple[str, str]], dict[str, list[str]]]:
-        """The points; name and error of those that cannot be composed; overrides by name of all that a study has."""
+    def jobs(self) -> tuple[list[SweepJob], list[tuple[str, str]], dict[str, list[str]]]:
+        """The jobs; name and error of those that cannot be composed; overrides by name of all that a study has."""
         overrides = self.parser.parse_overrides(typed_overrides(self.composed))
         typed = {override.get_key_element(): _values(override) for override in overrides}
-        params, baseline = self._values_of("params"), self._values_of("baseline")
+        params, baseline = self._values_of("params"), self._values_of("baseline_grid")
         self._check(overrides, params)
         swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
         not_narrowed = {key: values for key, values in typed.items() if key not in params}
         names: dict[str, list[str]] = {}
         all_jobs = _distinct(combinations(params, baseline, not_narrowed, swept), names)
         wanted = _distinct(combinations(params, baseline, typed, swept), names)
-        points, errors = [], []
+        jobs, errors = [], []
         for combination in wanted:
             try:
-                points.append(self._point(combination))
+                jobs.append(self._compose(combination))
             except Exception as error:
                 errors.append((combination.name, format_error(to_user_error(error, combination.overrides, CONF))))
         return (
-            points,
+            jobs,
             errors,
             {combination.name: combination.distinguishing_overrides for combination in [*all_jobs, *wanted]},
         )
@@ -102,7 +102,7 @@ class Grid:
         launcher = plain_node(self.composed.hydra.launcher)
         if "backend" not in launcher:
             chosen = self.composed.hydra.runtime.choices["hydra/launcher"]
-            raise ValueError(f"hydra/launcher={chosen}: one of local, submitit_local, submitit_slurm is needed")
+            raise ValueError(f"hydra/launcher={chosen}: must be one of local, submitit_local, submitit_slurm")
         return launcher
 
     def _check(self, overrides: list[Override], params: Values) -> None:
@@ -117,8 +117,8 @@ class Grid:
                 if key in params and key not in REPEAT_KEYS and value not in params[key]:
                     raise ValueError(f"{key}={value}: study={self.study} has {key}={','.join(params[key])}")
 
-    def _point(self, combination: GridPoint) -> SweepJob:
-        """Compose one point."""
+    def _compose(self, combination: GridPoint) -> SweepJob:
+        """Compose one job."""
         path = self.directory / combination.name
         overrides = [self._parse(text) for text in combination.overrides]
         composed, choices = self.composer.compose(overrides)
@@ -179,5 +179,5 @@ def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if not override.is_discrete_sweep():
-        raise ValueError(f"{override.input_line}: single values are needed, such as 1,2,3 or range(0,5)")
+        raise ValueError(f"{override.input_line}: must be single values, such as 1,2,3 or range(0,5)")
     return list(override.sweep_string_iterator())

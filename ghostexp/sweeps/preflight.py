@@ -1,4 +1,4 @@
-"""All points of a sweep are built once, in a process of their own, before the first is trained."""
+"""All jobs of a sweep are built once, in a process of their own, before the first is trained."""
 
 import importlib
 import json
@@ -25,12 +25,12 @@ BUILD_IRRELEVANT_KEYS = (
     "output_dir",
     "threads",
 )  # for what can be built
-Job = tuple[dict[str, Any], str]  # a configuration and its directory
+Run = tuple[dict[str, Any], str]  # a configuration and its directory
 
 
 @dataclass(frozen=True)
 class BuildCheck:
-    """What was found out of a point."""
+    """What was found out of a job."""
 
     error: str | None = None
     processes: int = 1
@@ -38,32 +38,32 @@ class BuildCheck:
     macs: int | None = None
 
 
-def check_jobs(points: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str]], int]:
-    """Build every point, and write into it what was found; returns names and errors, and how many GPUs there are.
+def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str]], int]:
+    """Build every job, and write into it what was found; returns names and errors, and how many GPUs there are.
 
     is_here: the jobs will run on this machine, which has to have the devices for them.
     """
-    jobs = [(point.config, str(point.run.path)) for point in points]
-    answers, gpus = call_in_process(_check_all, jobs, is_here)
+    runs = [(job.config, str(job.run.path)) for job in jobs]
+    answers, gpus = call_in_process(_check_all, runs, is_here)
     errors = []
-    for point, answer in zip(points, answers, strict=True):
-        point.processes, point.params, point.macs = answer.processes, answer.params, answer.macs
+    for job, answer in zip(jobs, answers, strict=True):
+        job.processes, job.params, job.macs = answer.processes, answer.params, answer.macs
         if answer.error is not None:
-            errors.append((point.name, answer.error))
+            errors.append((job.name, answer.error))
     return errors, gpus
 
 
-def _check_all(jobs: list[Job], is_here: bool) -> tuple[list[BuildCheck], int]:
+def _check_all(runs: list[Run], is_here: bool) -> tuple[list[BuildCheck], int]:
     """What happens in the other process; each distinct network is built once."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # warnings are for the runs' own logs
     logging.disable()
     warnings.simplefilter("ignore")
     task = importlib.import_module("ghostexp.tasks.common.instantiate")
     checker = task.Checker()
-    distinct = {_key(config): (config, RunDirectory(Path(path))) for config, path in reversed(jobs)}
+    distinct = {_key(config): (config, RunDirectory(Path(path))) for config, path in reversed(runs)}
     by_network = sorted(distinct, key=lambda key: task.network_key(distinct[key][0]))
     answers = {key: _check(*distinct[key], checker, is_here) for key in by_network}
-    return [answers[_key(config)] for config, _ in jobs], ranks.count_gpus("auto")
+    return [answers[_key(config)] for config, _ in runs], ranks.count_gpus("auto")
 
 
 def _key(config: dict[str, Any]) -> str:

@@ -25,36 +25,36 @@ from ghostexp.sweeps.progress import SweepProgress
 
 LOOK = 2.0  # seconds between two looks at the queue
 JOB_ID = ".slurm"  # file in a run's directory
-Jobs = dict[Path, submitit.Job[int]]  # by directory of the run
+Submitted = dict[Path, submitit.Job[int]]  # by directory of the run
 PORTS = 15000, 20000  # the first that rank 0 may listen at, and how many
 
 
-def run_with_submitit(points: list[SweepJob], launcher: Mapping[str, Any], directory: Path) -> int:
-    """Submit the points that are neither finished nor queued, and watch them all; returns the exit code.
+def run_with_submitit(jobs: list[SweepJob], launcher: Mapping[str, Any], directory: Path) -> int:
+    """Submit the jobs that are neither finished nor queued, and watch them all; returns the exit code.
 
     An interrupt ends the watching only.
     """
     folder = directory / ".submitit"
-    todo = {point.run.path: point for point in points if point.state is not JobStatus.FINISHED}
+    todo = {job.run.path: job for job in jobs if job.state is not JobStatus.FINISHED}
     is_slurm = launcher["backend"] == "slurm"
     with sweep_lock(directory):  # the same command, started twice at once, queues each job once
-        jobs = _queued_before(list(todo.values()), folder) if is_slurm else {}
-        new = [point for path, point in todo.items() if path not in jobs]
-        for shape in sorted({(point.processes, point.nodes) for point in new}):
-            alike = [point for point in new if (point.processes, point.nodes) == shape]
-            jobs |= _submit(alike, launcher, folder, *shape)
-    with SweepProgress(points, len(points)) as progress:
+        submitted = _queued_before(list(todo.values()), folder) if is_slurm else {}
+        new = [job for path, job in todo.items() if path not in submitted]
+        for shape in sorted({(job.processes, job.nodes) for job in new}):
+            alike = [job for job in new if (job.processes, job.nodes) == shape]
+            submitted |= _submit(alike, launcher, folder, *shape)
+    with SweepProgress(jobs, len(jobs)) as progress:
         try:
-            _watch(todo, jobs, progress, is_slurm)
+            _watch(todo, submitted, progress, is_slurm)
         except KeyboardInterrupt:
             print("the jobs go on, and the same command watches them; to end them:", file=sys.stderr)
-            print("scancel", *(job.job_id for job in jobs.values()), file=sys.stderr)
+            print("scancel", *(one.job_id for one in submitted.values()), file=sys.stderr)
             return 128 + signal.SIGINT
     return progress.print_failures()
 
 
-def _submit(points: list[SweepJob], launcher: Mapping[str, Any], folder: Path, processes: int, nodes: int) -> Jobs:
-    """Queue points that need the same, as an array."""
+def _submit(jobs: list[SweepJob], launcher: Mapping[str, Any], folder: Path, processes: int, nodes: int) -> Submitted:
+    """Queue jobs that need the same, as an array."""
     parameters = {key: value for key, value in launcher.items() if key not in ("backend", "gpus") and value is not None}
     parameters |= {"tasks_per_node": processes, "nodes": nodes}
     if launcher["gpus"]:
@@ -64,18 +64,18 @@ def _submit(points: list[SweepJob], launcher: Mapping[str, Any], folder: Path, p
         executor.update_parameters(**parameters)
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         raise ValueError(f"hydra/launcher: {' '.join(str(error).split())}") from error
-    for point in points:
-        prepare_directory(point)
-    submitted = executor.submit_array([SubmittedJob(point.config, str(point.run.path)) for point in points])
-    for point, job in zip(points, submitted, strict=True):
-        write_atomically(point.run.path / JOB_ID, job.job_id)
-    return {point.run.path: job for point, job in zip(points, submitted, strict=True)}
+    for job in jobs:
+        prepare_directory(job)
+    submitted = executor.submit_array([SubmittedJob(job.config, str(job.run.path)) for job in jobs])
+    for job, one in zip(jobs, submitted, strict=True):
+        write_atomically(job.run.path / JOB_ID, one.job_id)
+    return {job.run.path: one for job, one in zip(jobs, submitted, strict=True)}
 
 
-def _queued_before(points: list[SweepJob], folder: Path) -> Jobs:
+def _queued_before(jobs: list[SweepJob], folder: Path) -> Submitted:
     """The jobs that an earlier command has queued and that are queued or running still."""
     states = _states()
-    notes = {point.run.path: point.run.path / JOB_ID for point in points}
+    notes = {job.run.path: job.run.path / JOB_ID for job in jobs}
     ids = {path: note.read_text(encoding="utf-8") for path, note in notes.items() if note.is_file()}
     return {path: submitit.SlurmJob(folder, job_id) for path, job_id in ids.items() if job_id in states}
 
@@ -86,29 +86,29 @@ def _states() -> dict[str, str]:
     try:
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     except FileNotFoundError:
-        raise ValueError("hydra/launcher: SLURM's commands are needed; there is no squeue on this machine") from None
+        raise ValueError("hydra/launcher: needs SLURM; squeue was not found") from None
     except subprocess.CalledProcessError as error:
         raise ValueError(f"hydra/launcher: squeue failed ({' '.join(error.stderr.split())})") from None
     return dict(line.split(maxsplit=1) for line in lines)
 
 
-def _watch(todo: dict[Path, SweepJob], jobs: Jobs, progress: SweepProgress, is_slurm: bool) -> None:
+def _watch(todo: dict[Path, SweepJob], submitted: Submitted, progress: SweepProgress, is_slurm: bool) -> None:
     """Wait until every job has a result or a failure, or has left the queue without either."""
     left = dict(todo)
     while left:
-        states = _states() if is_slurm else {job.job_id: job.state for job in jobs.values() if not job.done()}
-        for path, point in list(left.items()):
-            job_id = jobs[path].job_id
-            if point.run.result.is_file():
-                progress.finished(point)
-            elif job_id in states or is_locked(point.run.path):  # or another command's job runs in its place
+        states = _states() if is_slurm else {one.job_id: one.state for one in submitted.values() if not one.done()}
+        for path, job in list(left.items()):
+            job_id = submitted[path].job_id
+            if job.run.result.is_file():
+                progress.finished(job)
+            elif job_id in states or is_locked(job.run.path):  # or another command's job runs in its place
                 continue
-            elif point.run.failure.is_file():
-                progress.failed(point, point.run.read_failure())
+            elif job.run.failure.is_file():
+                progress.failed(job, job.run.read_failure())
             else:
-                progress.failed(point, f"job {job_id} left the queue without a result (cancelled? out of memory?)")
+                progress.failed(job, f"job {job_id} left the queue without a result (cancelled? out of memory?)")
             del left[path]
-        running = sum(states.get(jobs[path].job_id) == "RUNNING" for path in left)
+        running = sum(states.get(submitted[path].job_id) == "RUNNING" for path in left)
         progress.show(running, len(left) - running)
         time.sleep(LOOK if left else 0)
 
@@ -122,9 +122,9 @@ class SubmittedJob:
 
     def __call__(self) -> int:
         """Run the task; returns its exit code."""
-        point = SweepJob(RunDirectory(Path(self.path)), (), self.config)
-        load_status(point)
-        if point.state is JobStatus.FINISHED:
+        job = SweepJob(RunDirectory(Path(self.path)), (), self.config)
+        load_status(job)
+        if job.state is JobStatus.FINISHED:
             return 0
         started, out_of_time = time.time(), []
 
@@ -139,9 +139,9 @@ class SubmittedJob:
         place = submitit.JobEnvironment()
         if not is_started_by_slurm():
             _set_rank_environment(place)
-        code = execute(point.config, point.run)
+        code = execute(job.config, job.run)
         if code and out_of_time and place.global_rank == 0:
-            _requeue(point.run, started)
+            _requeue(job.run, started)
         if code:
             end_process(code)
         return code
@@ -153,7 +153,7 @@ def _requeue(run: RunDirectory, started: float) -> None:
     if job_id and run.last.exists() and run.last.stat().st_mtime > started:
         subprocess.run(["scontrol", "requeue", job_id], check=True)
     else:
-        message = "out of time, and no further than before; a longer hydra.launcher.timeout_min is needed"
+        message = "out of time, and no further than before; set a longer hydra.launcher.timeout_min"
         run.write_failure(TimeoutError(message), message)
 
 

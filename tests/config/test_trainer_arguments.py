@@ -30,9 +30,9 @@ def test_every_argument_of_the_trainer_is_decided_upon() -> None:
 REFUSED = [
     (
         ["+trainer.fast_dev_run=true"],
-        "trainer.fast_dev_run=True: would leave the result of one batch like any other; de",
+        "trainer.fast_dev_run=True: would write the result of one batch as if it were a full one",
     ),
-    (["+trainer.fast_dev_run=3"], "trainer.fast_dev_run=3: would leave"),
+    (["+trainer.fast_dev_run=3"], "trainer.fast_dev_run=3: would write"),
     (
         ["+trainer.max_steps=30"],
         "trainer.max_steps=30: a training ends with an epoch, and its schedule there; set train",
@@ -47,8 +47,8 @@ REFUSED = [
         "trainer.min_steps=5: a training ends at trainer.max_epochs, or earlier by callbacks.pat",
     ),
     (["+trainer.min_epochs=2"], "trainer.min_epochs=2: a training ends at trainer.max_epochs"),
-    (["+trainer.val_check_interval=0.5"], "trainer.val_check_interval=0.5: validation comes at the end of an epoch"),
-    (["+trainer.val_check_interval=1"], "trainer.val_check_interval=1: validation comes at the end of an epoch"),
+    (["+trainer.val_check_interval=0.5"], "trainer.val_check_interval=0.5: validation runs at the end of an epoch"),
+    (["+trainer.val_check_interval=1"], "trainer.val_check_interval=1: validation runs at the end of an epoch"),
     (["trainer.check_val_every_n_epoch=null"], "trainer.check_val_every_n_epoch=None: must be an integer >= 1"),
     (["+trainer.limit_predict_batches=2"], "trainer.limit_predict_batches=2: no task predicts with the trainer"),
     (
@@ -77,7 +77,7 @@ REFUSED = [
     (["trainer.limit_test_batches=0.01"], "trainer.limit_test_batches=0.01: leaves none of"),
     (
         ["task=test", "+trainer.fast_dev_run=true", "model.weights=x"],
-        "trainer.fast_dev_run=True: would leave the resul",
+        "trainer.fast_dev_run=True: would write the resul",
     ),
     (["task=test", "trainer.limit_test_batches=0", "model.weights=x"], "trainer.limit_test_batches=0: a run ends with"),
 ]
@@ -137,7 +137,7 @@ EMPTY += ("datamodule.batch_size=2", "datamodule.num_workers=0", "datamodule.kee
     [
         (
             ["datamodule.validate_on=holdout", "datamodule.holdout_fraction=0.15"],
-            "datamodule.validate_on=holdout: of 1 images to validate on none has an object, so that there is no val/map; see",
+            "datamodule.validate_on=holdout: of 1 images to validate on none has an object, so that there is no val/ma",
         ),
         (
             ["callbacks.patience=2", "trainer.limit_val_batches=1"],

@@ -39,10 +39,10 @@ def losses(run: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-def mistakes(run: Path) -> dict[str, str]:
+def targets_of_errors(run: Path) -> dict[str, str]:
     """The true classes of the images that were most wrong, by their places in the test set."""
     with (run / "misclassified.csv").open() as file:
-        return {row["image"]: row["truth"] for row in csv.DictReader(file)}
+        return {row["image"]: row["target"] for row in csv.DictReader(file)}
 
 
 def test_two_devices_train_as_one_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -55,10 +55,10 @@ def test_two_devices_train_as_one_does(tmp_path: Path, capfd: pytest.CaptureFixt
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-4), (ours, theirs)
     weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-3) for name in weights[0])
-    truths = [mistakes(run) for run in (one, two)]
-    both = truths[0].keys() & truths[1].keys()
-    assert len(both) > 0.8 * len(truths[0])  # an image or two at the edge may fall otherwise
-    assert all(truths[0][image] == truths[1][image] for image in both)
+    targets = [targets_of_errors(run) for run in (one, two)]
+    both = targets[0].keys() & targets[1].keys()
+    assert len(both) > 0.8 * len(targets[0])  # an image or two at the edge may fall otherwise
+    assert all(targets[0][image] == targets[1][image] for image in both)
     assert len(list(tmp_path.rglob("result.json"))) == 2
     assert processes_in(two) == []
 

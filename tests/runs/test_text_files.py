@@ -17,7 +17,7 @@ from ghostexp.runs.text_files import escape, write_json
 from tests.cli import command, finish, in_directory
 from tests.data.fake_image_folders import write_tree
 
-PACKAGE = Path(__file__).parent.parent / "ghostexp"
+PACKAGE = Path(__file__).parents[2] / "ghostexp"
 LATIN = "caf\udce9"  # as Python decodes the bytes of Latin-1
 CAT = "\u732b"
 CAT_IN_C = CAT.encode().decode("ascii", "surrogateescape")  # as Python decodes UTF-8 in the C locale
@@ -75,13 +75,13 @@ def opens_text(call: ast.Call) -> bool:
 SCRIPT = """
 import logging, sys
 from pathlib import Path
-from ghostexp.runner.execute import keep_log
+from ghostexp.runner.execute import setup_file_logging
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.text_files import escape_streams
 (folder,) = Path.cwd().glob("tree/*")
 escape_streams()
-keep_log(RunDirectory(Path.cwd()))
+setup_file_logging(RunDirectory(Path.cwd()))
 logging.warning("log %s", folder.name)
 write_rows(Path("a.csv"), [{"name": folder.name}])
 RunDirectory(Path.cwd()).write_config({"name": "\\u732b"})
@@ -120,7 +120,7 @@ def test_names_that_are_not_utf8_cost_nothing(tmp_path: Path, capsys: pytest.Cap
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
     assert [Path(one["path"]).name for one in predictions] == ["0001.png", "\\xb0\\xa1.png", "0000.png", "0001.png"]
-    assert [one["truth"] for one in predictions] == ["ant", "ant", "caf\\xe9", "caf\\xe9"]
+    assert [one["target"] for one in predictions] == ["ant", "ant", "caf\\xe9", "caf\\xe9"]
     assert "\\xb0\\xa1.png" in capsys.readouterr().out
 
 
@@ -137,4 +137,4 @@ def test_a_run_in_the_c_locale_has_the_names_of_one_in_utf8(tmp_path: Path) -> N
     assert CAT in (run / "per_class.csv").read_text(encoding="utf-8")
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
-    assert [one["truth"] for one in predictions] == ["ant", "ant", CAT, CAT]
+    assert [one["target"] for one in predictions] == ["ant", "ant", CAT, CAT]

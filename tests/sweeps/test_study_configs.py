@@ -68,13 +68,13 @@ def test_a_recipe_can_be_built_and_its_header_gives_its_command(recipe: str, tmp
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_point_of_a_study_can_be_built(study: str, tmp_path: Path) -> None:
     with composed(f"study={study}", "seed=0") as config:
-        points, errors, all_jobs = Grid(config).points()
+        jobs, errors, all_jobs = Grid(config).jobs()
     assert errors == []
-    assert len(all_jobs) >= len(points) >= 3
-    assert len({str(point.config) for point in points}) == len(points)
-    assert len({cost_of(point.config, tmp_path).params for point in points}) > 1
+    assert len(all_jobs) >= len(jobs) >= 3
+    assert len({str(job.config) for job in jobs}) == len(jobs)
+    assert len({cost_of(job.config, tmp_path).params for job in jobs}) > 1
     assert f"python -m ghostexp study={study}" in (CONF / "study" / f"{study}.yaml").read_text()
-    assert all(point.config["choices"]["study"] == study for point in points)
+    assert all(job.config["choices"]["study"] == study for job in jobs)
 
 
 @pytest.mark.parametrize(("table", "row"), ROWS)
@@ -114,15 +114,15 @@ def last_digit(printed: float) -> float:
         (["-m", "study=ratio_ablation,width"], "study=ratio_ablation,width: one study at a time"),
         (["study=width", "hydra.mode=RUN"], "hydra.mode=RUN: study=width is a sweep"),
         (["-m", "seed=range(0)"], "seed=range(0): an empty grid"),
-        (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): single values are needed"),
+        (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): must be single values"),
         (["-m", "seed=0,1,0"], "seed-0: seed=0: is there twice"),
         (["-m", "optimizer.lr=0.1,1e-1"], "lr-0.1: optimizer.lr=0.1: is there twice"),
-        (["-m", "seed=0,1", "hydra/launcher=basic"], "hydra/launcher=basic: one of local, submitit_local"),
+        (["-m", "seed=0,1", "hydra/launcher=basic"], "hydra/launcher=basic: must be one of local, submitit_local"),
         (
             ["-m", "seed=0,1", "trainer.num_nodes=2"],
             "seed-0 and 1 others: trainer.num_nodes=2: needs hydra/launcher=sub",
         ),
-        (["-m", "seed=0,1", "n_jobs=0"], "n_jobs=0: a number >= 1, or null, is needed"),
+        (["-m", "seed=0,1", "n_jobs=0"], "n_jobs=0: must be an integer >= 1 or null"),
         (["-m", "model.ratio=0"], "job: model.ratio=0"),
         (["-m", "task=profile", "seed=0,1", "trainer.devices=2"], "seed-0 and 1 others: trainer.devices=2, trainer."),
         (["dry_run=true"], "dry_run=true: shows the jobs of a sweep"),
@@ -147,6 +147,6 @@ def test_a_directory_of_another_study_is_refused(tmp_path: Path, capfd: pytest.C
 
 def test_a_narrowed_study_records_the_whole_of_it(tmp_path: Path) -> None:
     with composed("study=ratio_ablation", "seed=0,17", "model.ratio=2") as config:
-        _, _, all_jobs = Grid(config).points()
+        _, _, all_jobs = Grid(config).jobs()
     assert len(all_jobs) == 6 * 10 + 1
     assert all_jobs["ratio-2_seed-17"] == ["model.ratio=2", "seed=17"]

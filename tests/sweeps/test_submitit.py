@@ -63,13 +63,13 @@ def test_a_job_that_is_queued_already_is_not_queued_again(
     queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunDirectory(tmp_path / "run")
-    point = SweepJob(run, (), {})
+    job = SweepJob(run, (), {})
     run.path.mkdir()
     (run.path / ".slurm").write_text("9_0")
     monkeypatch.setattr(submitit_launcher, "_states", lambda: {"9_0": "PENDING", "9_1": "RUNNING"})
-    assert [job.job_id for job in submitit_launcher._queued_before([point], tmp_path).values()] == ["9_0"]
+    assert [one.job_id for one in submitit_launcher._queued_before([job], tmp_path).values()] == ["9_0"]
     monkeypatch.setattr(submitit_launcher, "_states", lambda: {"9_1": "RUNNING"})
-    assert submitit_launcher._queued_before([point], tmp_path) == {}
+    assert submitit_launcher._queued_before([job], tmp_path) == {}
 
 
 def test_a_job_out_of_time_is_queued_again_only_if_it_came_further(
@@ -83,7 +83,7 @@ def test_a_job_out_of_time_is_queued_again_only_if_it_came_further(
     run.last.touch()
     submitit_launcher._requeue(run, started=time.time() + 1)
     assert asked == []
-    assert "a longer hydra.launcher.timeout_min is needed" in run.read_failure()
+    assert "set a longer hydra.launcher.timeout_min" in run.read_failure()
     submitit_launcher._requeue(run, started=time.time() - 1)
     assert asked == [["scontrol", "requeue", "12"]]
 
@@ -99,7 +99,7 @@ def test_a_cluster_that_is_not_there_or_does_not_answer_is_one_line(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert command("-m", *TINY, *SLURM, "seed=0,1") == 1
-    assert "error: hydra/launcher: SLURM's commands are needed; there is no squeue" in capfd.readouterr().err
+    assert "error: hydra/launcher: needs SLURM; squeue was not found" in capfd.readouterr().err
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\necho slurm_load_jobs error: Unable to contact slurm controller >&2\nexit 1\n")
     squeue.chmod(0o755)
@@ -109,7 +109,7 @@ def test_a_cluster_that_is_not_there_or_does_not_answer_is_one_line(
 
 def test_the_number_of_devices_has_to_be_said(capfd: pytest.CaptureFixture[str]) -> None:
     assert command("-m", *TINY, *SLURM, "seed=0,1", "trainer.devices=auto") == 1
-    assert "trainer.devices=auto: a number >= 1 is needed on a cluster" in capfd.readouterr().err
+    assert "trainer.devices=auto: must be an integer >= 1 on a cluster" in capfd.readouterr().err
 
 
 @pytest.mark.slow

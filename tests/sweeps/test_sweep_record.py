@@ -30,7 +30,7 @@ def test_commands_at_once_record_all_their_points(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(24)))
-    assert len(read_sweep(tmp_path).points) == 48
+    assert len(read_sweep(tmp_path).jobs) == 48
 
 
 def test_a_lock_is_seen_while_it_is_held(tmp_path: Path) -> None:
@@ -71,12 +71,12 @@ def test_other_fixed_values_are_refused_and_other_swept_ones_added(
     if not changed:
         check_fixed(tmp_path, added)
         record_sweep(tmp_path, added)
-        assert list(added.points)[-1] in read_sweep(tmp_path).points
+        assert list(added.jobs)[-1] in read_sweep(tmp_path).jobs
         return
     with pytest.raises(ValueError, match=f"holds a sweep with other fixed values \\({changed}\\); name=") as error:
         record_sweep(tmp_path, added)
     assert str(error.value).startswith(str(tmp_path))
-    assert list(read_sweep(tmp_path).points) == ["seed=0"]
+    assert list(read_sweep(tmp_path).jobs) == ["seed=0"]
 
 
 def test_the_same_option_with_another_value_is_refused(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_each_job_runs_once_in_a_directory_of_its_own_and_is_skipped_when_repeat
     after = results(folder)
     assert list(after) == ["seed-0", "seed-1", "seed-2"]
     assert before.items() <= after.items()
-    assert list(yaml.safe_load((folder / "sweep.yaml").read_text())["points"]) == list(after)
+    assert list(yaml.safe_load((folder / "sweep.yaml").read_text())["jobs"]) == list(after)
 
 
 def test_a_job_that_fails_stops_no_other_and_is_listed_and_tried_again(
@@ -91,9 +91,9 @@ def test_every_bad_point_is_named_before_any_is_trained(folder: Path, capfd: pyt
 def test_a_plan_shows_the_jobs_and_runs_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(*SWEEP, "seed=0,1", "dry_run=true") == 0
     said = capfd.readouterr().out
-    assert f"new       {folder / 'seed-0'}" in said
+    assert f"pending    {folder / 'seed-0'}" in said
     assert "269,722 params" in said
-    assert "2 jobs: 2 new, 0 started, 0 finished" in said
+    assert "2 jobs: 2 pending, 0 resumable, 0 finished" in said
     assert not folder.exists()
 
 
@@ -101,7 +101,7 @@ def test_another_configuration_is_not_mixed_in(folder: Path, capfd: pytest.Captu
     assert command(*SWEEP, "seed=0,1") == 0
     before = results(folder)
     assert command(*SWEEP, "seed=0,1", "optimizer.lr=0.01") == 1
-    assert "holds a run of another configuration (optimizer.lr: 0.2 -> 0.01)" in capfd.readouterr().err
+    assert "contains a run of another configuration (optimizer.lr: 0.2 -> 0.01)" in capfd.readouterr().err
     assert results(folder) == before
 
 
@@ -171,7 +171,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_p
 
 
 def names(typed: dict[str, list[str]], swept: set[str]) -> list[str]:
-    """The points of a study of d = 1, 3 over two seeds, with the ordinary network as its baseline."""
+    """The jobs of a study of d = 1, 3 over two seeds, with the ordinary network as its baseline."""
     params = {"model.dw_size": ["1", "3"], "seed": ["0", "1"]}
     baseline = {"model.ratio": ["1"], "seed": ["0", "1"]}
     return [name for name, _, _ in combinations(params, baseline, typed, swept)]
@@ -194,9 +194,9 @@ def test_what_is_typed_narrows_a_study_and_does_not_move_it() -> None:
 
 def test_a_baseline_keeps_its_own_values() -> None:
     params, baseline = {"model.dw_size": ["1"], "seed": ["0"]}, {"model.ratio": ["1"], "seed": ["0"]}
-    points = list(combinations(params, baseline, {"model.ratio": ["4"], "model.dw_size": ["1"]}, set()))
-    assert points[0][1] == ["model.dw_size=1", "seed=0", "model.ratio=4"]
-    assert points[1][1] == ["model.ratio=1", "seed=0"]
+    jobs = list(combinations(params, baseline, {"model.ratio": ["4"], "model.dw_size": ["1"]}, set()))
+    assert jobs[0][1] == ["model.dw_size=1", "seed=0", "model.ratio=4"]
+    assert jobs[1][1] == ["model.ratio=1", "seed=0"]
 
 
 def test_each_job_gets_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +264,6 @@ def test_a_finished_point_has_the_processes_that_it_had(tmp_path: Path) -> None:
     config = {"task": {"name": "fit"}, "seed": 0}
     run.write_config(config)
     run.write_result({"devices": 2, "params": 5, "macs": 7})
-    point = SweepJob(run, (), dict(config))
-    load_status(point)
-    assert (point.state, point.processes, point.params, point.macs) == (JobStatus.FINISHED, 2, 5, 7)
+    job = SweepJob(run, (), dict(config))
+    load_status(job)
+    assert (job.state, job.processes, job.params, job.macs) == (JobStatus.FINISHED, 2, 5, 7)

@@ -14,7 +14,7 @@ from ghostexp.runner.resources import ResourcePool, Resources
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.lock import locked
 from ghostexp.sweeps.jobs import SweepJob
-from ghostexp.sweeps.local_jobs import Jobs
+from ghostexp.sweeps.local_jobs import JobScheduler
 from tests.cli import TINY, command, start, wait_for
 
 SWEEP = ("-m", *TINY, "trainer.max_epochs=1", "name=sweep", "n_jobs=1")
@@ -67,15 +67,15 @@ def test_a_process_that_waited_for_another_leaves_its_result(tmp_path: Path, cap
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobScheduler:
     """A sweep of one job, which runs elsewhere."""
     monkeypatch.setattr("ghostexp.sweeps.local_jobs.STOP_SECONDS", 0.5)
     run = RunDirectory(tmp_path / "seed-0")
     config = {"task": {"name": "fit"}, "seed": 0, "trainer": {"devices": 1, "num_nodes": 1}}
     run.write_config(config)
-    jobs = Jobs(tmp_path, [SweepJob(run, ("seed=0",), config)], ResourcePool([], 1, 1, 1), fail_fast=False)
-    jobs.elsewhere = [jobs.waiting.pop()]
-    return jobs
+    scheduler = JobScheduler(tmp_path, [SweepJob(run, ("seed=0",), config)], ResourcePool([], 1, 1, 1), fail_fast=False)
+    scheduler.elsewhere = [scheduler.waiting.pop()]
+    return scheduler
 
 
 @pytest.mark.parametrize(
@@ -87,27 +87,31 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     ],
 )
 def test_what_another_command_left_is_taken(
-    leave: Callable[[RunDirectory], None], finished: int, failed: int, waiting: int, jobs: Jobs
+    leave: Callable[[RunDirectory], None], finished: int, failed: int, waiting: int, scheduler: JobScheduler
 ) -> None:
-    run = jobs.elsewhere[0].run
+    run = scheduler.elsewhere[0].run
     with locked(run.path, 0):
-        jobs._look_elsewhere()
-        assert len(jobs.elsewhere) == 1
+        scheduler._look_elsewhere()
+        assert len(scheduler.elsewhere) == 1
         leave(run)
-    jobs._look_elsewhere()
-    assert jobs.elsewhere == []
-    assert (jobs.progress.done, len(jobs.progress.failures), len(jobs.waiting)) == (finished, failed, waiting)
+    scheduler._look_elsewhere()
+    assert scheduler.elsewhere == []
+    assert (scheduler.progress.done, len(scheduler.progress.failures), len(scheduler.waiting)) == (
+        finished,
+        failed,
+        waiting,
+    )
     if waiting:
-        assert jobs._claim(jobs.waiting[0])
-        assert jobs.waiting[0].config["resume"] == str(run.path)
+        assert scheduler._claim(scheduler.waiting[0])
+        assert scheduler.waiting[0].config["resume"] == str(run.path)
 
 
-def test_a_job_of_another_configuration_is_not_started(jobs: Jobs) -> None:
-    point = jobs.elsewhere.pop()
-    point.run.write_config({**point.config, "seed": 5})
-    assert not jobs._claim(point)
-    assert "seed: 5 -> 0" in jobs.progress.failures[0][1]
-    assert point.run.read_config()["seed"] == 5
+def test_a_job_of_another_configuration_is_not_started(scheduler: JobScheduler) -> None:
+    job = scheduler.elsewhere.pop()
+    job.run.write_config({**job.config, "seed": 5})
+    assert not scheduler._claim(job)
+    assert "seed: 5 -> 0" in scheduler.progress.failures[0][1]
+    assert job.run.read_config()["seed"] == 5
 
 
 class Hanging:
@@ -125,26 +129,26 @@ class Hanging:
         self.is_killed = True
 
 
-def test_a_job_that_runs_elsewhere_is_not_started_and_has_not_failed(jobs: Jobs) -> None:
-    point = jobs.elsewhere.pop()
-    with locked(point.run.path, 0):
-        assert not jobs._claim(point)
-        assert jobs.elsewhere == [point]
+def test_a_job_that_runs_elsewhere_is_not_started_and_has_not_failed(scheduler: JobScheduler) -> None:
+    job = scheduler.elsewhere.pop()
+    with locked(job.run.path, 0):
+        assert not scheduler._claim(job)
+        assert scheduler.elsewhere == [job]
         started = Hanging()  # before the other command had the lock
-        jobs.running = {started: (jobs.elsewhere.pop(), 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
-        jobs._end(started, 1)  # pyright: ignore[reportArgumentType]
-    assert (jobs.elsewhere, jobs.progress.failures) == ([point], [])
+        scheduler.running = {started: (scheduler.elsewhere.pop(), 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
+        scheduler._end(started, 1)  # pyright: ignore[reportArgumentType]
+    assert (scheduler.elsewhere, scheduler.progress.failures) == ([job], [])
 
 
-def test_a_job_that_does_not_stop_is_killed(jobs: Jobs, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_does_not_stop_is_killed(scheduler: JobScheduler, capfd: pytest.CaptureFixture[str]) -> None:
     hanging = Hanging()
-    jobs.running = {hanging: (jobs.elsewhere[0], 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
-    jobs.stop = signal.SIGTERM
-    jobs._signal_running_jobs()
-    jobs._signal_running_jobs()
+    scheduler.running = {hanging: (scheduler.elsewhere[0], 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
+    scheduler.stop = signal.SIGTERM
+    scheduler._signal_running_jobs()
+    scheduler._signal_running_jobs()
     assert (hanging.signals, hanging.is_killed) == ([signal.SIGTERM], False)
     time.sleep(0.6)
-    jobs._signal_running_jobs()
+    scheduler._signal_running_jobs()
     assert (hanging.signals, hanging.is_killed) == ([signal.SIGTERM], True)
     assert "seed-0: did not stop within 0 s, killed" in capfd.readouterr().out
 
