@@ -1,4 +1,4 @@
-"""Check that finished jobs of a sweep were trained on the data that are there now."""
+"""Check that the data of finished jobs of a sweep have not changed."""
 
 import importlib
 import logging
@@ -14,9 +14,9 @@ from ghostexp.sweeps.jobs import JobStatus, SweepJob
 
 
 def changed_data(jobs: list[SweepJob]) -> list[tuple[str, str]]:
-    """Names and errors of finished jobs whose data are others now, found in a process of its own.
+    """Return names and errors of finished jobs whose data have changed; checked in a new process.
 
-    Generated data have no `datamodule.root`, and cannot change.
+    Generated data have no `datamodule.root` and cannot change.
     """
     finished = [job for job in jobs if job.state is JobStatus.FINISHED and "root" in job.config["datamodule"]]
     if not finished:
@@ -26,7 +26,7 @@ def changed_data(jobs: list[SweepJob]) -> list[tuple[str, str]]:
 
 
 def _check_quietly(runs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
-    """What happens in the other process; it is left to the runs to say what is noticed in their data."""
+    """Check the data in the new process, without the notices that runs print about them."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     logging.disable()
     return _check_all(runs)

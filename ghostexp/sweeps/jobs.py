@@ -1,4 +1,4 @@
-"""The jobs of a sweep: one configuration and one directory each."""
+"""Define the jobs of a sweep: each has one configuration and one run directory."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ghostexp.runs.fingerprint import differences
 
 
 class JobStatus(Enum):
-    """How far a job is."""
+    """Progress of a job, by the files in its directory."""
 
     PENDING = "pending"
     RESUMABLE = "resumable"
@@ -22,9 +22,9 @@ class SweepJob:
     """One job of a sweep."""
 
     run: RunDirectory
-    distinguishing_overrides: tuple[str, ...]  # what tells it apart from the other jobs: model.ratio=2, seed=0
+    distinguishing_overrides: tuple[str, ...]  # those that differ between jobs: model.ratio=2, seed=0
     config: dict[str, Any]
-    record: Callable[[], Mapping[str, str]] = dict  # the files of .hydra/, made when the job starts
+    record: Callable[[], Mapping[str, str]] = dict  # files of .hydra/, written when the job starts
     processes: int = 1  # on each machine
     state: JobStatus = JobStatus.PENDING
     params: int | None = None
@@ -40,7 +40,7 @@ class SweepJob:
 
 
 def load_status(job: SweepJob) -> None:
-    """Find out how far a job is, and what it took if it is finished; one that was started will go on from there.
+    """Set a job's status, and its costs if it is finished; a resumable one gets `resume`.
 
     Raises ValueError: its directory contains a run of another configuration.
     """
@@ -61,7 +61,7 @@ def load_status(job: SweepJob) -> None:
 
 
 def prepare_directory(job: SweepJob) -> None:
-    """Make a job's directory, with its configuration and what was typed."""
+    """Create a job's run directory with its configuration and overrides."""
     job.run.write_config(job.config)
     job.run.failure.unlink(missing_ok=True)
     folder = job.run.path / ".hydra"

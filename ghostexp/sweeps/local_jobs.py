@@ -1,4 +1,4 @@
-"""The jobs of a sweep on this machine: start them where there is room, wait, and take the results of other commands."""
+"""Run the jobs of a sweep in parallel on this machine, together with other commands that run the same sweep."""
 
 import signal
 import sys
@@ -17,24 +17,24 @@ from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status, prepare_direc
 from ghostexp.sweeps.progress import SweepProgress
 
 STOPPED = tuple(128 + signum for signum in (*STOP_SIGNALS, signal.SIGKILL))  # exit codes
-STOP_SECONDS = 120.0  # that jobs have to save and end after a signal; what they saved before is kept in any case
+STOP_SECONDS = 120.0  # for jobs to save and end after a signal; earlier checkpoints are kept in any case
 
 
 class JobScheduler:
-    """The jobs of a sweep: waiting, running here, running in another command that was given the same jobs, done."""
+    """Scheduler of the jobs of a sweep: waiting, running here, running in another command, or done."""
 
-    def __init__(self, directory: Path, jobs: list[SweepJob], slots: ResourcePool, fail_fast: bool) -> None:
-        self.directory, self.slots, self.fail_fast = directory, slots, fail_fast
+    def __init__(self, directory: Path, jobs: list[SweepJob], pool: ResourcePool, fail_fast: bool) -> None:
+        self.directory, self.pool, self.fail_fast = directory, pool, fail_fast
         self.waiting = [job for job in jobs if job.state is not JobStatus.FINISHED]
         self.running: dict[RunProcesses, tuple[SweepJob, float]] = {}
         self.elsewhere: list[SweepJob] = []
-        self.progress = SweepProgress(jobs, slots.n_jobs)
-        self.stop = 0  # the signal to stop with, once that is to be
-        self.deadline = 0.0  # for what is running then
+        self.progress = SweepProgress(jobs, pool.n_jobs)
+        self.stop = 0  # signal to stop with; 0: do not stop
+        self.deadline = 0.0  # for the jobs that are running then
         self.signalled: set[RunProcesses] = set()
 
     def run(self) -> int:
-        """Run them all; returns the exit code. The first stop signal has running jobs save, the second kills."""
+        """Run all jobs and return the exit code. At the first stop signal running jobs save, the second kills them."""
         with self.progress, self._none_left(), handle_signals(self._act) as received:
             while self.running or (not self.stop and (self.waiting or self.elsewhere)):
                 if not self.stop:
@@ -50,7 +50,7 @@ class JobScheduler:
                         self._end(processes, code)
         code = self.progress.print_failures(not_started=len(self.waiting))
         if received:
-            print(f"stopped by {signal.Signals(received[0]).name}; the same command does the rest", file=sys.stderr)
+            print(f"stopped by {signal.Signals(received[0]).name}; the same command continues", file=sys.stderr)
             return 128 + received[0]
         return code
 
@@ -60,7 +60,7 @@ class JobScheduler:
             processes.signal(signal.SIGKILL)
 
     def _signal_running_jobs(self) -> None:
-        """Have every running job save and stop, once, when it is time to; kill those that do not."""
+        """Send the stop signal to every running job, once, and kill those that do not end in time."""
         if not self.stop:
             return
         self.deadline = self.deadline or time.monotonic() + STOP_SECONDS
@@ -73,23 +73,23 @@ class JobScheduler:
                 processes.kill()
 
     def _start(self) -> None:
-        """Start what fits, in order."""
+        """Start waiting jobs in order while resources are free."""
         while self.waiting:
             job = self.waiting[0]
-            slot = self.slots.acquire(job.processes, isinstance(job.config["trainer"]["devices"], list))
-            if slot is None:
+            resources = self.pool.acquire(job.processes, isinstance(job.config["trainer"]["devices"], list))
+            if resources is None:
                 return
             self.waiting.pop(0)
             if self._claim(job):
-                self.running[RunProcesses(job.config, job.run, job.processes, slot, quiet=True)] = (
+                self.running[RunProcesses(job.config, job.run, job.processes, resources, quiet=True)] = (
                     job,
                     time.monotonic(),
                 )
             else:
-                self.slots.release(slot)
+                self.pool.release(resources)
 
     def _claim(self, job: SweepJob) -> bool:
-        """Make a job's directory, unless another command has finished the job, or runs it."""
+        """Create a job's directory, unless another command has finished the job or runs it."""
         with sweep_lock(self.directory):
             try:
                 load_status(job)
@@ -111,7 +111,7 @@ class JobScheduler:
         self.elsewhere.append(job)
 
     def _look_elsewhere(self) -> None:
-        """Take the results of jobs that ran in other commands; one that was stopped there goes on here."""
+        """Collect the results of jobs that ran in other commands; continue those that were stopped there."""
         for job in [job for job in self.elsewhere if not is_locked(job.run.path)]:
             self.elsewhere.remove(job)
             if job.run.result.is_file():
@@ -122,9 +122,9 @@ class JobScheduler:
                 self.waiting.insert(0, job)
 
     def _end(self, processes: RunProcesses, code: int) -> None:
-        """Note how a job ended."""
+        """Record how a job ended."""
         job, started = self.running.pop(processes)
-        self.slots.release(processes.slot)
+        self.pool.release(processes.resources)
         if code == 0:
             self.progress.finished(job, time.monotonic() - started)
         elif not self.stop and (job.run.result.is_file() or is_locked(job.run.path)):
@@ -144,10 +144,10 @@ class JobScheduler:
 
 
 def _cause(processes: RunProcesses, code: int) -> str:
-    """Why a job failed."""
+    """Return why a job failed."""
     cause = processes.cause()
     if cause is not None:
         processes.run.write_failure(RuntimeError(cause), cause)
     if processes.run.failure.is_file():
         return processes.run.read_failure()
-    return "was told to stop by somebody else" if code in STOPPED else f"ended with exit code {code}"
+    return "terminated by an external signal" if code in STOPPED else f"ended with exit code {code}"

@@ -1,4 +1,4 @@
-"""All jobs of a sweep are built once, in a process of their own, before the first is trained."""
+"""Check all jobs of a sweep before the first starts: each distinct network is built once, in a new process."""
 
 import importlib
 import json
@@ -30,7 +30,7 @@ Run = tuple[dict[str, Any], str]  # a configuration and its directory
 
 @dataclass(frozen=True)
 class BuildCheck:
-    """What was found out of a job."""
+    """Result of the check of a job."""
 
     error: str | None = None
     processes: int = 1
@@ -39,9 +39,9 @@ class BuildCheck:
 
 
 def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str]], int]:
-    """Build every job, and write into it what was found; returns names and errors, and how many GPUs there are.
+    """Check every job and set its processes, params and macs; returns names and errors, and the number of GPUs.
 
-    is_here: the jobs will run on this machine, which has to have the devices for them.
+    is_here: the jobs run on this machine, whose devices are checked.
     """
     runs = [(job.config, str(job.run.path)) for job in jobs]
     answers, gpus = call_in_process(_check_all, runs, is_here)
@@ -54,8 +54,8 @@ def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str
 
 
 def _check_all(runs: list[Run], is_here: bool) -> tuple[list[BuildCheck], int]:
-    """What happens in the other process; each distinct network is built once."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # warnings are for the runs' own logs
+    """Check the jobs in the new process; each distinct network is built once."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # warnings go to the logs of the runs
     logging.disable()
     warnings.simplefilter("ignore")
     task = importlib.import_module("ghostexp.tasks.common.instantiate")
@@ -67,10 +67,10 @@ def _check_all(runs: list[Run], is_here: bool) -> tuple[list[BuildCheck], int]:
 
 
 def _key(config: dict[str, Any]) -> str:
-    """A text that is equal for configurations that differ in seeds and places only."""
-    decides = {key: value for key, value in config.items() if key not in BUILD_IRRELEVANT_KEYS}
-    decides["datamodule"] = {**config["datamodule"], "seed": 0}
-    return json.dumps(decides, sort_keys=True, default=str)
+    """Return a text that is equal for configurations that differ in seeds and directories only."""
+    relevant = {key: value for key, value in config.items() if key not in BUILD_IRRELEVANT_KEYS}
+    relevant["datamodule"] = {**config["datamodule"], "seed": 0}
+    return json.dumps(relevant, sort_keys=True, default=str)
 
 
 def _check(config: dict[str, Any], run: RunDirectory, checker: Any, is_here: bool) -> BuildCheck:

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a line for each job that ends, and on a terminal a bar under them."""
+"""Print the progress of a sweep: a line for each job that ends, and a progress bar on a terminal."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ from ghostexp.sweeps.jobs import JobStatus, SweepJob
 
 
 class SweepProgress:
-    """Counts the jobs of a sweep, and says how long the rest will take."""
+    """Counts of finished and failed jobs, with the estimated remaining time."""
 
     def __init__(self, jobs: list[SweepJob], n_jobs: int) -> None:
         self.total, self.n_jobs = len(jobs), n_jobs
@@ -67,7 +67,7 @@ class SweepProgress:
         self.seconds.append(seconds)
         self.by_others += not is_ours
         whose = "" if is_ours else "  by another command"
-        self._line(job, f"{_figure(result)}{_time(seconds):>8}{whose}")
+        self._line(job, f"{_metric(result)}{_time(seconds):>8}{whose}")
 
     def failed(self, job: SweepJob, cause: str) -> None:
         """Tell of a job that failed."""
@@ -89,7 +89,7 @@ class SweepProgress:
 
 
 def print_dry_run(jobs: list[SweepJob], n_jobs: int) -> None:
-    """Print what a sweep would do."""
+    """Print the jobs that a sweep would run."""
     width = max(len(str(job.run.path)) for job in jobs)
     for job in jobs:
         cost = "" if job.params is None else f"{job.params:>12,} params {job.macs:>15,} MACs"
@@ -98,10 +98,10 @@ def print_dry_run(jobs: list[SweepJob], n_jobs: int) -> None:
     print(f"{len(jobs)} jobs: {', '.join(counts)}; {n_jobs} at a time")
 
 
-def _figure(result: Mapping[str, Any]) -> str:
+def _metric(result: Mapping[str, Any]) -> str:
     test = result.get("metrics", {}).get("test", {})
-    score = primary_metric(test)
-    return f"{test[score]:6.2f} %  " if score else ""
+    name = primary_metric(test)
+    return f"{test[name]:6.2f} %  " if name else ""
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Run the jobs of a sweep, each once, side by side where there is room; nothing that was finished is lost."""
+"""Run a sweep: check all jobs, record them in sweep.yaml, and run those that are not finished."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from ghostexp.sweeps.progress import print_dry_run
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's directory, and how it is run."""
+    """Directory of a sweep and how to run it."""
 
     directory: Path
     study: str | None
@@ -31,10 +31,10 @@ class Sweep:
     launcher: Mapping[str, Any] = field(default_factory=lambda: {"backend": "local"})
 
     def run(self, jobs: list[SweepJob], errors: list[tuple[str, str]], all_jobs: Mapping[str, Sequence[str]]) -> int:
-        """Run the jobs that are not finished, unless any of all is wrong; returns the exit code.
+        """Run the jobs that are not finished, unless any job has an error; returns the exit code.
 
-        errors: name and what is wrong, of jobs that could not be composed. planned: overrides by name, of these
-        jobs and those that the study still has to do.
+        errors: name and message of jobs that could not be composed. all_jobs: overrides by name of these jobs and of
+        those that the study still has to run.
         """
         if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs < 1):
             raise ValueError(f"n_jobs={self.n_jobs}: must be an integer >= 1 or null")
@@ -54,27 +54,27 @@ class Sweep:
         max_processes_per_job = max(job.processes for job in jobs)
         needs_gpus = any(job.config["trainer"]["accelerator"] != "cpu" for job in todo)
         n_jobs = 1 if pinned or _is_measured(jobs) else self.n_jobs
-        slots = ResourcePool(list_visible_gpus(gpus if needs_gpus else 0), n_jobs, max_processes_per_job, len(jobs))
+        pool = ResourcePool(list_visible_gpus(gpus if needs_gpus else 0), n_jobs, max_processes_per_job, len(jobs))
         if self.dry_run:
-            print_dry_run(jobs, slots.n_jobs)
+            print_dry_run(jobs, pool.n_jobs)
             return 0
         if backend == "local":
             resolve_for_sweep(job.config for job in todo)
         record_sweep(self.directory, record)
         if backend != "local":
             return _cluster()(jobs, self.launcher, self.directory)
-        return JobScheduler(self.directory, jobs, slots, self.fail_fast).run()
+        return JobScheduler(self.directory, jobs, pool, self.fail_fast).run()
 
 
 def _fixed(jobs: list[SweepJob]) -> dict[str, Any]:
-    """What no job varies of what decides a training."""
+    """Return the result-deciding values that are equal for all jobs."""
     return fixed_values(
         (job.distinguishing_overrides, job.config) for job in jobs if job.config["task"]["name"] == "fit"
     )
 
 
 def _is_measured(jobs: list[SweepJob]) -> bool:
-    """Whether time is what the jobs are about, so that they must not take it from each other."""
+    """Return whether jobs measure time, and so must not run in parallel."""
     return any(job.config["task"]["name"] == "profile" for job in jobs)
 
 
@@ -87,20 +87,20 @@ def _cluster() -> Callable[[list[SweepJob], Mapping[str, Any], Path], int]:
 
 
 def _duplicates(jobs: list[SweepJob]) -> Iterator[tuple[str, str]]:
-    """Points that are others once more."""
+    """Yield duplicate jobs: same directory name or same configuration."""
     names: set[str] = set()
     configs: dict[str, str] = {}
     for job in jobs:
-        said, text = " ".join(job.distinguishing_overrides), json.dumps(job.config, sort_keys=True, default=str)
+        overrides, text = " ".join(job.distinguishing_overrides), json.dumps(job.config, sort_keys=True, default=str)
         if job.name in names:
-            yield job.name, f"{said}: is there twice"
+            yield job.name, f"{overrides}: duplicate job"
         elif configs.setdefault(text, job.name) != job.name:
-            yield job.name, f"{said}: is the same as {configs[text]}"
+            yield job.name, f"{overrides}: same configuration as {configs[text]}"
         names.add(job.name)
 
 
 def _conflicting(jobs: list[SweepJob]) -> Iterator[tuple[str, str]]:
-    """Points whose directory holds another run; the others' states are found out."""
+    """Yield jobs whose directory contains another run; set the status of the others."""
     for job in jobs:
         try:
             load_status(job)
@@ -109,7 +109,7 @@ def _conflicting(jobs: list[SweepJob]) -> Iterator[tuple[str, str]]:
 
 
 def _print_errors(errors: list[tuple[str, str]], total: int) -> None:
-    """Say what is wrong, once for all jobs that it is wrong with."""
+    """Print each error once, with the names of its jobs."""
     names: dict[str, list[str]] = {}
     for name, error in errors:
         names.setdefault(error, []).append(name)

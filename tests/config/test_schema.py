@@ -134,9 +134,11 @@ def test_the_ranges_are_those_that_networks_check(name: str) -> None:
 
 
 def test_what_the_program_sets_itself_is_all_of_it() -> None:
-    """Every argument that tasks/build.py passes beside the configuration is refused in the configuration."""
+    """Check that every argument that tasks/common/instantiate.py passes is refused in the configuration."""
     tree = ast.parse(inspect.getsource(importlib.import_module("ghostexp.tasks.common.instantiate")))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "build"]
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "instantiate_node"
+    ]
     passed = {
         (re.split(r"\W", ast.unparse(call.args[1]).lstrip("f'"))[0], str(argument.arg))
         for call in calls

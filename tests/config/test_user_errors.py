@@ -193,13 +193,13 @@ VALUES = [
     (["task=visualize"], "task=visualize: needs run=DIR"),
     (["task=visualize", "task.num_images=0"], "task.num_images=0: must be an integer >= 1"),
     (["task=visualize", "task.num_shown=all"], "task.num_shown=all: must be an integer >= 1"),
-    (["run=no/such/run", "task=test"], "no/such/run: not a run's directory"),
-    (["resume=no/such/run"], "no/such/run: not a run's directory"),
+    (["run=no/such/run", "task=test"], "no/such/run: not a run directory"),
+    (["resume=no/such/run"], "no/such/run: not a run directory"),
     (["datamodule=image_folder", "datamodule.root=no/such/folder"], "no/such/folder"),
 ]
 GPU = [
-    (["trainer.accelerator=gpu"], "trainer.accelerator=gpu: no GPU is there"),
-    (["trainer.devices=[0,1]"], "trainer.devices=[0, 1]: a list names GPUs, and none is there"),
+    (["trainer.accelerator=gpu"], "trainer.accelerator=gpu: no GPU found"),
+    (["trainer.devices=[0,1]"], "trainer.devices=[0, 1]: a list selects GPUs, but there is none"),
     (["trainer.sync_batchnorm=true"], "trainer.sync_batchnorm=true: torch synchronises BatchNorm on GPUs only"),
 ]
 
@@ -395,7 +395,7 @@ def test_a_traceback_is_shown_with_debug_only(capsys: pytest.CaptureFixture[str]
         (["model=ghostnt"], "model=ghostnt: not found"),
         (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network, ratio"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be an integer >= 1"),
-        (["resume=no/such/run"], "no/such/run: not a run's directory"),
+        (["resume=no/such/run"], "no/such/run: not a run directory"),
         (["-m", "model=resnet20,resnet21"], "model=resnet21: not found"),
         (["trainer.devices=2", "datamodule.batch_size=63"], "datamodule.batch_size=63: not divisible by 2 devices"),
     ],

@@ -122,7 +122,7 @@ def test_killed_job_of_a_sweep_takes_its_workers_along(tmp_path: Path, tree: Pat
     os.killpg(process.pid, signal.SIGUSR1)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGUSR1, err
-    assert "stopped by SIGUSR1; the same command does the rest" in err
+    assert "stopped by SIGUSR1; the same command continues" in err
     assert "exit code 255" not in out + err  # which a job has whose fork server died of the signal
     assert sum("stopped by SIGUSR1 after step" in path.read_text() for path in folder.glob("*/run.log")) == 1
     wait_until(lambda: none_left(tmp_path), SECONDS)

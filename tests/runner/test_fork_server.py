@@ -18,7 +18,7 @@ def test_result_and_error_come_back() -> None:
 
 
 def test_a_process_that_is_ended_is_one_line() -> None:
-    with pytest.raises(ValueError, match="was ended"):
+    with pytest.raises(ValueError, match="was killed"):
         call_in_process(os._exit, 9)
 
 

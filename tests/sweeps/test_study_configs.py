@@ -111,12 +111,12 @@ def last_digit(printed: float) -> float:
         (["study=none_such"], "study=none_such: not found; there are dw_size_ablation"),
         (["study=ratio_ablation", "model.ratio=7"], "model.ratio=7: study=ratio_ablation has model.ratio=1,2,3,4,5,10"),
         (["study=ratio_ablation", "model.ratio=2,7"], "model.ratio=7: study=ratio_ablation has"),
-        (["-m", "study=ratio_ablation,width"], "study=ratio_ablation,width: one study at a time"),
+        (["-m", "study=ratio_ablation,width"], "study=ratio_ablation,width: only one study at a time"),
         (["study=width", "hydra.mode=RUN"], "hydra.mode=RUN: study=width is a sweep"),
-        (["-m", "seed=range(0)"], "seed=range(0): an empty grid"),
+        (["-m", "seed=range(0)"], "seed=range(0): empty grid"),
         (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): must be single values"),
-        (["-m", "seed=0,1,0"], "seed-0: seed=0: is there twice"),
-        (["-m", "optimizer.lr=0.1,1e-1"], "lr-0.1: optimizer.lr=0.1: is there twice"),
+        (["-m", "seed=0,1,0"], "seed-0: seed=0: duplicate job"),
+        (["-m", "optimizer.lr=0.1,1e-1"], "lr-0.1: optimizer.lr=0.1: duplicate job"),
         (["-m", "seed=0,1", "hydra/launcher=basic"], "hydra/launcher=basic: must be one of local, submitit_local"),
         (
             ["-m", "seed=0,1", "trainer.num_nodes=2"],
@@ -125,7 +125,7 @@ def last_digit(printed: float) -> float:
         (["-m", "seed=0,1", "n_jobs=0"], "n_jobs=0: must be an integer >= 1 or null"),
         (["-m", "model.ratio=0"], "job: model.ratio=0"),
         (["-m", "task=profile", "seed=0,1", "trainer.devices=2"], "seed-0 and 1 others: trainer.devices=2, trainer."),
-        (["dry_run=true"], "dry_run=true: shows the jobs of a sweep"),
+        (["dry_run=true"], "dry_run=true: lists the jobs of a sweep"),
     ],
 )
 def test_a_wrong_sweep_is_one_line(arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +140,7 @@ def test_a_directory_of_another_study_is_refused(tmp_path: Path, capfd: pytest.C
     folder.mkdir(parents=True)
     (folder / "sweep.yaml").write_text("study: width\npoints: {}\n")
     assert command("study=ratio_ablation", "name=mine") == 1
-    assert f"study=ratio_ablation: {folder} holds study width; name=... puts it elsewhere" in capfd.readouterr().err
+    assert f"study=ratio_ablation: {folder} contains study width; set another name=..." in capfd.readouterr().err
     assert command("-m", "seed=0,1", "name=mine") == 1
     assert "a sweep without a study" in capfd.readouterr().err
 

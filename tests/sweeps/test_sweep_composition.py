@@ -182,7 +182,7 @@ def test_jobs_of_different_values_have_different_names(values: str, names: list[
     ("arguments", "wanted"),
     [
         ([f"name={'n' * 300}"], f"name={'n' * 20}...: must be at most 255 bytes long, got 300"),
-        (["name=p%j", "hydra/launcher=submitit_local"], "p%j: must have no %, which SLURM replaces"),
+        (["name=p%j", "hydra/launcher=submitit_local"], "p%j: must not contain %, which SLURM replaces"),
     ],
 )
 def test_a_name_that_cannot_be_is_said_before_any_job(

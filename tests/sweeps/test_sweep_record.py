@@ -73,7 +73,7 @@ def test_other_fixed_values_are_refused_and_other_swept_ones_added(
         record_sweep(tmp_path, added)
         assert list(added.jobs)[-1] in read_sweep(tmp_path).jobs
         return
-    with pytest.raises(ValueError, match=f"holds a sweep with other fixed values \\({changed}\\); name=") as error:
+    with pytest.raises(ValueError, match=f"contains a sweep with other fixed values \\({changed}\\); name=") as error:
         record_sweep(tmp_path, added)
     assert str(error.value).startswith(str(tmp_path))
     assert list(read_sweep(tmp_path).jobs) == ["seed=0"]
@@ -90,6 +90,7 @@ def test_a_command_with_other_fixed_values_trains_nothing(tmp_path: Path, capfd:
     record_sweep(folder, SweepRecord(None, {"seed-0": ["seed=0"]}, {"optimizer.lr": 0.4}))
     assert command("-m", "seed=1,2", "name=sweep", "optimizer.lr=0.2") == 1
     assert (
-        f"error: {folder}: holds a sweep with other fixed values (optimizer.lr: 0.4 -> 0.2)" in capfd.readouterr().err
+        f"error: {folder}: contains a sweep with other fixed values (optimizer.lr: 0.4 -> 0.2)"
+        in capfd.readouterr().err
     )
     assert not list(folder.glob("seed-*"))

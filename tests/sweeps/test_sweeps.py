@@ -121,7 +121,7 @@ def test_ctrl_c_saves_the_running_jobs_and_the_same_command_does_the_rest(folder
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the same command does the rest" in err
+    assert "the same command continues" in err
     assert processes_in(folder) == []
     assert results(folder) == {}
     assert sorted(path.name for path in folder.glob("seed-*")) == ["seed-0", "seed-1"]
@@ -201,24 +201,24 @@ def test_a_baseline_keeps_its_own_values() -> None:
 
 def test_each_job_gets_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    slots = ResourcePool(["0", "1", "2", "3"], None, max_processes_per_job=2, jobs=18)
-    first, second = slots.acquire(2, False), slots.acquire(2, False)
+    pool = ResourcePool(["0", "1", "2", "3"], None, max_processes_per_job=2, jobs=18)
+    first, second = pool.acquire(2, False), pool.acquire(2, False)
     assert first is not None
     assert second is not None
     assert {*first.gpus, *second.gpus} == {"0", "1", "2", "3"}
-    assert slots.acquire(1, False) is None
-    slots.release(first)
-    third = slots.acquire(2, False)
+    assert pool.acquire(1, False) is None
+    pool.release(first)
+    third = pool.acquire(2, False)
     assert third is not None
     assert third.gpus == first.gpus
 
 
 def test_more_jobs_than_gpus_share_them_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    slots = ResourcePool(["0", "1"], 6, max_processes_per_job=1, jobs=18)
-    taken = [slots.acquire(1, False) for _ in range(6)]
-    assert [slot.gpus[0] for slot in taken if slot].count("0") == 3
-    assert slots.acquire(1, False) is None
+    pool = ResourcePool(["0", "1"], 6, max_processes_per_job=1, jobs=18)
+    taken = [pool.acquire(1, False) for _ in range(6)]
+    assert [resources.gpus[0] for resources in taken if resources].count("0") == 3
+    assert pool.acquire(1, False) is None
 
 
 def test_only_a_jobs_own_gpus_are_visible_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +255,8 @@ def test_jobs_on_a_processor_share_its_threads(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("ghostexp.runner.resources.cores", lambda: 8)
-    slots = ResourcePool([], n_jobs, max_processes_per_job, jobs)
-    assert (slots.n_jobs, slots.threads) == (side_by_side, threads)
+    pool = ResourcePool([], n_jobs, max_processes_per_job, jobs)
+    assert (pool.n_jobs, pool.threads) == (side_by_side, threads)
 
 
 def test_a_finished_point_has_the_processes_that_it_had(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class Hanging:
     """A job that does not stop."""
 
     def __init__(self) -> None:
-        self.slot = Resources(1)
+        self.resources = Resources(1)
         self.signals: list[int] = []
         self.is_killed = False
 
@@ -163,5 +163,5 @@ def test_a_sweep_that_only_waits_for_others_ends_on_sigterm(tmp_path: Path) -> N
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "stopped by SIGTERM; the same command does the rest" in err
+    assert "stopped by SIGTERM; the same command continues" in err
     assert not run.config.exists()
