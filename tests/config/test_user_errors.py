@@ -1,4 +1,4 @@
-"""Whatever is wrong with a command is answered in one line that names the key or the file, and a non-zero exit."""
+"""Check that errors of a command are one line that names the key or the file, with a non-zero exit code."""
 
 import shutil
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.cli import TINY, command, finish, in_directory
 
-# What is typed, and what the line must say: the key as it was typed, and what is allowed.
+# Arguments, and part of the expected message: the key as typed, and what is allowed.
 KEYS = [
     (["model=ghostnt"], "model=ghostnt: not found; there are faster_rcnn_ghostnet"),
     (["model=ghostnt"], "did you mean model=ghostnet?"),
@@ -205,7 +205,7 @@ GPU = [
 
 
 def expect_one_line(err: str, wanted: str) -> None:
-    """Check what a failed command wrote to standard error."""
+    """Check standard error of a failed command."""
     lines = err.strip().splitlines()
     assert len(lines) == 1, err
     assert wanted in lines[0]
@@ -213,7 +213,7 @@ def expect_one_line(err: str, wanted: str) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "wanted"), KEYS + VALUES, ids=lambda value: str(value)[:40])
-def test_a_wrong_key_or_value_is_one_line(
+def test_wrong_key_or_value_is_one_line_error(
     arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert command("callbacks.progress=false", *arguments) != 0
@@ -223,29 +223,27 @@ def test_a_wrong_key_or_value_is_one_line(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(("arguments", "wanted"), GPU, ids=lambda value: str(value)[:40])
-def test_gpus_that_are_not_there_are_one_line(
-    arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_gpu_is_one_line_error(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*arguments) != 0
     expect_one_line(capsys.readouterr().err, wanted)
 
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that is done; tests damage copies of it."""
+    """Return a finished run, of which tests damage copies."""
     run = tmp_path_factory.mktemp("finished") / "run"
     assert command(*TINY, in_directory(run)) == 0
     return run
 
 
 def truncate(run: Path) -> None:
-    """Cut the last checkpoint in half."""
+    """Truncate the last checkpoint."""
     path = run / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:10_000])
 
 
 def exchange(run: Path) -> None:
-    """Put the checkpoint of another network in place."""
+    """Replace the checkpoint by that of another network."""
     path = run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     state = checkpoint["state_dict"]
@@ -255,12 +253,12 @@ def exchange(run: Path) -> None:
 
 
 def remove_checkpoints(run: Path) -> None:
-    """Leave a run without weights."""
+    """Remove the weights of a run."""
     (run / "checkpoints" / "last.ckpt").unlink()
 
 
 def spoil_config(run: Path) -> None:
-    """Leave a configuration that is no YAML."""
+    """Write invalid YAML to the configuration."""
     (run / "config.yaml").write_text("model: [")
 
 
@@ -316,7 +314,7 @@ def spoil_config(run: Path) -> None:
         (None, ["task=visualize", "run={run}", "task.layers=fc"], "task.layers=fc: makes no maps (N, C, H, W)"),
     ],
 )
-def test_a_damaged_or_different_run_is_one_line(
+def test_damaged_or_different_run_is_one_line_error(
     damage: Callable[[Path], None] | None,
     arguments: list[str],
     wanted: str,
@@ -333,13 +331,13 @@ def test_a_damaged_or_different_run_is_one_line(
     expect_one_line(capsys.readouterr().err, wanted)
 
 
-def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_directory_is_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("not a directory")
     assert command(*TINY, in_directory(tmp_path / "file" / "run")) != 0
     expect_one_line(capsys.readouterr().err, "file")
 
 
-def test_a_corrupt_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_names_corrupt_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("train", "test"):
         for name in ("cat", "dog"):
             folder = tmp_path / "images" / part / name
@@ -353,7 +351,7 @@ def test_a_corrupt_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     expect_one_line(capsys.readouterr().err, "train/dog/2.png")
 
 
-def test_a_mistake_leaves_no_directory_behind_and_removes_none(tmp_path: Path) -> None:
+def test_error_leaves_directories_unchanged(tmp_path: Path) -> None:
     assert command("seed=-1") != 0
     assert not list((tmp_path / "outputs").rglob("*.yaml"))
     (tmp_path / "mine").mkdir()
@@ -371,7 +369,7 @@ def test_a_mistake_leaves_no_directory_behind_and_removes_none(tmp_path: Path) -
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, ["-m", "seed=0,1"], "-m under srun"),
     ],
 )
-def test_processes_that_somebody_else_started_have_to_fit(
+def test_processes_of_srun_and_torchrun_must_match_the_run(
     variables: dict[str, str],
     arguments: list[str],
     wanted: str,
@@ -384,7 +382,7 @@ def test_processes_that_somebody_else_started_have_to_fit(
     assert wanted in capsys.readouterr().err.splitlines()[0]
 
 
-def test_a_traceback_is_shown_with_debug_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_traceback_is_shown_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("debug=default", "model.ratio=0") != 0
     assert "Traceback" in capsys.readouterr().err
 
@@ -400,7 +398,7 @@ def test_a_traceback_is_shown_with_debug_only(capsys: pytest.CaptureFixture[str]
         (["trainer.devices=2", "datamodule.batch_size=63"], "datamodule.batch_size=63: not divisible by 2 devices"),
     ],
 )
-def test_a_process_of_its_own_answers_in_one_line_too(arguments: list[str], wanted: str) -> None:
+def test_new_process_prints_one_line_error(arguments: list[str], wanted: str) -> None:
     code, _, err = finish(*arguments)
     assert code == 1
     expect_one_line(err, wanted)

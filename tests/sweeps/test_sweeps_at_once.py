@@ -1,4 +1,4 @@
-"""The same sweep, started twice at once: each job is trained once, and both commands have all results."""
+"""Test two commands that run the same sweep: each job is trained once, and both report all results."""
 
 import json
 import signal
@@ -20,20 +20,20 @@ from tests.cli import TINY, command, start, wait_for
 SWEEP = ("-m", *TINY, "trainer.max_epochs=1", "name=sweep", "n_jobs=1")
 
 
-def test_each_job_is_trained_once_and_both_commands_succeed(tmp_path: Path) -> None:
+def test_concurrent_commands_train_each_job_once(tmp_path: Path) -> None:
     both = [start(*SWEEP, "seed=0,1") for _ in range(2)]
-    said = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    for _, err in said:
+    outputs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    for _, err in outputs:
         assert "error" not in err
     folder = tmp_path / "outputs" / "sweep"
     for name in ("seed-0", "seed-1"):
         assert (folder / name / "run.log").read_text().count("`Trainer.fit` stopped") == 1
-    for out, _ in said:
+    for out, _ in outputs:
         assert "2 jobs finished" in out or "finished already" in out
 
 
-def test_a_job_that_another_command_runs_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_sweep_waits_for_job_of_another_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(*SWEEP) == 0
     capfd.readouterr()
     run = RunDirectory(tmp_path / "outputs" / "sweep" / "job")
@@ -51,14 +51,14 @@ def test_a_job_that_another_command_runs_is_waited_for(tmp_path: Path, capfd: py
     held.wait()
     assert command(*SWEEP) == 0
     other.join()
-    said = capfd.readouterr().out
-    assert "job: runs in another command; waiting for its result" in said
-    assert "(1 by another command), 0 failed" in said
+    out = capfd.readouterr().out
+    assert "job: runs in another command; waiting for its result" in out
+    assert "(1 by another command), 0 failed" in out
     assert run.result.read_text() == result
     assert (run.path / "run.log").read_text().count("`Trainer.fit` stopped") == 1
 
 
-def test_a_process_that_waited_for_another_leaves_its_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_execute_keeps_result_of_another_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = RunDirectory(tmp_path)
     run.write_result({"seed": 0})
     assert execute({"task": {"name": "fit"}, "traceback": False}, run) == 0
@@ -68,7 +68,7 @@ def test_a_process_that_waited_for_another_leaves_its_result(tmp_path: Path, cap
 
 @pytest.fixture
 def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobScheduler:
-    """A sweep of one job, which runs elsewhere."""
+    """Return the scheduler of one job, which runs in another command."""
     monkeypatch.setattr("ghostexp.sweeps.local_jobs.STOP_SECONDS", 0.5)
     run = RunDirectory(tmp_path / "seed-0")
     config = {"task": {"name": "fit"}, "seed": 0, "trainer": {"devices": 1, "num_nodes": 1}}
@@ -86,7 +86,7 @@ def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobScheduler:
         (lambda run: None, 0, 0, 1),
     ],
 )
-def test_what_another_command_left_is_taken(
+def test_look_elsewhere_collects_results_of_other_commands(
     leave: Callable[[RunDirectory], None], finished: int, failed: int, waiting: int, scheduler: JobScheduler
 ) -> None:
     run = scheduler.elsewhere[0].run
@@ -106,7 +106,7 @@ def test_what_another_command_left_is_taken(
         assert scheduler.waiting[0].config["resume"] == str(run.path)
 
 
-def test_a_job_of_another_configuration_is_not_started(scheduler: JobScheduler) -> None:
+def test_claim_rejects_another_configuration(scheduler: JobScheduler) -> None:
     job = scheduler.elsewhere.pop()
     job.run.write_config({**job.config, "seed": 5})
     assert not scheduler._claim(job)
@@ -115,7 +115,7 @@ def test_a_job_of_another_configuration_is_not_started(scheduler: JobScheduler) 
 
 
 class Hanging:
-    """A job that does not stop."""
+    """Fake of processes that do not stop."""
 
     def __init__(self) -> None:
         self.resources = Resources(1)
@@ -129,7 +129,7 @@ class Hanging:
         self.is_killed = True
 
 
-def test_a_job_that_runs_elsewhere_is_not_started_and_has_not_failed(scheduler: JobScheduler) -> None:
+def test_job_running_elsewhere_is_not_started_or_failed(scheduler: JobScheduler) -> None:
     job = scheduler.elsewhere.pop()
     with locked(job.run.path, 0):
         assert not scheduler._claim(job)
@@ -140,7 +140,7 @@ def test_a_job_that_runs_elsewhere_is_not_started_and_has_not_failed(scheduler: 
     assert (scheduler.elsewhere, scheduler.progress.failures) == ([job], [])
 
 
-def test_a_job_that_does_not_stop_is_killed(scheduler: JobScheduler, capfd: pytest.CaptureFixture[str]) -> None:
+def test_job_that_does_not_stop_is_killed(scheduler: JobScheduler, capfd: pytest.CaptureFixture[str]) -> None:
     hanging = Hanging()
     scheduler.running = {hanging: (scheduler.elsewhere[0], 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
     scheduler.stop = signal.SIGTERM
@@ -153,7 +153,7 @@ def test_a_job_that_does_not_stop_is_killed(scheduler: JobScheduler, capfd: pyte
     assert "seed-0: did not stop within 0 s, killed" in capfd.readouterr().out
 
 
-def test_a_sweep_that_only_waits_for_others_ends_on_sigterm(tmp_path: Path) -> None:
+def test_sweep_that_waits_for_other_commands_ends_on_sigterm(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "outputs" / "sweep" / "job")
     run.path.mkdir(parents=True)
     with locked(run.path, 0):
