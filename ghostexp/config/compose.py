@@ -17,18 +17,13 @@ from ghostexp.config.run_overlay import ParsedCommand
 from ghostexp.config.schema import check, unknown_key_message
 from ghostexp.config.trainer_arguments import check_trainer
 from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
+from ghostexp.runs.config_keys import COMMAND_KEYS, STUDY_TASKS, SWEEP_ONLY_KEYS
 from ghostexp.runs.fingerprint import differences
-from ghostexp.runs.naming import STUDY_TASKS
 
 Config = dict[str, Any]
 PACKAGE = Path(__file__).parent.parent
 # In a wheel conf/ is inside the package, in the source tree beside it. An absolute path works from any directory.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
-SWEEP_ONLY_KEYS = {
-    "n_jobs": None,
-    "fail_fast": False,
-    "dry_run": False,
-}  # with their defaults; a single run ignores them
 GROUPS = ("model", "datamodule", "optimizer", "scheduler", "experiment", "study")
 
 
@@ -107,7 +102,7 @@ def _overlay_earlier_run(command: ParsedCommand, composed: Config) -> Config:
         raise ValueError(f"resume={command.earlier.path}: a run of task={before['task']['name']} cannot be continued")
     if task not in ON_SEVERAL_DEVICES:
         before = {**before, "trainer": {**before["trainer"], "devices": 1, "num_nodes": 1}}
-    from_command = ("task", "run", "resume", "traceback", "output_dir", *command.groups)
+    from_command = [key for key in (*COMMAND_KEYS, *command.groups) if key in composed]
     merged = OmegaConf.create({**before, **{key: composed[key] for key in from_command}})
     for text in command.changes:
         _apply_override(merged, text)

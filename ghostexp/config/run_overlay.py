@@ -10,11 +10,9 @@ from typing import Any
 
 from ghostexp.config.arguments import quoted, unquoted
 from ghostexp.runner.ranks import is_global_zero
+from ghostexp.runs.config_keys import COMMAND_KEYS, OVERRIDABLE_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences
-
-OVERRIDABLE_GROUPS = ("trainer", "logger", "datamodule", "callbacks", "threads", "channels_last", "compile", "name")
-COMMAND_KEYS = ("task", "run", "resume", "traceback", "output_dir", "debug", "hydra")
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def _route_override(argument: str, command: ParsedCommand) -> None:
     head = path.partition(".")[0].partition("@")[0].partition("/")[0]
     if head in COMMAND_KEYS:
         command.hydra_args.append(argument)
-    elif head not in OVERRIDABLE_GROUPS:
+    elif head not in OVERRIDABLE_KEYS:
         raise ValueError(f"{argument}: {command.key}= uses the {head} of that run; leave it out")
     elif path == head and isinstance(command.config.get(head), dict):
         command.hydra_args.append(argument)

@@ -15,10 +15,10 @@ from typing import Any
 
 from ghostexp.errors import format_error, print_error
 from ghostexp.runner.ranks import is_started_by_slurm, rank
+from ghostexp.runs.config_keys import STUDY_TASKS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.lock import locked
-from ghostexp.runs.naming import STUDY_TASKS
 from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.runs.provenance import git_revision, versions
 from ghostexp.runs.signals import stop_signals

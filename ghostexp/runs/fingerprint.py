@@ -5,19 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-RESULT_KEYS = ("seed", "model", "datamodule", "optimizer", "scheduler", "loss", "callbacks", "trainer")
-IGNORED_KEYS = frozenset(
-    {
-        *(f"datamodule.{key}" for key in ("root", "num_workers", "download")),
-        *(
-            f"callbacks.{key}"
-            for key in ("save_every_n_epochs", "save_every_n_steps", "save_every_n_minutes", "progress")
-        ),
-        *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps")),
-        *(f"trainer.{key}" for key in ("benchmark", "deterministic", "detect_anomaly", "profiler")),
-    }
-)
-
+from ghostexp.runs.config_keys import IGNORED_KEYS, RESULT_KEYS
 
 # Keys added later; null has the same effect as a missing key.
 ADDED = frozenset({"datamodule.mean", "datamodule.std"})

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ghostexp.runs.config_keys import STUDY_TASKS
 from ghostexp.runs.fingerprint import fingerprint
 
-STUDY_TASKS = ("report", "dashboard")  # tasks that read many runs, and write beside them
 FILE_LIMIT = 255  # bytes in the name of a file or directory
 JOB_LIMIT = 128  # characters in a job's name
 DIGEST = 8  # characters

@@ -11,13 +11,11 @@ from ghostexp.config.config_files import naming_files
 from ghostexp.config.hydra_errors import to_user_error
 from ghostexp.errors import print_error
 from ghostexp.runner.execute import execute
+from ghostexp.runs.config_keys import REPORT_KEYS, STUDY_TASKS
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.naming import STUDY_TASKS
 from ghostexp.runs.sweep_record import check_study
 from ghostexp.sweeps.deferred import typed_overrides
 from ghostexp.sweeps.grid import Grid
-
-REPORT_KEYS = ("study", "name", "task", "output_dir", "traceback", "debug")  # keys allowed with a report on a study
 
 
 class SweepCallback(Callback):

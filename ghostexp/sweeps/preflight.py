@@ -13,18 +13,10 @@ from typing import Any
 from ghostexp.errors import format_error
 from ghostexp.runner import ranks
 from ghostexp.runner.fork_server import call_in_process
+from ghostexp.runs.config_keys import BUILD_IRRELEVANT_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps.jobs import SweepJob
 
-BUILD_IRRELEVANT_KEYS = (
-    "seed",
-    "name",
-    "choices",
-    "resume",
-    "logger",
-    "output_dir",
-    "threads",
-)  # for what can be built
 Run = tuple[dict[str, Any], str]  # a configuration and its directory
 
 

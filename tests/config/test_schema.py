@@ -19,6 +19,7 @@ from ghostexp.config.keys import GROUPS, LOSS, ROOT, SET_HERE, TASKS
 from ghostexp.config.schema import key_of
 from ghostexp.config.signatures import signature
 from ghostexp.models.validation import RULES
+from ghostexp.runs import config_keys
 from tests.cli import command
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -98,6 +99,12 @@ def test_committed_schemas_are_up_to_date() -> None:
     """Update them with: python -m ghostexp.config.json_schema."""
     made = schemas(CONF)
     assert {path: json.loads(path.read_text()) for path in CONF.rglob("schema.json")} == made
+
+
+def test_config_keys_list_every_top_level_key() -> None:
+    assert {*config_keys.KEYS, *config_keys.SWEEP_ONLY_KEYS} == set(ROOT)
+    groups = {group for entry in content(CONF / "config.yaml")["defaults"] if entry != "_self_" for group in entry}
+    assert groups - set(ROOT) == set(config_keys.GROUPS)
 
 
 def test_every_key_has_a_description() -> None:
