@@ -120,13 +120,13 @@ def _items(config: Node, group: str) -> Iterator[tuple[str, Any]]:
 def _keys(node: Node, keys: Keys, path: str) -> Iterator[Fault]:
     """Yield the errors of a node with these allowed keys."""
     for name, value in node.items():
-        whole = f"{path}.{name}" if path else str(name)
+        full_path = f"{path}.{name}" if path else str(name)
         if "." in str(name):
-            yield Fault(whole, "nested keys are written as model: {ratio: 2}, without a dot")
+            yield Fault(full_path, "nested keys are written as model: {ratio: 2}, without a dot")
         elif name not in keys:
-            yield _unknown(whole, keys)
+            yield _unknown(full_path, keys)
         elif not keys[name].allows(value):
-            yield _of_type(whole, keys[name])
+            yield _of_type(full_path, keys[name])
 
 
 def _unknown(path: str, names: Collection[str]) -> Fault:
@@ -150,15 +150,15 @@ def _node(node: Node, group: str, path: str, more: Collection[str] = ()) -> Iter
     own = GROUPS[group] if target.startswith(OWN) else {}
     names = [*more, *(found.arguments if found else ())]
     for name, value in node.items():
-        whole = f"{path}.{name}"
+        full_path = f"{path}.{name}"
         if name in OF_HYDRA:
             continue
         if name in instead:
-            yield Fault(whole, f"is set by the program; {instead[name]}")
+            yield Fault(full_path, f"is set by the program; {instead[name]}")
         elif found is not None and not found.is_open and name not in names:
-            yield _unknown(whole, [one for one in names if one not in instead])
+            yield _unknown(full_path, [one for one in names if one not in instead])
         else:
-            yield from _argument(whole, value, _key(name, own, found.arguments if found else {}, group, more))
+            yield from _argument(full_path, value, _key(name, own, found.arguments if found else {}, group, more))
 
 
 def _key(name: str, own: Keys, arguments: Mapping[str, tuple[str, ...]], group: str, more: Collection[str]) -> Key:

@@ -73,7 +73,7 @@ VALUES = [
     (["model.weights=no/such/file"], "model.weights=no/such/file: no such file; a file, a run's directory,"),
     (["model.weights=5"], "model.weights=5: no such file"),
     (["model.reset_head=true"], "model.reset_head=true: needs model.weights"),
-    (["model.weights=README.md", "model.reset_head=body"], "model.reset_head=body: one of head is needed"),
+    (["model.weights=README.md", "model.reset_head=body"], "model.reset_head=body: must be true or false"),
     (["pretrained=ghostnet_50"], "pretrained=ghostnet_50: not found; there are ghostnet_100"),
     (["model=torchvision", "model.name=resnet19"], "model.name=resnet19: torchvision has no such network; near are"),
     (

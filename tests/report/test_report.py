@@ -113,9 +113,9 @@ def test_a_report_is_beside_its_runs(runs: str | list[str] | None, wanted: str, 
     ("arguments", "wanted"),
     [
         (["study=width"], "task=report: there is no "),
-        (["study=ratio_ablation", "seed=0"], "seed=0: task=report shows all of a study; study, name, task"),
+        (["study=ratio_ablation", "seed=0"], "seed=0: cannot be set with task=report of a study; allowed: study, debug, name, task"),
         (["study=width", "name=ratio_ablation"], "study=width: "),
-        (["-m", "name=ratio_ablation", "seed=0,1"], "seed=0,1: task=report shows all of a study"),
+        (["-m", "name=ratio_ablation", "seed=0,1"], "seed=0,1: cannot be set with task=report of a study"),
         (["study=ratio_ablation", "task.runs=x"], "task.runs: selects the runs; leave out study= and -m"),
         (["study=ratio_ablation", "task.baseline={model.ratio:7}"], "task.baseline={'model.ratio': 7}: no arm has it"),
         (
