@@ -55,7 +55,7 @@ def _report(composed: DictConfig) -> int:
     directory = Path(composed.hydra.sweep.dir).absolute()
     if not directory.is_dir():
         raise ValueError(
-            f"task={composed.task.name}: {directory} does not exist; run the study first, or set name= or output_dir="
+            f"task={composed.task.name}: there is no {directory}; run the study first, or set name= or output_dir="
         )
     check_study(directory, composed.hydra.runtime.choices.get("study"))
     compare = composed.hydra.sweeper.get("report_baseline")

@@ -169,7 +169,7 @@ VALUES = [
     (["task=test"], "task=test: needs run=DIR"),
     (["task=predict"], "task.input: must be set; task.input=..."),
     (["task=predict", "task.input=README.md"], "task=predict: needs run=DIR"),
-    (["task=predict", "task.input=no/such/*.jpg"], "task.input=no/such/*.jpg: no images there; a file, a folder"),
+    (["task=predict", "task.input=no/such/*.jpg"], "task.input=no/such/*.jpg: must be an image file, a folder"),
     (
         ["task=predict", "task.input=README.md", "task.score_threshold=2"],
         "task.score_threshold=2: must be a number in [0, 1]",
