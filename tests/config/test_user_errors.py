@@ -94,7 +94,7 @@ VALUES = [
     ),
     (["scheduler.interval=hour"], "scheduler.interval=hour: must be one of step, epoch"),
     (["scheduler.pct_start=2"], "scheduler.pct_start=2"),
-    (["scheduler=multistep", "scheduler.milestones=[9,3]"], "scheduler.milestones=[9, 3]: rising epochs"),
+    (["scheduler=multistep", "scheduler.milestones=[9,3]"], "scheduler.milestones=[9, 3]: must be rising epochs"),
     (["loss.label_smoothing=1.5"], "loss.label_smoothing=1.5"),
     (["seed=-1"], "seed=-1: must be an integer >= 0"),
     (["seed=true", "datamodule.seed=0"], "seed=True: must be an integer >= 0"),
@@ -121,7 +121,7 @@ VALUES = [
     ),
     (
         ["+callbacks.folder=here"],
-        "+callbacks.folder=here: is set by the program; checkpoints go into the run's directory",
+        "+callbacks.folder=here: is set by the program; checkpoints are written to the run directory",
     ),
     (["+logger.csv.run=here"], "+logger.csv.run=here: is set by the program; use output_dir= and name="),
     (["compile=of"], "compile=of: must be true or false"),
