@@ -72,9 +72,7 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
             run.write_result(record(result))
             if isinstance(outcome, Outcome):
                 failed = _make_outputs(outcome, run, config["task"]["name"])
-                with suppress(
-                    OSError
-                ):  # the result is written; for example a full disk, for which the outputs failed too
+                with suppress(OSError):  # such as a full disk; the first result is complete
                     run.write_result(record(result | failed))
     except Exception as error:
         return _fail(error, config, run)
