@@ -1,1 +1,1 @@
-"""The command line and its configuration: compose, check, overlay on an earlier run."""
+"""Compose and validate the configuration of a command line, and overlay it on an earlier run."""

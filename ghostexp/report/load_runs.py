@@ -73,7 +73,7 @@ class RunSet:
 
     runs: list[Run]
     study: str | None = None
-    points: Mapping[str, Sequence[str]] = field(default_factory=dict)  # overrides by name; empty: of no one sweep
+    jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)  # overrides by name; empty: of no one sweep
 
 
 def find_study(folder: Path) -> RunSet:
@@ -82,11 +82,11 @@ def find_study(folder: Path) -> RunSet:
     Raises ValueError: there are none.
     """
     said = read_sweep(folder)
-    names = [*said.points, *(name for name in _inside(folder) if name not in said.points)]
-    runs = [run for name in names if (run := read_run(folder / name, name, name in said.points)) is not None]
+    names = [*said.jobs, *(name for name in _inside(folder) if name not in said.jobs)]
+    runs = [run for name in names if (run := read_run(folder / name, name, name in said.jobs)) is not None]
     if not runs:
         raise ValueError(f"{folder}: no trainings there; study=NAME, name=NAME or task.runs=DIR is needed")
-    return RunSet(runs, said.study, said.points)
+    return RunSet(runs, said.study, said.jobs)
 
 
 def find_runs(patterns: Sequence[str]) -> RunSet:

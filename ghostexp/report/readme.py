@@ -89,7 +89,7 @@ def command_of(found: RunSet, keys: Sequence[str]) -> str | None:
     record = next(
         (path for run in found.runs if (path := run.directory.path / ".hydra/overrides.yaml").is_file()), None
     )
-    if not found.points or record is None:
+    if not found.jobs or record is None:
         return None
     typed = [str(text) for text in yaml.safe_load(record.read_bytes())]
     varied = {*keys, "seed"}
@@ -97,7 +97,7 @@ def command_of(found: RunSet, keys: Sequence[str]) -> str | None:
     same = [f"{_key(text)}=DIR" if _key(text) in IGNORED_KEYS else text for text in same if _key(text) != "output_dir"]
     if found.study is None:
         values: dict[str, dict[str, None]] = {}
-        for text in (text for point in found.points.values() for text in point):
+        for text in (text for overrides in found.jobs.values() for text in overrides):
             values.setdefault(text.partition("=")[0], {})[text.partition("=")[2]] = None
         same = ["-m", *(f"{key}={','.join(few)}" for key, few in values.items()), *same]
     return shlex.join(["python", "-m", "ghostexp", *same])

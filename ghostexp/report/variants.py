@@ -122,7 +122,7 @@ def build_study(name: str, found: RunSet, asked: Values | None = None) -> Study:
     asked: what the baselines have. By default the ordinary network, or else the first arm.
     Raises ValueError: no arm has it.
     """
-    keys = swept_keys(found.points.values()) if found.points else _differing(found.runs)
+    keys = swept_keys(found.jobs.values()) if found.jobs else _differing(found.runs)
     finished = [run for run in found.runs if run.state is RunStatus.FINISHED]
     _mark_foreign(finished, keys)
     variants = _in_order(_count_variants(finished, keys), keys)

@@ -158,7 +158,7 @@ def test_invalid_weights_file_is_one_line(tmp_path: Path, capsys: pytest.Capture
         "executes.pth": "refused: contains posix.mkdir",
         "half.pth": "not a valid weight file",
         "none.pth": "no such file; must be a file, a run's directory, https://...#sha256=HEX or timm/NAME",
-        "folder": "folder: not a run's directory, it has no config.yaml",
+        "folder": "folder: not a run directory, no config.yaml found",
     }
     for name, text in wanted.items():
         assert command(*RESNET, f"model.weights={tmp_path / name}") == 1
