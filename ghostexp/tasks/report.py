@@ -7,8 +7,8 @@ from typing import Any
 
 from ghostexp.report.load_runs import find_runs, find_study
 from ghostexp.report.profile_report import find_profiles, write_profiles
-from ghostexp.report.readme import command_of, write_report
-from ghostexp.report.text import metric_title
+from ghostexp.report.readme import sweep_command, write_report
+from ghostexp.report.text import default_title
 from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 
@@ -34,8 +34,8 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
         print(f"everything is in {to}")
         return {"profiles": len(profiles), "to": str(to)}
     study = build_study(directory.path.parent.name, found, baseline)
-    commands = [command for command in (command_of(found, study.keys), said) if command]
-    text = write_report(study, task["title"] or metric_title(study), commands, to)
+    commands = [command for command in (sweep_command(found, study.keys), said) if command]
+    text = write_report(study, task["title"] or default_title(study), commands, to)
     print(text, f"everything is in {to}", sep="\n")
     counts = {"arms": len(study.variants), "runs": len(study.runs), "not_counted": len(study.others)}
     return {**counts, "to": str(to)}

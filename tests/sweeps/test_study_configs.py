@@ -93,9 +93,9 @@ def test_a_network_costs_what_the_paper_prints_or_it_is_said_why_not(
     cost = count_cost(network, (data["in_chans"], data["image_size"], data["image_size"]))
     macs = backbone_macs(network) if is_backbone else cost.macs
     for column, ours in (("params_m", cost.params / 1e6), ("macs_m", macs / 1e6)):
-        if column in row.figures:
-            agrees = abs(ours - row.figures[column]) < last_digit(row.figures[column])
-            assert agrees != (column in row.differs), (column, ours, row.figures[column])
+        if column in row.metrics:
+            agrees = abs(ours - row.metrics[column]) < last_digit(row.metrics[column])
+            assert agrees != (column in row.differs), (column, ours, row.metrics[column])
 
 
 def last_digit(printed: float) -> float:

@@ -12,7 +12,7 @@ from ghostexp.analysis.feature_maps import FeatureMaps, cheap_filters, extract_f
 from ghostexp.analysis.layer_statistics import LayerStatistics
 from ghostexp.analysis.similarity import SIZES, distinct_pairs
 from ghostexp.report import layer_plots as metrics
-from ghostexp.report.layer_plots import Array, Shown
+from ghostexp.report.layer_plots import Array, MapGrid
 
 Rows = list[dict[str, Any]]
 
@@ -101,7 +101,7 @@ def draw_summaries(
     return drawn
 
 
-def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> Shown:
+def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> MapGrid:
     """Intrinsic maps with their ghosts below, from those most like their first ghost to those least like it."""
     assert maps.ghosts is not None
     size = torch.full((inside.intrinsic,), -1.0, dtype=torch.float64)  # of those without ghosts
@@ -115,15 +115,15 @@ def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> 
         made = [f"{inside.kernels[ghost].kind}, r = {float(inside.ghost_r[ghost]):.2f}" for ghost in ghosts]
         labels.append([f"map {parent}", *made])
     rows = ["intrinsic", *("ghost" if maps.each == 1 else f"ghost {number + 1}" for number in range(maps.each))]
-    return Shown(_array(pixels.movedim(1, -1)), columns, labels, rows)
+    return MapGrid(_array(pixels.movedim(1, -1)), columns, labels, rows)
 
 
-def pairs_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> Shown:
+def pairs_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> MapGrid:
     """The pairs of convolved maps that are most alike, one below the other."""
     pairs = distinct_pairs(inside.partners, inside.partner_r.nan_to_num(0), COLUMNS)
     columns = [[_array(maps.intrinsic[:, index]) for index in pair] for pair in pairs]
     labels = [[f"map {partner}", f"map {index}, r = {float(inside.partner_r[index]):.2f}"] for partner, index in pairs]
-    return Shown(_array(pixels.movedim(1, -1)), columns, labels, ["map", "partner"])
+    return MapGrid(_array(pixels.movedim(1, -1)), columns, labels, ["map", "partner"])
 
 
 def _array(tensor: Tensor) -> Array:
