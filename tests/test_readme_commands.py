@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 from ghostexp.__main__ import register_resolvers
 from ghostexp.config.compose import CONF, resolve_config
+from ghostexp.config.key_table import with_key_tables
 from ghostexp.config.run_overlay import parse_command_line
 from ghostexp.sweeps.grid import Grid
 from tests.cli import command, in_directory
@@ -177,6 +178,12 @@ def test_conf_readme_names_every_option() -> None:
         if len(option.parts) > 1 and not option.name.startswith("_"):
             assert str(option.parent) in named, option
             assert option.name in named, option
+
+
+def test_conf_readme_key_tables_are_current() -> None:
+    """If not: python -m ghostexp.config.json_schema."""
+    text = (CONF / "README.md").read_text(encoding="utf-8")
+    assert text == with_key_tables(text, CONF)
 
 
 def test_code_readme_names_every_layer() -> None:

@@ -1,11 +1,11 @@
-"""Whether a teacher that saw all digits helps a student that sees a tenth of them: commands, results.csv, table.
+"""Compare a student on a tenth of the digits with and without a teacher trained on all: commands, results.csv, table.
 
     python experiments/distillation/paired_table.py               # prints the commands
-    python experiments/distillation/paired_table.py outputs       # reads what they left in outputs/, writes results.csv
+    python experiments/distillation/paired_table.py outputs       # reads the runs in outputs/, writes results.csv
 
 Student and settings are the same with and without teacher; both runs of a pair have the same seed: initial
-weights, order and shifts of the images. Temperature and weight are the best of four, and the plain student's learning rate the
-best of three, by means over seeds 100 to 102 on a validation set cut from the training set.
+weights, order and shifts of the images. Temperature and weight are the best of four, and the learning rate without
+teacher the best of three, by means over seeds 100 to 102 on a validation set cut from the training set.
 """
 
 import csv

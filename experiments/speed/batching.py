@@ -4,9 +4,9 @@
     python experiments/speed/batching.py --threads 1
 
 The first table is crop + flip + normalise of 50,000 images of 32 x 32 in batches of 128, by the in-memory dataset
-and by a DataLoader with 2 warm workers over PIL images and torchvision's transforms. The second is a batch of the in-memory
-dataset beside a training step of resnet20 (forward, backward, SGD). Both alternate 7 times, so that other work on the
-machine affects both medians alike.
+and by a DataLoader with 2 warm workers over PIL images and torchvision's transforms. The second is a batch of the
+in-memory dataset beside a training step of resnet20 (forward, backward, SGD). Both alternate 7 times, so that other
+work on the machine affects both medians alike.
 """
 
 import argparse
