@@ -1,4 +1,4 @@
-"""The command line: compose a configuration, check it, hand it to one process or to several."""
+"""Command line: compose a configuration, check it, and run it in one process or several."""
 
 import os
 import signal
@@ -35,11 +35,11 @@ from ghostexp.sweeps.deferred import defer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns its exit code. Whatever is wrong with it is answered in one line."""
+    """Run a command line and return its exit code. Errors are printed in one line."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     register_resolvers()
     escape_streams()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors reach us, who make one line of them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, which are then printed in one line
     with_traceback = any(
         argument.lower() in ("traceback=true", "traceback=on", "traceback=yes")
         or (argument.startswith("debug=") and argument != "debug=null")
@@ -73,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def register_resolvers() -> None:
-    """Let the configuration ask for names: `${run_name:...}`."""
+    """Register the resolvers of names: `${run_name:...}`."""
     for name in ("run_dir", "run_name", "record_subdir", "sweep_dir"):
         OmegaConf.register_new_resolver(name, getattr(naming, name), replace=True)
 
 
 def run(composed: DictConfig, command: ParsedCommand) -> int:
-    """Run one composed configuration, here or in processes of its own; returns its exit code."""
+    """Run one composed configuration, here or in new processes, and return its exit code."""
     context = HydraConfig.get()
     directory = RunDirectory(Path(context.runtime.output_dir))
     with cleanup_unused_run_dir(directory):
@@ -99,15 +99,15 @@ def run(composed: DictConfig, command: ParsedCommand) -> int:
 
 
 def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> None:
-    """Raise ValueError for what is said of a sweep, where there is none."""
+    """Raise ValueError for keys of a sweep in a single run."""
     if choices.get("study"):
-        raise ValueError(f"hydra.mode=RUN: study={choices['study']} is a sweep; leave hydra.mode to it")
+        raise ValueError(f"hydra.mode=RUN: study={choices['study']} is a sweep; leave out hydra.mode")
     if composed.dry_run:
-        raise ValueError("dry_run=true: shows the jobs of a sweep, -m or study=NAME; --cfg job shows a single run")
+        raise ValueError("dry_run=true: lists the jobs of a sweep (-m or study=NAME); --cfg job shows a single run")
 
 
 def cli() -> NoReturn:
-    """Run this process's own command line, and end the process."""
+    """Run the command line of this process and exit."""
     outlive_terminal()
     end_process(main())
 

@@ -1,11 +1,11 @@
-"""Errors as one line that names the key or the file; a traceback only where it was asked for."""
+"""Print errors in one line that names the key or the file; with a traceback only on request."""
 
 import sys
 import traceback as traceback_module
 
 
 def format_error(error: BaseException) -> str:
-    """What went wrong, without line breaks; the kind of error only where its text alone would say little."""
+    """Format an error in one line, with its type where the text alone would be unclear."""
     text = " ".join(str(error).split())
     is_explained = isinstance(error, ValueError | OSError | FloatingPointError)
     explains_itself = is_explained or type(error).__name__ == "MisconfigurationException"
@@ -13,7 +13,7 @@ def format_error(error: BaseException) -> str:
 
 
 def print_error(error: BaseException, traceback: bool) -> None:
-    """Say on standard error what went wrong."""
+    """Print an error to standard error."""
     if traceback:
         traceback_module.print_exception(error)
     print(f"error: {format_error(error)}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Each layer of the package imports only lower layers."""
+"""Check that each layer of the package imports only lower layers."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ghostexp"
-LAYERS = {  # what each may import of the package, itself apart
+LAYERS = {  # other layers that each may import
     "errors": set(),
     "validation": set(),
     "models": set(),
@@ -29,11 +29,11 @@ WITHOUT_TORCH = {
     "sweeps",
     "errors",
     "__main__",
-}  # reports and --help open at once
+}  # so that reports and --help start fast
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
-    """The absolute names a file imports."""
+    """Return the absolute names that a file imports."""
     tree = ast.parse(path.read_text())
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -47,14 +47,14 @@ def test_layers_import_only_lower_layers(layer: str) -> None:
         assert known <= LAYERS[layer] | {layer}, path
 
 
-def test_hydras_objects_stop_at_the_tasks() -> None:
+def test_hydra_is_imported_in_few_layers() -> None:
     for path in PACKAGE.rglob("*.py"):
         layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         if layer not in HYDRA:
             assert not {name for name in imports(path) if name.split(".")[0] in ("hydra", "omegaconf")}, path
 
 
-def test_what_opens_at_once_does_not_import_torch() -> None:
+def test_light_layers_do_not_import_torch() -> None:
     for path in PACKAGE.rglob("*.py"):
         layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         if layer in WITHOUT_TORCH:
@@ -62,6 +62,6 @@ def test_what_opens_at_once_does_not_import_torch() -> None:
             assert not heavy & {"torch", "torchvision", "lightning", "torchmetrics", "wandb"}, path
 
 
-def test_one_place_instantiates() -> None:
+def test_only_instantiate_module_uses_hydra_instantiate() -> None:
     users = [path.name for path in PACKAGE.rglob("*.py") if "hydra.utils" in imports(path)]
     assert users == ["instantiate.py"]

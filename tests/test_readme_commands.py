@@ -124,7 +124,7 @@ def check_composes(arguments: list[str]) -> None:
         overrides = first_values(flags.overrides) if mode is RunMode.MULTIRUN else flags.overrides
         config = GlobalHydra.instance().config_loader().load_configuration("config", [*search, *overrides], mode)
         if is_study and search:
-            _, errors, _ = Grid(config).points()
+            _, errors, _ = Grid(config).jobs()
             assert errors == []
         choices = config.hydra.runtime.choices
         resolve_config(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices, parsed)

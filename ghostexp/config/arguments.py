@@ -1,4 +1,4 @@
-"""From arguments as a shell passes them to those that Hydra reads: flags anywhere, text and switches as typed."""
+"""Convert the arguments of a shell to those of Hydra: flags at any position, text and switches as typed."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from ghostexp.config.key import Key
 from ghostexp.config.schema import key_of
 
 SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # as in YAML files
-OF_ALL_JOBS = ("name", "output_dir", "data_dir", "hydra.sweep.dir")  # where commas make no sweep
+OF_ALL_JOBS = ("name", "output_dir", "data_dir", "hydra.sweep.dir")  # in which a comma is no sweep
 SWEEP = re.compile(r"(range|choice|interval|glob|sort|shuffle)\(.*\)$", re.DOTALL)
 
 
 def hydra_args(arguments: Sequence[str]) -> list[str]:
-    """Overrides first, then flags; without the carriage returns of a script with Windows line ends.
+    """Sort overrides before flags, quote texts, and strip the carriage returns of scripts with Windows line ends.
 
-    Raises ValueError: a flag that Hydra does not have, or one without its value.
+    Raises ValueError: an unknown flag, or one without its value.
     """
     arguments = [argument.rstrip("\r") for argument in arguments]
     arguments = [argument for argument in arguments if argument]
@@ -39,18 +39,18 @@ def hydra_args(arguments: Sequence[str]) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra has to be given it, whatever letters it has: as it is, or in quotes."""
+    """Return a text as an override value of Hydra: in quotes where its grammar needs them."""
     return text if _read(text) == text else QuotedString(text, Quote.single).with_quotes()
 
 
 def unquoted(value: str) -> str:
-    """The text of a value that `hydra_args` gave: without its quotes, if it has some."""
+    """Return the text of a value of `hydra_args`, without its quotes."""
     read = _read(value) if _has_quotes(value) else value
     return read if isinstance(read, str) else value
 
 
 def form_to_type(override: str) -> str:
-    """How to type an override whose value has letters that mean something to Hydra, to the shell, or to both."""
+    """Return how to type an override whose value has characters that are special in Hydra or in a shell."""
     key, _, value = override.partition("=")
     if value[:1] == "[" and value[-1:] == "]":
         values = [part.strip().strip("\"'") for part in value[1:-1].split(",")]
@@ -63,7 +63,7 @@ def _in_quotes(text: str) -> str:
 
 
 def _parser() -> ArgumentParser:
-    """Hydra's parser, whose errors are one line."""
+    """Build Hydra's parser with errors of one line."""
 
     def error(message: str) -> NoReturn:
         raise ValueError(f"{message}; python -m ghostexp --hydra-help shows the flags")
@@ -74,7 +74,7 @@ def _parser() -> ArgumentParser:
 
 
 def _as_typed(override: str, task: str, sweeps: bool) -> str:
-    """An override whose value Hydra reads as what the schema says of its key: text as it is, on and off as booleans."""
+    """Convert an override by the type of its key: quote text, replace on and off by booleans."""
     name, equals, value = override.partition("=")
     key = key_of(name.lstrip("+~"), task)
     if not equals or key is None or not value or value == "null":
@@ -103,7 +103,7 @@ def _has_quotes(value: str) -> bool:
 
 
 def _read(value: str) -> object:
-    """What Hydra makes of a value; None where it cannot read it."""
+    """Parse a value with Hydra's grammar; None if that fails."""
     try:
         return OverridesParser.create().parse_override(f"key={value}").value()
     except HydraException:
@@ -111,7 +111,7 @@ def _read(value: str) -> object:
 
 
 def _split(value: str) -> Iterator[str]:
-    """The parts of a sweep: at commas that are not in quotes or brackets. What is never closed closes nothing."""
+    """Split the values of a sweep at commas outside of quotes and brackets; unclosed quotes are ignored."""
     depth, quote, start = 0, "", 0
     for position, letter in enumerate(value):
         if quote:

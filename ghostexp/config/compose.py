@@ -1,4 +1,4 @@
-"""From what Hydra composed to the plain configuration of a run."""
+"""Convert a configuration composed by Hydra to the plain configuration of a run."""
 
 import re
 import shlex
@@ -17,23 +17,22 @@ from ghostexp.config.run_overlay import ParsedCommand
 from ghostexp.config.schema import check, unknown_key_message
 from ghostexp.config.trainer_arguments import check_trainer
 from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
+from ghostexp.runs.config_keys import COMMAND_KEYS, STUDY_TASKS, SWEEP_ONLY_KEYS
 from ghostexp.runs.fingerprint import differences
-from ghostexp.runs.naming import STUDY_TASKS
 
 Config = dict[str, Any]
 PACKAGE = Path(__file__).parent.parent
 # In a wheel conf/ is inside the package, in the source tree beside it. An absolute path works from any directory.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
-SWEEP_ONLY_KEYS = {"n_jobs": None, "fail_fast": False, "dry_run": False}  # keys that are nothing to a single run
 GROUPS = ("model", "datamodule", "optimizer", "scheduler", "experiment", "study")
 
 
 def resolve_config(
     composed: DictConfig, choices: Mapping[str, str | None], command: ParsedCommand | None = None
 ) -> Config:
-    """The configuration of a run as plain containers: what was composed, or what an earlier run was, with changes.
+    """Return the configuration of a run as plain containers: the composed one, or an earlier run's with overrides.
 
-    choices: the option that was taken of each group.
+    choices: the option chosen in each group.
     """
     check_pretrained(choices, CONF)
     config = checked(composed)
@@ -53,9 +52,9 @@ def resolve_config(
 
 
 def checked(composed: DictConfig) -> Config:
-    """What Hydra composed, its own part left out, as plain containers that the schema allows.
+    """Validate a composed configuration and return it as plain containers, without Hydra's own part.
 
-    Raises ValueError: a value is missing, or wrong, or refers to something that is not there; or a key is unknown.
+    Raises ValueError: a missing or wrong value, a broken reference or an unknown key.
     """
     if "hydra" in composed:
         composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
@@ -64,15 +63,15 @@ def checked(composed: DictConfig) -> Config:
     config = plain_node(composed)
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
-        raise ValueError(f"{missing[0]}: a value is needed; set {missing[0]}=...")
+        raise ValueError(f"{missing[0]}: must be set; {missing[0]}=...")
     check(config, variables=_referred(composed))
     return config
 
 
 def plain_node(node: DictConfig) -> Config:
-    """A configuration, or a part of one, as plain containers.
+    """Resolve a configuration, or a part of one, to plain containers.
 
-    Raises ValueError: it refers to something that is not there.
+    Raises ValueError: a reference to an unknown key.
     """
     try:
         config = OmegaConf.to_container(node, resolve=True)
@@ -83,35 +82,35 @@ def plain_node(node: DictConfig) -> Config:
 
 
 def _referred(composed: DictConfig) -> set[str]:
-    """Keys at the top to which others refer, as `${KEY}`."""
+    """Return the top-level keys that others refer to as `${KEY}`."""
     text = str(OmegaConf.to_container(composed, resolve=False))
     return set(re.findall(r"\$\{(\w+)[}.]", text))
 
 
 def _overlay_earlier_run(command: ParsedCommand, composed: Config) -> Config:
-    """An earlier run's configuration with the task, and what was typed, of this command."""
+    """Overlay the task and overrides of this command on an earlier run's configuration."""
     assert command.earlier is not None
     task = composed["task"]["name"]
     if task in STUDY_TASKS:
         runs = shlex.quote(f"task.runs={command.earlier.path}")
-        raise ValueError(f"{command.key}={command.earlier.path}: task={task} is about many runs; use {runs}")
+        raise ValueError(f"{command.key}={command.earlier.path}: task={task} reads several runs; use {runs}")
     if (command.key == "resume") != (task == "fit"):
-        use = "task=fit" if command.key == "resume" else "another task, as task=test; to continue, use resume="
-        raise ValueError(f"{command.key}={command.earlier.path}: goes with {use}")
+        use = "task=fit" if command.key == "resume" else "another task, such as task=test; use resume= to continue"
+        raise ValueError(f"{command.key}={command.earlier.path}: must be used with {use}")
     before = command.config
     if command.key == "resume" and before["task"]["name"] != "fit":
         raise ValueError(f"resume={command.earlier.path}: a run of task={before['task']['name']} cannot be continued")
     if task not in ON_SEVERAL_DEVICES:
         before = {**before, "trainer": {**before["trainer"], "devices": 1, "num_nodes": 1}}
-    taken = ("task", "run", "resume", "traceback", "output_dir", *command.groups)
-    merged = OmegaConf.create({**before, **{key: composed[key] for key in taken}})
+    from_command = [key for key in (*COMMAND_KEYS, *command.groups) if key in composed]
+    merged = OmegaConf.create({**before, **{key: composed[key] for key in from_command}})
     for text in command.changes:
         _apply_override(merged, text)
     config = plain_node(merged)
     changed = differences(before, config)
     if command.key == "resume" and changed:
         where = f"resume={command.earlier.path}"
-        raise ValueError(f"{where}: another result would come out ({'; '.join(changed)}); start a new run for it")
+        raise ValueError(f"{where}: overrides change the result ({'; '.join(changed)}); start a new run")
     return config
 
 
@@ -133,7 +132,7 @@ def _apply_override(config: DictConfig, text: str) -> None:
 
 
 def _check(config: Config) -> None:
-    """Raise ValueError for what concerns no single part below."""
+    """Raise ValueError for invalid combinations of keys."""
     trainer, validate_on = config["trainer"], config["datamodule"].get("validate_on")
     epochs = trainer["max_epochs"]
     every = trainer.get("check_val_every_n_epoch") or 1

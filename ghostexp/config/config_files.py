@@ -1,4 +1,4 @@
-"""Which YAML file a key of the configuration comes from."""
+"""Find the YAML file that sets a config key."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ GLOBAL = ("experiment", "study", "pretrained", "debug")  # groups whose files be
 
 @contextmanager
 def naming_files(*overrides: Sequence[str] | ListConfig) -> Iterator[None]:
-    """Name the file in an error of the schema, or the override where the key was typed.
+    """Add the file, or the override, that sets the key to the message of a schema error.
 
-    overrides: those of which the configuration was composed.
+    overrides: those that the configuration was composed from.
     """
     try:
         yield
@@ -26,7 +26,7 @@ def naming_files(*overrides: Sequence[str] | ListConfig) -> Iterator[None]:
 
 
 def _as_typed(overrides: Sequence[str] | ListConfig) -> list[str]:
-    """Overrides with their `${...}`, which lists of OmegaConf would resolve."""
+    """Return overrides with their `${...}`, which lists of OmegaConf would resolve."""
     texts = OmegaConf.to_container(overrides, resolve=False) if isinstance(overrides, ListConfig) else overrides
     return [str(text) for text in texts or ()]
 
@@ -34,9 +34,7 @@ def _as_typed(overrides: Sequence[str] | ListConfig) -> list[str]:
 def _with_place(error: SchemaError, overrides: Sequence[str]) -> str:
     path, text = error.fault.path, str(error)
     if path in GLOBAL:
-        return (
-            f"{_file_of(path, overrides)}: its first line has to be `# @package _global_`; without it nothing is used"
-        )
+        return f"{_file_of(path, overrides)}: its first line must be `# @package _global_`; without it nothing is set"
     typed = [override for override in overrides if override.lstrip("+~").partition("=")[0] == path]
     if typed:
         return text if error.fault.is_value else f"{typed[-1]}: {error.fault.text}"
@@ -45,7 +43,7 @@ def _with_place(error: SchemaError, overrides: Sequence[str]) -> str:
 
 
 def _file_of(path: str, overrides: Sequence[str]) -> str | None:
-    """The last file of the defaults list that sets a key, by its name below conf/; None of those that are typed."""
+    """Return the last file of the defaults list that sets a key, relative to conf/; None if there is none."""
     loader = GlobalHydra.instance().config_loader()
     defaults = loader.compute_defaults_list("config", list(overrides), RunMode.RUN)
     found = None
@@ -64,7 +62,7 @@ def _load(config_path: str) -> Any:
 
 
 def _holds(node: object, package: str, path: str) -> bool:
-    """Whether a file's content, which lands at a package, sets a key."""
+    """Return whether a file's content, merged at a package, sets a key."""
     if package and path != package and not path.startswith(f"{package}."):
         return False
     rest = path.removeprefix(package).lstrip(".")

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say of a command line, as one line that names the key and what is allowed."""
+"""Convert errors of Hydra and OmegaConf to one line that names the key and what is allowed."""
 
 import difflib
 import re
@@ -17,7 +17,7 @@ from ghostexp.config.schema import unknown_key_message
 
 
 def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exception:
-    """The same error in the user's words, as a ValueError; errors that are not Hydra's stay what they are."""
+    """Convert an error of Hydra to a ValueError with a message for users; return other errors unchanged."""
     links = list(_chain(error))
     for link in links:
         if isinstance(link, OverrideParseException):
@@ -36,10 +36,10 @@ def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exc
     text = " ".join(str(link) for link in links)
     several = re.search(r"Ambiguous value for argument '(.+?)'\s", text)
     if several:
-        return ValueError(f"{several[1]}: several values are a sweep, which needs -m; a list is typed as KEY=[A,B]")
+        return ValueError(f"{several[1]}: several values need -m (a sweep); a list is typed as KEY=[A,B]")
     added = re.search(r"Could not append to config. An item is already at '([^']+)'", text)
     if added:
-        return ValueError(f"+{added[1]}: is there already; leave out the plus")
+        return ValueError(f"+{added[1]}: already exists; leave out the plus")
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if unknown:
         return ValueError(_unknown_key(unknown[1], arguments, conf))
@@ -53,7 +53,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
-    """Name the keys beside an unknown one, as they are without it."""
+    """Build the message for an unknown key: compose without it and list its siblings."""
     parent = key.rpartition(".")[0]
     others = [argument for argument in arguments if "=" in argument and not _sets(argument, key)]
     others = [argument for argument in others if not argument.startswith("-")]
@@ -66,7 +66,7 @@ def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = compose("config", others)
         siblings = list(OmegaConf.select(composed, parent) if parent else composed)
-    except Exception:  # the rest of the command is wrong too
+    except Exception:  # the rest of the command is invalid too
         siblings = []
     given = next((argument for argument in arguments if _sets(argument, key)), key)
     return unknown_key_message(given, key, siblings)

@@ -1,7 +1,7 @@
-"""Write the schema as JSON Schema, by which editors complete the YAML: python -m ghostexp.config.json_schema
+"""Write the schema as JSON Schema, for completion in editors: python -m ghostexp.config.json_schema
 
-Each folder of conf/ has its schema.json, to which the head of each file points; recipes point to conf/schema.json.
-Completions, sentences, types and ranges come from the same tables as the check of what is composed.
+Each folder of conf/ has its schema.json, referenced in the first lines of each file; recipes use conf/schema.json.
+Descriptions, types and ranges come from the same tables as the validation of a composed configuration.
 """
 
 import json
@@ -18,12 +18,12 @@ from ghostexp.config.signatures import describe, signature
 Json = dict[str, Any]
 CONF = Path(__file__).parent.parent.parent / "conf"
 RECIPES = ("experiment", "study", "pretrained", "debug")  # folders of files that may set any key
-CHOSEN = ("model", "datamodule", "optimizer", "scheduler")  # groups in which a recipe may choose somebody's own file
+CHOSEN = ("model", "datamodule", "optimizer", "scheduler")  # groups in which a recipe may choose a user's own file
 DRAFT = "http://json-schema.org/draft-07/schema#"
-REFERENCE = {"type": "string", "pattern": r"^\?\?\?$|\$\{"}  # to another key, or a value that is still needed
-DEFAULTS = {"type": "array", "description": "Files that this one builds on; see hydra.cc, The Defaults List."}
+REFERENCE = {"type": "string", "pattern": r"^\?\?\?$|\$\{"}  # to another key, or a missing value
+DEFAULTS = {"type": "array", "description": "Files that this one extends; see hydra.cc, The Defaults List."}
 OF_NODES: Json = {name: {} for name in OF_HYDRA} | {
-    "_target_": {"type": "string", "description": "The class or function that the other keys are arguments of."},
+    "_target_": {"type": "string", "description": "Class or function that is called with the other keys."},
     "defaults": DEFAULTS,
 }
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def schemas(conf: Path) -> dict[Path, Json]:
-    """The schema of each folder of a conf/, by its file."""
+    """Return the schema of each folder of conf/, by file."""
     options = {group: sorted(path.stem for path in (conf / group).glob("*.yaml")) for group in CHOSEN}
     found = {
         "": _recipe(options),
@@ -54,7 +54,7 @@ def schemas(conf: Path) -> dict[Path, Json]:
 
 
 def _document(folder: str, schema: Json) -> Json:
-    """A schema with the definitions that it refers to."""
+    """Add to a schema the definitions that it refers to."""
     definitions = {name: node for group in GROUPS for name, node in _definitions(group).items()}
     used: Json = {}
     text = json.dumps(schema)
@@ -63,7 +63,7 @@ def _document(folder: str, schema: Json) -> Json:
     }:
         used |= more
         text = json.dumps(more)
-    title = f"ghostexp: conf/{folder}" if folder else "ghostexp: a whole configuration, or a recipe"
+    title = f"ghostexp: conf/{folder}" if folder else "ghostexp: a complete configuration, or a recipe"
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
@@ -77,7 +77,7 @@ def _reference(name: str) -> Json:
 
 
 def _strict(properties: Json) -> Json:
-    """An object with these keys, and no others."""
+    """Return the schema of an object with these keys and no others."""
     return {"type": "object", "properties": properties, "propertyNames": {"enum": list(properties)}}
 
 
@@ -86,7 +86,7 @@ def _properties(keys: Keys) -> Json:
 
 
 def _property(key: Key) -> Json:
-    """One key: its sentence, and what it may be."""
+    """Return the schema of one key: description and allowed values."""
     if not key.kinds:
         return {"description": key.about}
     plain: Json = {"type": [kind for kind in key.kinds if not (key.choices and kind == "string")]}
@@ -98,7 +98,7 @@ def _property(key: Key) -> Json:
 
 
 def _definitions(group: str) -> Json:
-    """Nodes with a target: `GROUP_keys` explains this project's keys; `GROUP` refuses others for its own targets."""
+    """Return two schemas of a group: `GROUP_keys` describes its keys, `GROUP` also rejects others for our targets."""
     properties = OF_NODES | _properties(GROUPS[group])
     if group == "model":
         node = {"anyOf": [_reference("model"), REFERENCE]}
@@ -114,7 +114,7 @@ def _definitions(group: str) -> Json:
 
 
 def _of_lightning() -> Json:
-    """Arguments of Lightning's Trainer that stand in no file of conf/, and that the program leaves alone."""
+    """Return the Trainer arguments that are in no file of conf/ and that the program does not set."""
     trainer = signature("lightning.pytorch.Trainer")
     assert trainer is not None
     others = {name: kinds for name, kinds in trainer.arguments.items() if name not in {*TRAINER, *SET_HERE["trainer"]}}
@@ -122,7 +122,7 @@ def _of_lightning() -> Json:
 
 
 def _task() -> Json:
-    """A task's keys are those of its name."""
+    """Return the schema of the task node, whose keys depend on its name."""
     names = sorted({name for keys in TASKS.values() for name in keys})
     properties = _properties(NAME) | {
         name: _any_of(keys[name] for keys in TASKS.values() if name in keys) for name in names
@@ -144,7 +144,7 @@ def _any_of(keys: Iterable[Key]) -> Json:
 
 
 def _recipe(options: Mapping[str, list[str]]) -> Json:
-    """Any key; those of a group are this project's, unless the recipe chooses another file of the group."""
+    """Return the schema of a recipe: any key; unknown keys of a group only with a user's own file of it."""
     distill = _properties(DISTILL)
     distill["teacher"] |= {"anyOf": [{"type": ["string", "null"]}, _reference("model")]}
     loss = _properties(LOSS) | {"distill": _strict(distill)}

@@ -1,4 +1,4 @@
-"""One key of the configuration: its types, its range, its choices, and one sentence about it."""
+"""Describe one config key: its types, range, choices and a one-line description."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ LOWER, UPPER = {"least": ">=", "above": ">"}, {"most": "<=", "below": "<"}
 
 
 def kind_of(value: object) -> str:
-    """JSON Schema's name for the type of a value."""
+    """Return JSON Schema's name for the type of a value."""
     return "null" if value is None else KINDS.get(type(value), type(value).__name__)
 
 
 @dataclass(frozen=True)
 class Key:
-    """What one key may be.
+    """Description of a config key and its allowed values.
 
-    kinds: names of types as in JSON Schema; `number` allows whole numbers too. choices: those of strings.
-    needed: the end of an error's line, such as `a number > 0 is needed`.
+    kinds: type names as in JSON Schema; `number` includes integers. choices: allowed strings.
+    needed: the end of an error message, such as `must be a number > 0`.
     """
 
     about: str
@@ -32,7 +32,7 @@ class Key:
     odd: bool = False
 
     def allows(self, value: object) -> bool:
-        """Whether a value has one of the types and lies in the range."""
+        """Return whether a value has one of the types and lies in the range."""
         kind = kind_of(value)
         if not self.kinds or kind == "null":
             return not self.kinds or "null" in self.kinds
@@ -56,30 +56,29 @@ class Key:
 
     @property
     def is_text(self) -> bool:
-        """Whether a value is text however it looks, so that 1_1 is no number."""
+        """Whether every value is text, even one that looks like a number (1_1)."""
         return "string" in self.kinds and not self.choices and not {"integer", "number", "boolean"} & set(self.kinds)
 
     def or_null(self) -> "Key":
-        """The same key, which may be null too."""
-        needed = self.needed.removesuffix(" is needed")
-        return replace(self, kinds=(*self.kinds, "null"), needed=f"{needed}, or null, is needed")
+        """Return the same key with null allowed."""
+        return replace(self, kinds=(*self.kinds, "null"), needed=f"{self.needed} or null")
 
 
 def boolean(about: str) -> Key:
-    """True or false."""
-    return Key(about, ("boolean",), "true or false is needed")
+    """Build a key whose value is true or false."""
+    return Key(about, ("boolean",), "must be true or false")
 
 
 def integer(about: str, least: int | None = None, odd: bool = False, needed: str = "") -> Key:
-    """A whole number."""
+    """Build a key whose value is an integer."""
     bound = "" if least is None else f" >= {least}"
-    said = needed or f"{'an odd' if odd else 'a'} whole number{bound} is needed"
-    return Key(about, ("integer",), said, least=least, odd=odd)
+    needed = needed or f"must be an {'odd ' if odd else ''}integer{bound}"
+    return Key(about, ("integer",), needed, least=least, odd=odd)
 
 
 def number(about: str, needed: str = "", **bounds: float) -> Key:
-    """A number; bounds are `least`, `above`, `most` and `below`."""
-    return replace(Key(about, ("number",), needed or f"a number{_range(bounds)} is needed"), **bounds)
+    """Build a key whose value is a number; bounds are `least`, `above`, `most` and `below`."""
+    return replace(Key(about, ("number",), needed or f"must be a number{_range(bounds)}"), **bounds)
 
 
 def _range(bounds: dict[str, float]) -> str:
@@ -93,20 +92,20 @@ def _range(bounds: dict[str, float]) -> str:
 
 
 def string(about: str, also: Sequence[str] = ()) -> Key:
-    """Text, taken as it is typed; also: other types that are allowed beside it."""
-    return Key(about, ("string", *also), "text (in YAML: in quotes) is needed")
+    """Build a key whose value is text, used as typed; also: other types that are allowed."""
+    return Key(about, ("string", *also), "must be text (in YAML: in quotes)")
 
 
 def choice(about: str, *choices: str, needed: str = "", also: Sequence[str] = ()) -> Key:
-    """One of some words; also: other types that are allowed beside them."""
-    return Key(about, ("string", *also), needed or f"one of {', '.join(choices)} is needed", choices=choices)
+    """Build a key whose value is one of some words; also: other types that are allowed."""
+    return Key(about, ("string", *also), needed or f"must be one of {', '.join(choices)}", choices=choices)
 
 
-def array(about: str, needed: str = "values in brackets are needed", also: Sequence[str] = ()) -> Key:
-    """A list; also: other types that are allowed."""
+def array(about: str, needed: str = "must be a list, [A,B]", also: Sequence[str] = ()) -> Key:
+    """Build a key whose value is a list; also: other types that are allowed."""
     return Key(about, ("array", *also), needed)
 
 
-def mapping(about: str, needed: str = "values by key are needed") -> Key:
-    """Values by key."""
+def mapping(about: str, needed: str = "must be a mapping, {KEY:VALUE}") -> Key:
+    """Build a key whose value is a mapping."""
     return Key(about, ("object",), needed)

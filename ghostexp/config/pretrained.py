@@ -1,4 +1,4 @@
-"""`pretrained=NAME`: released weights, which are those of one network."""
+"""Check `pretrained=NAME`: released weights fit one network only."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +9,10 @@ OVERRIDE = "override /model"
 
 
 def check_pretrained(choices: Mapping[str, str | None], conf: Path) -> None:
-    """Raise ValueError where another network is chosen than the one whose weights `pretrained` names."""
+    """Raise ValueError if the chosen network is not the one of the `pretrained` weights."""
     name, model = choices.get("pretrained"), choices.get("model")
     file = conf / "pretrained" / f"{name}.yaml"
-    if not name or not file.is_file():  # of nobody, or of somebody's own folder
+    if not name or not file.is_file():  # not set, or in a user's own folder
         return
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     theirs = next(entry[OVERRIDE] for entry in content["defaults"] if OVERRIDE in entry)

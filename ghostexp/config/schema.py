@@ -1,4 +1,4 @@
-"""Check a composed configuration against the schema: every key known, every value of its type and in its range."""
+"""Validate a composed configuration: known keys, types and ranges."""
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
@@ -12,17 +12,17 @@ OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # ke
 OWN = ("ghostexp.", "lightning.pytorch.Trainer")  # targets whose arguments are in the tables
 WORDS = {
     "boolean": "true or false",
-    "integer": "a whole number",
+    "integer": "an integer",
     "number": "a number",
     "string": "text",
     "null": "null",
 }
-MANY = 30  # names that are too many for a line of error
+MANY = 30  # maximum number of names listed in an error
 Node = Mapping[str, Any]
 
 
 class Fault(NamedTuple):
-    """What is wrong with one key. is_value: its value, so that an error shows it."""
+    """Error of one config key. is_value: the value is wrong, and is shown in the message."""
 
     path: str
     text: str
@@ -30,18 +30,18 @@ class Fault(NamedTuple):
 
 
 class SchemaError(ValueError):
-    """A key that is not there, or a value that it must not have."""
+    """Unknown key or invalid value."""
 
     def __init__(self, fault: Fault, value: object = None) -> None:
         self.fault, self.value = fault, value
-        said = f"{fault.path}={value}" if fault.is_value else fault.path
-        super().__init__(f"{said}: {fault.text}")
+        label = f"{fault.path}={value}" if fault.is_value else fault.path
+        super().__init__(f"{label}: {fault.text}")
 
 
 def check(config: Node, variables: Collection[str] = ()) -> None:
     """Raise SchemaError for the first fault of a resolved configuration.
 
-    variables: further keys at the top, which others refer to as `${KEY}`.
+    variables: further top-level keys that others refer to as `${KEY}`.
     """
     fault = next(faults(config, variables), None)
     if fault is not None:
@@ -49,7 +49,7 @@ def check(config: Node, variables: Collection[str] = ()) -> None:
 
 
 def faults(config: Node, variables: Collection[str] = ()) -> Iterator[Fault]:
-    """Everything that is wrong with a resolved configuration."""
+    """Yield the errors of a resolved configuration."""
     yield from _missing(config)
     yield from _keys({key: value for key, value in config.items() if key in ROOT or key not in variables}, ROOT, "")
     for group in ("model", "datamodule", "optimizer", "scheduler", "trainer", "callbacks"):
@@ -63,14 +63,14 @@ def faults(config: Node, variables: Collection[str] = ()) -> Iterator[Fault]:
 
 
 def check_sweeper(sweeper: Node) -> None:
-    """Raise SchemaError for what is wrong with `hydra.sweeper`, which holds the grid of a study."""
+    """Raise SchemaError for an invalid `hydra.sweeper`, which has the grid of a study."""
     fault = next(_keys(sweeper, SWEEPER, "hydra.sweeper"), None)
     if fault is not None:
         raise SchemaError(fault, sweeper[fault.path.rpartition(".")[2]])
 
 
 def check_launcher(launcher: Node) -> None:
-    """Raise SchemaError for what is wrong with `hydra.launcher`; those of clusters take other keys too."""
+    """Raise SchemaError for an invalid `hydra.launcher`; launchers of clusters may have further keys."""
     is_local = launcher.get("backend") == "local"
     known = {name: value for name, value in launcher.items() if is_local or name in LAUNCHER}
     fault = next(_keys(known, {"backend": LAUNCHER["backend"]} if is_local else LAUNCHER, "hydra.launcher"), None)
@@ -79,7 +79,7 @@ def check_launcher(launcher: Node) -> None:
 
 
 def key_of(path: str, task: str = "fit") -> Key | None:
-    """What a key may be, by its path alone, as on a command line; None where that does not say it."""
+    """Return the description of a key by its path, as on a command line; None if unknown."""
     parts = path.split(".")
     if len(parts) == 1:
         return ROOT.get(path)
@@ -94,12 +94,12 @@ def key_of(path: str, task: str = "fit") -> Key | None:
     return GROUPS.get(parts[0], {}).get(parts[-1])
 
 
-def unknown_key_message(said: str, path: str, siblings: Collection[str]) -> str:
-    """What to say of a key, as it was typed, that is not there."""
+def unknown_key_message(override: str, path: str, siblings: Collection[str]) -> str:
+    """Build the message for an unknown key; override: as typed."""
     parent, _, leaf = path.rpartition(".")
     names = [str(name) for name in siblings if not str(name).startswith("_")]
     near = difflib.get_close_matches(leaf, names, 1)
-    text = f"{said}: {parent or 'the configuration'} has no {leaf}"
+    text = f"{override}: {parent or 'the configuration'} has no {leaf}"
     if names and (len(names) <= MANY or not near):
         text += f"; there is {', '.join(names)}"
     return text + (f"; did you mean {'.'.join(filter(None, (parent, near[0])))}?" if near else "")
@@ -108,7 +108,7 @@ def unknown_key_message(said: str, path: str, siblings: Collection[str]) -> str:
 def _missing(config: Node) -> Iterator[Fault]:
     needed = [key for key in ROOT if key not in config]
     if needed:
-        yield Fault(needed[0], "cannot be left out")
+        yield Fault(needed[0], "is required")
 
 
 def _items(config: Node, group: str) -> Iterator[tuple[str, Any]]:
@@ -118,15 +118,15 @@ def _items(config: Node, group: str) -> Iterator[tuple[str, Any]]:
 
 
 def _keys(node: Node, keys: Keys, path: str) -> Iterator[Fault]:
-    """Faults of a node that has these keys, and no others."""
+    """Yield the errors of a node with these allowed keys."""
     for name, value in node.items():
-        whole = f"{path}.{name}" if path else str(name)
+        full_path = f"{path}.{name}" if path else str(name)
         if "." in str(name):
-            yield Fault(whole, "keys within keys are written as model: {ratio: 2}, without a dot")
+            yield Fault(full_path, "nested keys are written as model: {ratio: 2}, without a dot")
         elif name not in keys:
-            yield _unknown(whole, keys)
+            yield _unknown(full_path, keys)
         elif not keys[name].allows(value):
-            yield _of_type(whole, keys[name])
+            yield _of_type(full_path, keys[name])
 
 
 def _unknown(path: str, names: Collection[str]) -> Fault:
@@ -138,34 +138,34 @@ def _of_type(path: str, key: Key) -> Fault:
 
 
 def _node(node: Node, group: str, path: str, more: Collection[str] = ()) -> Iterator[Fault]:
-    """Faults of a node with a `_target_`: its keys are the target's arguments, and `more`.
+    """Yield the errors of a node with a `_target_`, whose keys are the target's arguments and `more`.
 
-    Of a target of somebody else's, types are those of its annotations, where these are simple.
+    Types of third-party targets are those of simple annotations.
     """
     target = node.get("_target_")
     if not isinstance(target, str):
-        yield Fault(f"{path}._target_", "a class or a function is needed, such as package.module.Name")
+        yield Fault(f"{path}._target_", "must be a class or a function, such as package.module.Name")
         return
-    taken, instead = signature(target), SET_HERE.get(group, {})
+    found, instead = signature(target), SET_HERE.get(group, {})
     own = GROUPS[group] if target.startswith(OWN) else {}
-    names = [*more, *(taken.arguments if taken else ())]
+    names = [*more, *(found.arguments if found else ())]
     for name, value in node.items():
-        whole = f"{path}.{name}"
+        full_path = f"{path}.{name}"
         if name in OF_HYDRA:
             continue
         if name in instead:
-            yield Fault(whole, f"is set by the program; {instead[name]}")
-        elif taken is not None and not taken.is_open and name not in names:
-            yield _unknown(whole, [one for one in names if one not in instead])
+            yield Fault(full_path, f"is set by the program; {instead[name]}")
+        elif found is not None and not found.is_open and name not in names:
+            yield _unknown(full_path, [one for one in names if one not in instead])
         else:
-            yield from _argument(whole, value, _key(name, own, taken.arguments if taken else {}, group, more))
+            yield from _argument(full_path, value, _key(name, own, found.arguments if found else {}, group, more))
 
 
 def _key(name: str, own: Keys, arguments: Mapping[str, tuple[str, ...]], group: str, more: Collection[str]) -> Key:
     if name in own or name in more:
         return GROUPS[group][name]
     kinds = arguments.get(name, ())
-    return Key("", kinds, f"{' or '.join(WORDS[kind] for kind in kinds)} is needed")
+    return Key("", kinds, f"must be {' or '.join(WORDS[kind] for kind in kinds)}")
 
 
 def _argument(path: str, value: object, key: Key) -> Iterator[Fault]:
@@ -179,7 +179,7 @@ def _task(task: object) -> Iterator[Fault]:
     if not isinstance(task, Mapping):
         return
     if task.get("name") not in TASKS:
-        yield Fault("task.name", f"one of {', '.join(TASKS)} is needed", is_value=True)
+        yield Fault("task.name", f"must be one of {', '.join(TASKS)}", is_value=True)
     else:
         yield from _keys(task, NAME | TASKS[task["name"]], "task")
 

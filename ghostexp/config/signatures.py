@@ -1,4 +1,4 @@
-"""Read what a `_target_` takes from its source: importing it would import torch, which takes seconds."""
+"""Read the arguments of a `_target_` from its source; importing it would import torch, which takes seconds."""
 
 import ast
 import importlib.util
@@ -15,16 +15,16 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Signature:
-    """Arguments of a callable: the types of each, none where they are not known or not simple, and its docstring."""
+    """Arguments of a callable with their types (empty where unknown or not simple), and its docstring."""
 
     arguments: Mapping[str, tuple[str, ...]]
     doc: str = ""
-    is_open: bool = False  # takes any other name too
+    is_open: bool = False  # has **kwargs
 
 
 @cache
 def signature(target: str) -> Signature | None:
-    """The signature of a function, or of a class's `__init__`; None where its source does not show it."""
+    """Return the signature of a function or of a class's `__init__`; None if its source does not show it."""
     parts = target.split(".")
     for length in range(len(parts) - 1, 0, -1):
         module = _find(parts[:length])
@@ -34,7 +34,7 @@ def signature(target: str) -> Signature | None:
 
 
 def _find(parts: list[str]) -> Module | None:
-    """The file of a module. Only the topmost package is asked of Python, which imports nothing for it."""
+    """Find the file of a module; only the top-level package is resolved by Python, which imports nothing."""
     try:
         spec = importlib.util.find_spec(parts[0])
     except (ImportError, ValueError):
@@ -53,7 +53,7 @@ def _find(parts: list[str]) -> Module | None:
 
 @cache
 def _statements(path: Path) -> tuple[ast.stmt, ...]:
-    """A module's statements, those below `if` and `try` too."""
+    """Return a module's statements, including those under `if` and `try`."""
 
     def walk(body: list[ast.stmt]) -> Iterator[ast.stmt]:
         for statement in body:
@@ -68,7 +68,7 @@ def _statements(path: Path) -> tuple[ast.stmt, ...]:
 
 
 def _definition(module: Module, name: str, depth: int = 0) -> tuple[Module, Function | ast.ClassDef] | None:
-    """Where a name of a module is defined: there, or where it is imported from."""
+    """Find the definition of a name: in the module, or where it is imported from."""
     found = None
     for statement in _statements(module[1]):
         if isinstance(statement, Function | ast.ClassDef) and statement.name == name:
@@ -81,7 +81,7 @@ def _definition(module: Module, name: str, depth: int = 0) -> tuple[Module, Func
 
 
 def _source(module: Module, statement: ast.ImportFrom) -> Module | None:
-    """The module that a statement imports from."""
+    """Return the module that a statement imports from."""
     parts = statement.module.split(".") if statement.module else []
     if statement.level:
         package = module[0].split(".")
@@ -94,14 +94,14 @@ def _resolve(module: Module, name: str) -> Signature | None:
     found = _definition(module, name)
     if found is None:
         return None
-    place, node = found
+    origin, node = found
     if not isinstance(node, ast.ClassDef):
         return _of_function(node, skip=0)
-    return _of_class(place, node)
+    return _of_class(origin, node)
 
 
 def _of_class(module: Module, node: ast.ClassDef) -> Signature | None:
-    """Of `__init__`, its own or the first base's; of a dataclass, of its fields and its bases'."""
+    """Return the signature of `__init__`, own or inherited, or of the fields of a dataclass."""
     for statement in node.body:
         if isinstance(statement, Function) and statement.name == "__init__":
             return _of_function(statement, skip=1)
@@ -139,7 +139,7 @@ def _of_function(node: Function, skip: int) -> Signature:
 
 
 def _kinds(annotation: str) -> tuple[str, ...]:
-    """The types that an annotation of plain names allows: `Optional[int]` is integer and null."""
+    """Return the types of an annotation of plain names: `Optional[int]` is integer and null."""
     names = re.findall(r"\w+", annotation)
     if "Optional" in names:
         names.append("None")
@@ -148,6 +148,6 @@ def _kinds(annotation: str) -> tuple[str, ...]:
 
 
 def describe(doc: str, argument: str) -> str:
-    """The first sentence of what a docstring in Google's style says of an argument."""
+    """Return the first sentence about an argument in a Google-style docstring."""
     found = re.search(rf"^ *{argument}: *(.+?)(?=^ *\w+: |\Z|\n\n)", doc, re.MULTILINE | re.DOTALL)
     return re.split(r"(?<=\.) ", " ".join(found[1].split()))[0] if found else ""

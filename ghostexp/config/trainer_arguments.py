@@ -1,7 +1,7 @@
-"""Check the Trainer's arguments that decide where a training ends and when it validates.
+"""Check the Trainer arguments that decide when a training ends and when it validates.
 
 Schedule, validation, checkpoints and metrics all end with an epoch; an argument that would end or validate a training
-elsewhere is refused, with the one to set instead. Every argument of Lightning's Trainer is decided upon in a test.
+elsewhere is refused, with the one to set instead. A test lists every argument of Lightning's Trainer.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 
 def check_trainer(trainer: Mapping[str, Any], task: str) -> None:
-    """Raise ValueError of one line for an argument that a training or a test cannot keep to."""
+    """Raise ValueError for a Trainer argument that is not supported by a training or a test."""
     keys = ALLOWED if task == "fit" else OF_TESTS
     for key in keys:
         is_allowed, instead = ALLOWED[key]
@@ -31,11 +31,11 @@ def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-# By argument: what is allowed, and what to say of anything else.
+# By argument: allowed values, and the message for others.
 ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fast_dev_run": (
         lambda value: _is_unset(value) or value == 0,
-        "would leave the result of one batch like any other; debug=default runs a few batches of everything",
+        "would write the result of one batch as if it were a full one; debug=default runs a few batches of everything",
     ),
     "max_steps": (
         lambda value: value in (None, -1),
@@ -51,7 +51,7 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "min_steps": (_is_unset, "a training ends at trainer.max_epochs, or earlier by callbacks.patience alone"),
     "val_check_interval": (
         _is_whole_epoch,
-        "validation comes at the end of an epoch, where the checkpoint of its score is; "
+        "validation runs at the end of an epoch, where its checkpoint is saved; "
         "set trainer.check_val_every_n_epoch, or trainer.limit_train_batches for shorter epochs",
     ),
     "limit_test_batches": (
@@ -61,16 +61,16 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "check_val_every_n_epoch": (_is_count, "must be an integer >= 1"),
     "limit_predict_batches": (
         lambda value: value in (None, 1.0) and not _is_count(value),
-        "no task predicts with the trainer; task=predict takes all of task.images",
+        "no task predicts with the trainer; task=predict reads all of task.input",
     ),
 }
 OF_TESTS = ("fast_dev_run", "limit_test_batches", "limit_predict_batches")
 
 
 def _check_train_limit(trainer: Mapping[str, Any]) -> None:
-    """Raise ValueError where the micro-batches of an epoch are none, or no whole optimizer steps.
+    """Raise ValueError if an epoch has no micro-batches, or not a multiple of the accumulation steps.
 
-    Of a fraction this is known only once the data are read, see `ghostexp.training.base_module`.
+    For a fraction this is checked once the data are read, see `ghostexp.training.base_module`.
     """
     accumulate = trainer.get("accumulate_grad_batches") or 1
     for key in ("limit_train_batches", "overfit_batches"):

@@ -73,7 +73,7 @@ class RunSet:
 
     runs: list[Run]
     study: str | None = None
-    points: Mapping[str, Sequence[str]] = field(default_factory=dict)  # overrides by name; empty: not one sweep
+    jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)  # overrides by name; empty: not one sweep
 
 
 def find_study(folder: Path) -> RunSet:
@@ -82,11 +82,11 @@ def find_study(folder: Path) -> RunSet:
     Raises ValueError: there are no training runs.
     """
     record = read_sweep(folder)
-    names = [*record.points, *(name for name in _inside(folder) if name not in record.points)]
-    runs = [run for name in names if (run := read_run(folder / name, name, name in record.points)) is not None]
+    names = [*record.jobs, *(name for name in _inside(folder) if name not in record.jobs)]
+    runs = [run for name in names if (run := read_run(folder / name, name, name in record.jobs)) is not None]
     if not runs:
         raise ValueError(f"{folder}: no training runs found; set study=NAME, name=NAME or task.runs=DIR")
-    return RunSet(runs, record.study, record.points)
+    return RunSet(runs, record.study, record.jobs)
 
 
 def find_runs(patterns: Sequence[str]) -> RunSet:

@@ -93,7 +93,7 @@ def sweep_command(found: RunSet, keys: Sequence[str]) -> str | None:
     record = next(
         (path for run in found.runs if (path := run.directory.path / ".hydra/overrides.yaml").is_file()), None
     )
-    if not found.points or record is None:
+    if not found.jobs or record is None:
         return None
     overrides = [str(text) for text in yaml.safe_load(record.read_bytes())]
     varied = {*keys, "seed"}
@@ -105,7 +105,7 @@ def sweep_command(found: RunSet, keys: Sequence[str]) -> str | None:
     ]
     if found.study is None:
         values: dict[str, dict[str, None]] = {}
-        for text in (text for point in found.points.values() for text in point):
+        for text in (text for overrides in found.jobs.values() for text in overrides):
             values.setdefault(text.partition("=")[0], {})[text.partition("=")[2]] = None
         kept = ["-m", *(f"{key}={','.join(few)}" for key, few in values.items()), *kept]
     return shlex.join(["python", "-m", "ghostexp", *kept])

@@ -123,7 +123,7 @@ def build_study(name: str, found: RunSet, requested: Values | None = None) -> St
     requested: values of the baselines; by default model.ratio = 1, or else those of the first variant.
     Raises ValueError: no variant has these values.
     """
-    keys = swept_keys(found.points.values()) if found.points else _differing(found.runs)
+    keys = swept_keys(found.jobs.values()) if found.jobs else _differing(found.runs)
     finished = [run for run in found.runs if run.state is RunStatus.FINISHED]
     _mark_incompatible(finished, keys)
     variants = _in_order(_group_runs(finished, keys), keys)

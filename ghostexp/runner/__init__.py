@@ -1,1 +1,1 @@
-"""From a composed configuration to processes that run its task."""
+"""Run the task of a composed configuration in one or more processes."""

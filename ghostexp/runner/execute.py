@@ -1,4 +1,4 @@
-"""One task in one process: what it returns becomes result.json, what it raises failure.json."""
+"""Run one task in one process: its return value becomes result.json, its exception failure.json."""
 
 import importlib
 import logging
@@ -15,21 +15,21 @@ from typing import Any
 
 from ghostexp.errors import format_error, print_error
 from ghostexp.runner.ranks import is_started_by_slurm, rank
+from ghostexp.runs.config_keys import STUDY_TASKS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.lock import locked
-from ghostexp.runs.naming import STUDY_TASKS
 from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.runs.provenance import git_revision, versions
 from ghostexp.runs.signals import stop_signals
 from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
-LOCK_SECONDS = 2.0  # a process that was killed this moment may hold the lock still
+LOCK_SECONDS = 2.0  # a process that was just killed may still hold the lock
 
 
 class Interrupted(BaseException):
-    """A stop signal came outside of training, where there is nothing to save."""
+    """Stop signal outside of training, when there is nothing to save."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -37,9 +37,9 @@ class Interrupted(BaseException):
 
 
 def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = None) -> int:
-    """Run the task of a configuration; the exit code says how it ended.
+    """Run the task of a configuration and return the exit code.
 
-    threads: this process's share of the processor, where the configuration leaves it open.
+    threads: CPU threads of this process if the configuration has threads=null.
     """
     escape_streams()
     try:
@@ -47,14 +47,14 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
             if rank() == 0 and run.result.is_file() and config["task"]["name"] not in STUDY_TASKS:
                 return _finished_by_another(run)
             return _execute(config, run, threads)
-    except BlockingIOError:  # which is no failure of the run that is here
+    except BlockingIOError:  # not a failure of the run in this directory
         print_error(ValueError(f"{run.path}: another process is running here"), config["traceback"])
         return 1
 
 
 def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> int:
     started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.perf_counter()
-    source = {"versions": versions(), "git": git_revision()}  # now: a commit may come while this runs
+    source = {"versions": versions(), "git": git_revision()}  # at the start: there may be commits while this runs
 
     def record(outcome: dict[str, Any]) -> dict[str, Any]:
         about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
@@ -72,32 +72,34 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
             run.write_result(record(result))
             if isinstance(outcome, Outcome):
                 failed = _make_outputs(outcome, run, config["task"]["name"])
-                with suppress(OSError):  # a full disk perhaps, for which outputs failed too; the result is there
+                with suppress(
+                    OSError
+                ):  # the result is written; for example a full disk, for which the outputs failed too
                     run.write_result(record(result | failed))
     except Exception as error:
         return _fail(error, config, run)
-    except BaseException as error:  # told to stop
+    except BaseException as error:  # stop signal
         return _stopped(error, run)
     return 0
 
 
 def _make_outputs(outcome: Outcome, run: RunDirectory, task: str) -> dict[str, list[str]]:
-    """Make what none of which can cost the result; print, and return for its record, what failed."""
+    """Write the optional outputs; print failures and return them for result.json."""
     outputs = Outputs()
     outcome.make_outputs(outputs)
     if not outputs.failures:
         return {}
     lines = [f"warning: {failure}" for failure in outputs.failures]
-    again = "" if task == "test" else f"; task=test run={run.path} makes them again"
+    again = "" if task == "test" else f"; task=test run={run.path} writes them again"
     print(*lines, f"warning: the result is complete without these{again}", sep="\n", file=sys.stderr)
     return {"failed_outputs": outputs.failures}
 
 
 @contextmanager
 def _locked(run: RunDirectory) -> Iterator[None]:
-    """Keep a second process from running in this directory while this one, the first of its run, does.
+    """Lock the run directory in rank 0, so that no other run uses it at the same time.
 
-    Raises BlockingIOError: there is one.
+    Raises BlockingIOError: another process holds the lock.
     """
     if rank() != 0:
         yield
@@ -108,7 +110,7 @@ def _locked(run: RunDirectory) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Raise `Interrupted` at stop signals; SIGINT is Python's own KeyboardInterrupt."""
+    """Raise `Interrupted` at stop signals; Python raises KeyboardInterrupt at SIGINT."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise Interrupted(signum)
@@ -122,37 +124,39 @@ def _interruptible() -> Iterator[None]:
 
 
 def _finished_by_another(run: RunDirectory) -> int:
-    """Leave a result that another process has written since this one was started; returns the exit code.
+    """Keep a result that another process wrote since this one was started; returns the exit code.
 
-    Ranks that wait for this one have to be ended, which a code other than 0 does.
+    With several ranks the code is not 0, which ends those that wait for this one.
     """
     print(f"{run.path}: finished already, by another process", file=sys.stderr)
     return 0 if os.environ.get("WORLD_SIZE", "1") == "1" else 1
 
 
 def _stopped(error: BaseException, run: RunDirectory) -> int:
-    """Say how to continue. Lightning turns an interrupt outside of training into SystemExit."""
+    """Print how to continue. Lightning turns an interrupt outside of training into SystemExit."""
     signum = getattr(error, "signum", None)
     if signum is None and not isinstance(error, KeyboardInterrupt | SystemExit):
         raise error
-    said = str(error) if signum is not None else "interrupted"
+    message = str(error) if signum is not None else "interrupted"
     if rank() == 0:
-        log.info(said)  # for the terminal may be closed
+        log.info(message)  # the terminal may be closed
         how = "the result is written" if run.result.exists() else f"to continue: {run.resume_command}"
-        print(f"{said}; {how}", file=sys.stderr)
+        print(f"{message}; {how}", file=sys.stderr)
     return 128 + (signum or signal.SIGINT)
 
 
-def _prepare(config: dict[str, Any], share: int | None) -> None:
-    """Set what holds for the whole process, before anything is computed."""
+def _prepare(config: dict[str, Any], num_threads: int | None) -> None:
+    """Set the environment and number of threads of this process."""
     if not is_started_by_slurm():
-        os.environ.pop("SLURM_NTASKS", None)  # by which Lightning takes a batch script's process for one of several
+        os.environ.pop(
+            "SLURM_NTASKS", None
+        )  # else Lightning treats the process of a batch script as one of several tasks
 
-    threads = share if config["threads"] is None else config["threads"]
+    threads = num_threads if config["threads"] is None else config["threads"]
     if threads is not None:
         if threads < 1:
-            raise ValueError(f"threads={threads}: a number >= 1, or null, is needed")
-        import torch  # here, for a task that needs none opens at once
+            raise ValueError(f"threads={threads}: must be an integer >= 1 or null")
+        import torch  # not at the top: tasks without torch start faster
 
         torch.set_num_threads(threads)
 
@@ -169,7 +173,7 @@ def _fail(error: Exception, config: dict[str, Any], run: RunDirectory) -> int:
 
 
 def setup_file_logging(run: RunDirectory) -> None:
-    """Send everything that is logged or warned about to run.log, and nothing of it to the terminal."""
+    """Write all log messages and warnings to run.log instead of the terminal."""
     root = logging.getLogger()
     for handler in root.handlers[:]:
         if isinstance(handler, logging.FileHandler):
@@ -181,12 +185,12 @@ def setup_file_logging(run: RunDirectory) -> None:
         root.addHandler(handler)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    logging.raiseExceptions = False  # a full disk ends the run where it matters, not at a line of the log
+    logging.raiseExceptions = False  # a full disk must not end the run at a log message
     warnings.simplefilter("default")
 
 
 def _silence_libraries() -> None:
-    """Leave the loggers of libraries without handlers of their own, so that each message is written once."""
+    """Remove the handlers of library loggers, so that each message is logged once."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         library = logging.getLogger(name)
         library.handlers.clear()

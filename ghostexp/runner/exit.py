@@ -1,4 +1,4 @@
-"""The end of a process, whatever still runs in it or waits for it."""
+"""End a process without waiting for its threads."""
 
 import atexit
 import os
@@ -11,10 +11,10 @@ LIMIT = 3.0  # seconds for exit functions
 
 
 def end_process(code: int) -> NoReturn:
-    """Run the exit functions, for LIMIT seconds at most, and end this process with a code; no thread is waited for.
+    """Run the exit functions for at most LIMIT seconds and end this process, without waiting for threads.
 
-    NCCL's exit function waits for the other ranks, and a library's thread for a server. A process that multiprocessing
-    started would leave the exit functions out, and with them W&B's, which ends its own process.
+    NCCL's exit function waits for the other ranks, and threads of libraries for a server. A process started by
+    multiprocessing would skip the exit functions, and with them W&B's, which ends its own process.
     """
     timer = threading.Timer(LIMIT, os._exit, (code,))
     timer.daemon = True
@@ -29,5 +29,5 @@ def end_process(code: int) -> NoReturn:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # a terminal that is closed
+        with suppress(OSError, ValueError):  # closed terminal
             stream.flush()

@@ -1,4 +1,4 @@
-"""Clean processes out of a server that has paid for the imports and never computes."""
+"""Fork server with heavy modules preloaded, so that each job starts in a fresh process without import cost."""
 
 import multiprocessing
 import os
@@ -15,23 +15,23 @@ from ghostexp.runner.exit import end_process
 from ghostexp.runner.streams import outlive_terminal
 from ghostexp.runs.directory import RunDirectory
 
-# A clean child in 0.03 s instead of 8; macOS does not survive a fork after its frameworks are loaded.
+# A fresh process takes 0.03 s instead of 8; on macOS a fork after loading frameworks crashes.
 CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 Result = TypeVar("Result")
 
 
 def warm_up(modules: Iterable[str]) -> None:
-    """Start the fork server, which imports these modules while this process goes on."""
+    """Start the fork server, which imports these modules in the background."""
     if sys.platform == "linux":
         CONTEXT.set_forkserver_preload(["ghostexp.runner.server_process", *modules])
-        # Asking CUDA itself how many GPUs there are would leave the forked processes without any.
+        # Counting GPUs through CUDA itself would make them unusable in forked processes.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         forkserver.ensure_running()
 
 
 def targets(node: Any) -> set[str]:
-    """The modules that hold what a configuration instantiates."""
+    """Return the modules of all `_target_` of a configuration."""
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     found = {name for child in children for name in targets(child)}
     target = node.get("_target_") if isinstance(node, dict) else None
@@ -39,9 +39,9 @@ def targets(node: Any) -> set[str]:
 
 
 def call_in_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Return what a function returns in a process of its own, which does not outlive the call.
+    """Call a function in a new process, which ends with the call, and return its result.
 
-    Raises what the function raises; ValueError: its process was ended.
+    Raises what the function raises; ValueError: its process was killed.
     """
     receiver, sender = CONTEXT.Pipe(duplex=False)
     callee = CONTEXT.Process(target=_answer, args=(sender, function, arguments))
@@ -50,7 +50,7 @@ def call_in_process(function: Callable[..., Result], *arguments: Any) -> Result:
     try:
         result, error = receiver.recv()
     except EOFError:
-        raise ValueError("the process that checks the jobs was ended (out of memory?)") from None
+        raise ValueError("the process that checks the jobs was killed (out of memory?)") from None
     finally:
         callee.kill()
         callee.join()
@@ -77,15 +77,14 @@ def work(
     environment: dict[str, str],
     log: Path | None,
 ) -> None:
-    """What a process of a run does: be one of its ranks.
+    """Run one rank of a run in this process.
 
-    signals: that stop it. environment: all of it, in the place of the server's. log: for errors, instead of the
-    terminal.
+    signals: stop signals. environment: replaces that of the server. log: file for errors, instead of the terminal.
     """
     os.setsid()
     for signum in signals:
         signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
-    multiprocessing.set_start_method(None, force=True)  # else loaders' workers would each import torch anew
+    multiprocessing.set_start_method(None, force=True)  # else each data-loading worker would import torch again
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -97,19 +96,19 @@ def work(
 
 
 def _redirect_output(log: Path) -> None:
-    """Send errors, a library's last words too, to a file; what is printed for a person goes nowhere."""
+    """Redirect standard error to a file, and discard standard output."""
     with log.open("ab") as errors, open(os.devnull, "wb") as nowhere:
         os.dup2(errors.fileno(), 2)
         os.dup2(nowhere.fileno(), 1)
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is gone."""
+    """End this process when its parent has ended."""
     parent = process.parent_process()
     assert parent is not None
 
     def watch() -> None:
         connection.wait([parent.sentinel])
-        os.killpg(0, signal.SIGKILL)  # its loaders' workers too
+        os.killpg(0, signal.SIGKILL)  # its data-loading workers too
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The processes of a run, one for each of its ranks: start them, wait, hand signals on, leave none behind."""
+"""Start the processes of a run, one per rank: wait for them, forward signals, and kill what is left."""
 
 import os
 import signal
@@ -17,15 +17,15 @@ from ghostexp.runner.resources import Resources, threads_per_process
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.signals import stop_signals
 
-GRACE = 4.0  # seconds that the other ranks have to end by themselves after one has failed
-GRACE_STOPPED = 30.0  # and after one has saved and stopped as it was told to: the first may have uploads to finish
+GRACE = 4.0  # seconds for the other ranks to end after one has failed
+GRACE_STOPPED = 30.0  # after a stop signal: rank 0 may have uploads to finish
 
 
 class RunProcesses:
-    """A run in processes of its own, each in a session of its own, so that signals reach them through this one only.
+    """Processes of a run, each in its own session, so that they receive signals from this process only.
 
-    quiet: the first rank too writes its errors to a log instead of the terminal.
-    None of them outlives this process, however it ends.
+    quiet: rank 0 writes its errors to run.log instead of the terminal.
+    They end when this process ends, however it ends.
     """
 
     def __init__(
@@ -33,34 +33,34 @@ class RunProcesses:
         config: dict[str, Any],
         run: RunDirectory,
         processes: int,
-        slot: Resources | None = None,
+        resources: Resources | None = None,
         quiet: bool = False,
     ) -> None:
         nodes = config["trainer"]["num_nodes"]
         self.run = run
-        self.slot = slot or Resources(threads_per_process(processes))
-        places = environments(processes, nodes, self.slot)
+        self.resources = resources or Resources(threads_per_process(processes))
+        rank_environments = environments(processes, nodes, self.resources)
         first = run.log if quiet else None
-        self.logs = [first if number == 0 else _rank_log(run, places[number]) for number in range(processes)]
+        self.logs = [first if number == 0 else _rank_log(run, rank_environments[number]) for number in range(processes)]
         self.first_failed: int | None = None
         self.deadline = 0.0
-        same = (config, str(run.path), os.getcwd(), self.slot.threads, stop_signals())
+        same = (config, str(run.path), os.getcwd(), self.resources.threads, stop_signals())
         self.ranks = [
             CONTEXT.Process(target=work, args=(*same, environment, log))
-            for environment, log in zip(places, self.logs, strict=True)
+            for environment, log in zip(rank_environments, self.logs, strict=True)
         ]
         for rank in self.ranks:
             rank.start()
 
     @property
     def sentinels(self) -> list[int]:
-        """What becomes ready when a process ends."""
+        """Handles that become ready when a process ends."""
         return [rank.sentinel for rank in self.ranks if rank.exitcode is None]
 
     def poll(self) -> int | None:
-        """The exit code of the run, once all have ended well, or one has failed and the grace of the others is over.
+        """Return the exit code once all have ended, or one has failed and the grace period is over; else None.
 
-        The first to fail counts: the others then fail for want of it.
+        The exit code is that of the first to fail: the others then fail because of it.
         """
         codes = [rank.exitcode for rank in self.ranks]
         failed = [number for number, code in enumerate(codes) if code not in (None, 0)]
@@ -76,53 +76,53 @@ class RunProcesses:
         return code if code >= 0 else 128 - code
 
     def signal(self, signum: int) -> None:
-        """Hand a signal on."""
+        """Send a signal to all processes."""
         for rank in self.ranks:
             if rank.exitcode is None and rank.pid:
                 os.kill(rank.pid, signum)
 
     def kill(self) -> None:
-        """Kill what is left."""
+        """Kill all processes that still run."""
         for rank in self.ranks:
             if rank.exitcode is None:
                 rank.kill()
             rank.join()
 
     def cause(self) -> str | None:
-        """What a process could not say itself, or said where nobody looks; None where the run has said it."""
+        """Error message for a rank that was killed or failed outside rank 0; None if failure.json has it already."""
         assert self.first_failed is not None
         code, log = self.ranks[self.first_failed].exitcode or 0, self.logs[self.first_failed]
         if code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-            how = f"process {self.first_failed} was ended by {signal.Signals(-code).name}{hint}"
+            how = f"process {self.first_failed} was killed by {signal.Signals(-code).name}{hint}"
             return f"{how}; to continue: {self.run.resume_command}"
         if self.first_failed == 0 or log is None:
             return None
-        said = [
+        errors = [
             line
             for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
             if line.startswith("error: ")
         ]
-        text = said[-1].removeprefix("error: ") if said else f"failed, see {log}"
+        text = errors[-1].removeprefix("error: ") if errors else f"failed, see {log}"
         if self.run.failure.exists() and self.run.read_failure() == text:
-            return None  # the first rank found the same, and has said so
+            return None  # rank 0 found and reported the same
         return f"{log.stem}: {text}"
 
 
 def launch(config: dict[str, Any], run: RunDirectory, processes: int) -> int:
-    """Run the task of a configuration in processes of its own on this machine; returns its exit code.
+    """Run the task of a configuration in new processes on this machine and return the exit code.
 
-    Signals are handed on; the second one kills.
+    Signals are forwarded; the second one kills.
     """
     warm_up([f"ghostexp.tasks.{config['task']['name']}", *targets(config)])
-    job = RunProcesses(config, run, processes)
+    ranks = RunProcesses(config, run, processes)
     try:
-        with handle_signals(lambda signum, is_first: job.signal(signum if is_first else signal.SIGKILL)) as received:
-            while (code := job.poll()) is None:
-                connection.wait(job.sentinels, timeout=1)
+        with handle_signals(lambda signum, is_first: ranks.signal(signum if is_first else signal.SIGKILL)) as received:
+            while (code := ranks.poll()) is None:
+                connection.wait(ranks.sentinels, timeout=1)
     finally:
-        job.kill()
-    if code and not received and (cause := job.cause()):
+        ranks.kill()
+    if code and not received and (cause := ranks.cause()):
         print(f"error: {cause}", file=sys.stderr)
         run.write_failure(RuntimeError(cause), cause)
     return code
@@ -130,7 +130,7 @@ def launch(config: dict[str, Any], run: RunDirectory, processes: int) -> int:
 
 @contextmanager
 def handle_signals(act: Callable[[int, bool], None]) -> Iterator[list[int]]:
-    """Call `act(signum, is_first)` at a stop signal, instead of dying of it; gives those received."""
+    """Call `act(signum, is_first)` at each stop signal; yields the list of received signals."""
     received: list[int] = []
 
     def receive(signum: int, frame: FrameType | None) -> None:
@@ -146,21 +146,21 @@ def handle_signals(act: Callable[[int, bool], None]) -> Iterator[list[int]]:
 
 
 def _rank_log(run: RunDirectory, environment: dict[str, str]) -> Path:
-    """Where a rank other than a machine's first writes what it has to say."""
+    """Return the log file of a rank other than the first of a machine."""
     return run.path / f"rank-{environment['RANK']}.log"
 
 
-def environments(processes: int, nodes: int, slot: Resources) -> list[dict[str, str]]:
-    """The environment of every process; several get what torch.distributed needs to find each other."""
-    # Without SLURM's variables: Lightning would take them for its own and each process for the only one.
+def environments(processes: int, nodes: int, resources: Resources) -> list[dict[str, str]]:
+    """Return the environment of each process, with the variables of torch.distributed if there are several."""
+    # Without SLURM's variables, by which Lightning would treat each process as the only one.
     common = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-    if slot.gpus:
-        common["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+    if resources.gpus:
+        common["CUDA_VISIBLE_DEVICES"] = ",".join(resources.gpus)
     if processes * nodes == 1:
         return [common]
     node = int(common.get("NODE_RANK", "0")) if nodes > 1 else 0
     common |= {"NODE_RANK": str(node), "WORLD_SIZE": str(processes * nodes)}
-    if nodes == 1:  # never the port of the environment, which every job of a sweep would take
+    if nodes == 1:  # not the port of the environment, which every job of a sweep would use
         common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     return [common | {"LOCAL_RANK": str(number), "RANK": str(node * processes + number)} for number in range(processes)]
 

@@ -1,4 +1,4 @@
-"""What runs side by side: each job on GPUs of its own, or on its share of the processor's threads."""
+"""Assign resources to parallel jobs: GPUs, or a fraction of the CPU threads."""
 
 import os
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Resources:
-    """Where a job runs."""
+    """Threads and GPUs of a job."""
 
     threads: int  # of each of its processes
-    gpus: tuple[str, ...] = ()  # for CUDA_VISIBLE_DEVICES; none: whatever the whole sweep sees
+    gpus: tuple[str, ...] = ()  # for CUDA_VISIBLE_DEVICES; empty: all that the sweep sees
 
 
 class ResourcePool:
-    """At most n_jobs at once; by default as many as there are GPUs, or cores, for.
+    """Resources for at most n_jobs parallel jobs; by default as many as GPUs, or cores, allow.
 
-    gpus: as CUDA_VISIBLE_DEVICES names them; none: on the CPU.
-    widest: processes of the job that has most. jobs: of the whole sweep, finished ones too, so that a repeated
-    sweep gives each job the same number of threads, on which bits depend.
+    gpus: names as in CUDA_VISIBLE_DEVICES; empty: CPU.
+    max_processes_per_job: of the largest job. jobs: number of all jobs of the sweep, finished ones too, so that a
+    repeated sweep gives each job the same number of threads, on which exact results depend.
     """
 
     def __init__(self, gpus: list[str], n_jobs: int | None, max_processes_per_job: int, jobs: int) -> None:
@@ -25,37 +25,37 @@ class ResourcePool:
         self.n_jobs = max(1, min(n_jobs or fitting, jobs))
         self.threads = threads_per_process(self.n_jobs * max_processes_per_job)
         self.load = dict.fromkeys(gpus, 0)
-        self.taken = 0
+        self.acquired = 0
 
     def acquire(self, processes: int, is_pinned: bool) -> Resources | None:
-        """A slot for a job of so many processes, if one is free; a pinned job names its GPUs itself."""
-        if self.taken >= self.n_jobs:
+        """Return resources for a job, or None if none are free; a pinned job selects its GPUs itself."""
+        if self.acquired >= self.n_jobs:
             return None
-        self.taken += 1
+        self.acquired += 1
         free = () if is_pinned else sorted(self.load, key=self.load.__getitem__)[:processes]
         for gpu in free:
             self.load[gpu] += 1
         return Resources(self.threads, tuple(free))
 
-    def release(self, slot: Resources) -> None:
-        """Free a slot."""
-        self.taken -= 1
-        for gpu in slot.gpus:
+    def release(self, resources: Resources) -> None:
+        """Return the resources of a finished job to the pool."""
+        self.acquired -= 1
+        for gpu in resources.gpus:
             self.load[gpu] -= 1
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_per_process(processes: int) -> int:
-    """The share of each of so many processes, unless the environment says another."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdigit() else max(1, cores() // processes)
+    """Return OMP_NUM_THREADS, or the cores divided by the number of processes."""
+    variable = os.environ.get("OMP_NUM_THREADS", "")
+    return int(variable) if variable.isdigit() else max(1, cores() // processes)
 
 
 def list_visible_gpus(count: int) -> list[str]:
-    """The names of the GPUs that this process sees."""
+    """List the names of the GPUs that are visible to this process."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[:count] if visible else [str(number) for number in range(count)]

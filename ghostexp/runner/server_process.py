@@ -1,4 +1,4 @@
-"""Imported by the fork server alone, which has to outlive the processes that it started, and then to end at once."""
+"""Set up the fork server: it ignores stop signals, and exits without cleanup. Imported by the server only."""
 
 import atexit
 import os
@@ -10,10 +10,12 @@ SERVER = os.getpid()
 
 
 def _exit() -> None:
-    if os.getpid() == SERVER:  # and not one of the processes forked from it
-        os._exit(0)  # taking apart what it imported would take seconds
+    if os.getpid() == SERVER:  # not in processes forked from it
+        os._exit(0)  # cleanup of the imported modules would take seconds
 
 
-for _signum in STOP_SIGNALS:  # to the whole group, while runs are saving: without their server their ends are not seen
+for (
+    _signum
+) in STOP_SIGNALS:  # sent to the process group: runs are still saving, and need the server to report their exit codes
     signal.signal(_signum, signal.SIG_IGN)
 atexit.register(_exit)

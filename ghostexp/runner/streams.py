@@ -1,4 +1,4 @@
-"""Standard streams whose reader may go away: a closed terminal or pipe costs no training."""
+"""Make standard streams tolerate a closed terminal or pipe, so that it does not end a training."""
 
 import errno
 import io
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class _TolerantFile(io.FileIO):
-    """A file that takes what nobody can read any more."""
+    """File that ignores writes to a closed terminal or pipe."""
 
     def write(self, data: Any, /) -> int:
-        """Write bytes; where the reader is gone, they count as written."""
+        """Write bytes; to a closed terminal or pipe, count them as written."""
         try:
             return super().write(data)
         except OSError as error:
@@ -20,7 +20,7 @@ class _TolerantFile(io.FileIO):
 
 
 def outlive_terminal() -> None:
-    """Let this process print on when its terminal or pipe is closed, where each print would raise OSError."""
+    """Let print succeed after the terminal or pipe is closed, instead of raising OSError."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and stream.fileno() == number:

@@ -1,1 +1,1 @@
-"""A run's directory: its name, what it says, and how it ended. No torch here, so that reports open at once."""
+"""Names, records and locks of run and sweep directories. No torch here, so that reports start at once."""

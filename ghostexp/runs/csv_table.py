@@ -1,4 +1,4 @@
-"""A CSV file that grows by rows and columns, and can be cut back to a step."""
+"""Write CSV files by rows and columns; a resumed file is truncated to a step."""
 
 import csv
 import io
@@ -11,21 +11,21 @@ from ghostexp.runs.text_files import ESCAPE, write_atomically
 
 
 class CSVTable:
-    """Rows keyed by `step`: values for the last row's step join it, and a new column rewrites the file.
+    """Rows keyed by `step`: values of the last row's step are merged into it, and a new column rewrites the file.
 
-    With `resumed_step`, an earlier file is kept up to that step. Without it, an earlier file is replaced.
+    With `resumed_step`, an existing file is kept up to that step. Without it, an existing file is replaced.
     """
 
     def __init__(self, path: Path, resumed_step: int | None = None) -> None:
         self.path = path
         self.columns: list[str] = []
         self.row: dict[str, Any] = {}
-        self.row_start = 0  # where the last row begins in the file
+        self.row_start = 0  # offset of the last row in the file
         self.started = False
         self.resumed_step = resumed_step
 
     def add(self, values: dict[str, Any]) -> None:
-        """Write values, `step` among them, to disk."""
+        """Write values, including `step`, to disk."""
         if not self.started:
             self._start()
         new_columns = [name for name in values if name not in self.columns]
@@ -44,7 +44,7 @@ class CSVTable:
             file.write(self._line(self.row))
 
     def sync(self) -> None:
-        """Bring the file from the system's memory to the disk."""
+        """Flush the file to the disk."""
         if self.path.exists():
             with self.path.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -56,7 +56,7 @@ class CSVTable:
         self._rewrite([row for row in rows if int(row["step"]) <= (self.resumed_step or 0)])
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        """Write header and rows anew, in one piece."""
+        """Rewrite header and rows atomically."""
         *earlier, last = [self._line(row) for row in rows] or [""]
         head = self._line({name: name for name in self.columns}) + "".join(earlier)
         partial = self.path.with_name(f"{self.path.name}.partial")
@@ -72,17 +72,17 @@ class CSVTable:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table, whole ones only: a killed process may have left half a line at the end."""
+    """Read the rows of a table, without an incomplete last line that a killed process left."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    rows = list(csv.DictReader(whole))
+    complete = [line for line in lines if line.endswith("\n")]
+    rows = list(csv.DictReader(complete))
     return [row for row in rows if None not in row and None not in row.values()]
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table in one piece, its columns those of all rows in the order in which they turn up."""
+    """Write a table atomically; its columns are those of all rows, in order of appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The directory that says everything about one run."""
+"""Access the files of a run directory."""
 
 import json
 import shlex
@@ -11,12 +11,12 @@ import yaml
 
 from ghostexp.runs.text_files import write_atomically, write_json
 
-SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # six times as fast, and a report reads many
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # six times as fast; a report reads many files
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths of a run, and its records: config.yaml first, result.json or failure.json last."""
+    """Paths of a run; config.yaml is written first, result.json or failure.json last."""
 
     path: Path
 
@@ -50,7 +50,7 @@ class RunDirectory:
 
     @property
     def resume_command(self) -> str:
-        """What continues this run, for a shell to read."""
+        """Shell command that continues this run."""
         return shlex.join(["python", "-m", "ghostexp", f"resume={self.path}"])
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -65,35 +65,35 @@ class RunDirectory:
             raise ValueError(f"hydra.run.dir={self.path}: cannot be written ({error.strerror})") from error
 
     def read_config(self, key: str = "run") -> dict[str, Any]:
-        """The configuration this run was started with; `key` names the directory in the error.
+        """Read the configuration of this run; `key` is the config key in the error message.
 
-        Raises ValueError: there is no run here, or its configuration cannot be read.
+        Raises ValueError: no run in this directory, or an invalid configuration.
         """
         if not self.config.is_file():
-            raise ValueError(f"{key}={self.path}: not a run's directory, it has no config.yaml")
+            raise ValueError(f"{key}={self.path}: not a run directory, no config.yaml found")
         try:
             config = _load(self.config)
         except yaml.YAMLError as error:
             raise ValueError(f"{self.config}: not valid YAML ({str(error).splitlines()[0]})") from error
         if not isinstance(config, dict):
-            raise ValueError(f"{self.config}: holds no configuration")
+            raise ValueError(f"{self.config}: contains no configuration")
         return config
 
     def read_result(self) -> dict[str, Any] | None:
-        """The result of a finished run; None while there is none."""
+        """Read the result of a finished run; None if there is none."""
         return json.loads(self.result.read_bytes()) if self.result.is_file() else None
 
     def read_failure(self) -> str:
-        """Why a failed run failed, in one line."""
+        """Read the error message of a failed run."""
         return json.loads(self.failure.read_bytes())["error"]
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Say that the run succeeded; only outputs whose failure costs nothing come after it."""
+        """Write the result of a successful run; only optional outputs are written after it."""
         self.failure.unlink(missing_ok=True)
         write_json(self.result, result)
 
     def write_failure(self, error: BaseException, message: str) -> None:
-        """Say that the run failed, in one line, with the traceback beside it."""
+        """Write the error message and traceback of a failed run."""
         record = {
             "error": message,
             "type": type(error).__name__,
@@ -106,5 +106,5 @@ def _load(path: Path) -> Any:
     content = path.read_bytes()
     try:
         return yaml.load(content, SafeLoader)
-    except yaml.YAMLError:  # libyaml refuses paths with bytes that are not UTF-8, which safe_dump escapes
+    except yaml.YAMLError:  # libyaml rejects paths with non-UTF-8 bytes, which safe_dump escapes
         return yaml.safe_load(content)

@@ -1,30 +1,18 @@
-"""What decides a result, as a hash: two runs of one fingerprint are repetitions of each other."""
+"""Hash the result-deciding values of a configuration: runs with equal fingerprints repeat each other."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-RESULT_KEYS = ("seed", "model", "datamodule", "optimizer", "scheduler", "loss", "callbacks", "trainer")
-IGNORED_KEYS = frozenset(
-    {
-        *(f"datamodule.{key}" for key in ("root", "num_workers", "download")),
-        *(
-            f"callbacks.{key}"
-            for key in ("save_every_n_epochs", "save_every_n_steps", "save_every_n_minutes", "progress")
-        ),
-        *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps")),
-        *(f"trainer.{key}" for key in ("benchmark", "deterministic", "detect_anomaly", "profiler")),
-    }
-)
+from ghostexp.runs.config_keys import IGNORED_KEYS, RESULT_KEYS
 
-
-# Keys that were added with a default of null, which gives what runs without them have.
+# Keys added later; null has the same effect as a missing key.
 ADDED = frozenset({"datamodule.mean", "datamodule.std"})
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one: `{"model": {"ratio": 2}}` becomes `{"model.ratio": 2}`."""
+    """Flatten nested mappings: `{"model": {"ratio": 2}}` becomes `{"model.ratio": 2}`."""
     flat = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
@@ -33,7 +21,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def result_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a resolved configuration that decide the result, by path."""
+    """Return the result-deciding values of a resolved configuration, by path."""
     return {
         path: value
         for path, value in flatten(config).items()
@@ -44,13 +32,13 @@ def result_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits; places, devices, loggers and names do not change them."""
+    """Return sixteen hexadecimal digits, independent of directories, devices, loggers and names."""
     text = json.dumps(result_config(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Where two configurations would give different results: `model.ratio: 2 -> 3`."""
+    """List differences of result-deciding values: `model.ratio: 2 -> 3`."""
     old, new = result_config(before), result_config(after)
     return [
         f"{path}: {old.get(path)} -> {new.get(path)}"

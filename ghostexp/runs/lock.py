@@ -1,4 +1,4 @@
-"""Keep processes from working in one directory at the same time."""
+"""Lock a directory, so that one process at a time uses it."""
 
 import fcntl
 import time
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LOCK = ".lock"  # the file in a directory that the process that works there holds
+LOCK = ".lock"  # lock file in the directory
 INTERVAL = 0.1  # seconds between two attempts
 
 
 @contextmanager
 def locked(directory: Path, seconds: float) -> Iterator[None]:
-    """Hold a directory's lock; the system releases it however this process ends.
+    """Hold a directory's lock; the system releases it when this process ends.
 
     Raises BlockingIOError: another process holds it for longer than `seconds`.
     """

@@ -1,4 +1,4 @@
-"""The one place that builds a run's name."""
+"""Build the names and directories of runs and sweeps."""
 
 import glob
 import hashlib
@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ghostexp.runs.config_keys import STUDY_TASKS
 from ghostexp.runs.fingerprint import fingerprint
 
-STUDY_TASKS = ("report", "dashboard")  # tasks about many runs, which live beside them
 FILE_LIMIT = 255  # bytes in the name of a file or directory
 JOB_LIMIT = 128  # characters in a job's name
 DIGEST = 8  # characters
@@ -27,22 +27,22 @@ def run_dir(
     resume: str | None,
     runs: str | Sequence[str] | None = None,
 ) -> str:
-    """Where a run lives: a new directory, the one that is resumed, or one inside the run that a task looks at.
+    """Return the directory of a run: a new one, the resumed one, or a subdirectory of `run`.
 
-    A report or a dashboard lives beside the runs that it is about: in the directory that holds them all.
+    The directory of a report or dashboard is beside its runs, in their common parent.
     """
     if task in STUDY_TASKS:
-        holding = _common_directory(runs) if runs else ""
-        return f"{holding if os.path.isdir(holding) else f'{output_dir}/{name}'}/{task}"
+        parent = _common_directory(runs) if runs else ""
+        return f"{parent if os.path.isdir(parent) else f'{output_dir}/{name}'}/{task}"
     if resume is not None:
         return resume
     return f"{run}/{task}" if run is not None else f"{output_dir}/{name}/{stamp()}"
 
 
 def run_name(name: str | None, choices: Mapping[str, str | None]) -> str:
-    """What runs of a kind are called: the name they were given, their study's, their recipe's, or network and data.
+    """Return the name of a run: `name`, the study, the recipe, or network and data.
 
-    A group that is swept names the jobs, not the sweep.
+    Swept groups are part of job names only.
     """
     if name is not None:
         return name
@@ -55,12 +55,12 @@ def run_name(name: str | None, choices: Mapping[str, str | None]) -> str:
 
 
 def record_subdir(resume: str | None) -> str | None:
-    """Where Hydra records what it composed; a resumed run keeps the record of its first command."""
+    """Return the subdirectory of Hydra's files; none for a resumed run, which keeps those of its first command."""
     return ".hydra" if resume is None else None
 
 
 def stamp() -> str:
-    """What tells apart the runs of one configuration: the SLURM step, equal for all its tasks, or the time."""
+    """Return a unique directory name: the SLURM step, equal for all its tasks, or the time."""
     job = os.environ.get("SLURM_JOB_ID")
     if job and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return f"slurm-{job}-{os.environ.get('SLURM_STEP_ID', '0')}"
@@ -68,35 +68,35 @@ def stamp() -> str:
 
 
 def _common_directory(runs: str | Sequence[str]) -> str:
-    """The directory that holds all that is named, by a path or by a glob."""
+    """Return the common parent directory of paths and globs."""
     paths = [Path(str(text)).absolute() for text in ([runs] if isinstance(runs, str) else runs)]
     fixed = [Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)) for path in paths]
     return os.path.commonpath(fixed)
 
 
 def sweep_dir(output_dir: str, name: str, task: str) -> str:
-    """Where the jobs of a sweep live; another task of the same points does not mix with their trainings."""
+    """Return the directory of a sweep; other tasks than fit have a directory separate from the trainings."""
     return f"{output_dir}/{name}" if task in ("fit", *STUDY_TASKS) else f"{output_dir}/{name}_{task}"
 
 
 def digest(text: str) -> str:
-    """Return hexadecimal digits that tell a text from others."""
+    """Return the first hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:DIGEST]
 
 
 def check_directory(path: Path, key: str = "name") -> None:
-    """Raise ValueError for a path that no file system takes."""
+    """Raise ValueError for a path with a name that is too long for a file system."""
     for part in path.parts:
         if (size := len(os.fsencode(part))) > FILE_LIMIT:
             raise ValueError(f"{key}={part[:20]}...: must be at most {FILE_LIMIT} bytes long, got {size}")
 
 
 def job_dirname(pairs: Sequence[tuple[str, str]], is_taken: bool = False) -> str:
-    """The directory of one job of a sweep, from what is swept: `model.ratio=2 seed=1` becomes `ratio-2_seed-1`.
+    """Return the directory name of a job from its swept values: `model.ratio=2 seed=1` becomes `ratio-2_seed-1`.
 
-    What is the same for all jobs is no part of it. Two keys that end alike keep their whole path.
-    Letters, digits, `-`, `_` and `.` only, because Hydra does not parse `=` in a value without quotes.
-    A digest of the values follows where letters beyond ASCII or the end are left out, or another job has the name.
+    Two keys with the same last part keep their full path.
+    It has letters, digits, `-`, `_` and `.` only, because Hydra does not parse `=` in a value without quotes.
+    A digest of the values is appended if it is truncated, has non-ASCII letters, or another job has the name.
     """
     keys = [key.lstrip("+~") for key, _ in pairs]
     ends = [key.rpartition(".")[2] for key in keys]
@@ -111,30 +111,30 @@ def job_dirname(pairs: Sequence[tuple[str, str]], is_taken: bool = False) -> str
 
 
 def _typed_overrides() -> dict[str, str]:
-    """The command line's values by key."""
+    """Return the values of the command line by key."""
     return {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
 
 
 def is_sweep_value(value: str) -> bool:
-    """Whether Hydra makes several jobs of a value as it was typed: `2,3`, not `[0,2]`, `{a:1,b:2}` or `"2,3"`."""
+    """Return whether a typed value is a sweep of several values: `2,3`, not `[0,2]`, `{a:1,b:2}` or `"2,3"`."""
     if re.match(r"(range|choice|interval|glob|sort|shuffle)\(", value):
         return True
     return "," in re.sub(r"\[.*?\]|\{.*?\}|'.*?'|\".*?\"", "", value)
 
 
 def _to_dirname(value: str) -> str:
-    """A value without the characters that a directory's name must not have: `[0,2]` becomes `0-2`, `[]` none."""
+    """Replace characters not allowed in directory names: `[0,2]` becomes `0-2`, `[]` none."""
     value = re.sub(r"(?<=\d)e\+(?=\d)", "e", value)  # 1e+30 is 1e30, and not 1e-30
     inner = re.sub(r"^[^\w.-]+|[^\w.-]+$", "", value, flags=re.ASCII)
     return re.sub(r"[^\w.-]+", "-", inner, flags=re.ASCII) or "none"
 
 
 def run_title(path: Path) -> str:
-    """How a run is called among others: its directory within its parent."""
+    """Return the title of a run: the last two parts of its directory."""
     return "/".join(path.absolute().parts[-2:])
 
 
 def run_identity(path: Path, config: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits, equal for a run and its resumption."""
+    """Return twelve hexadecimal digits, equal for a run and its resumption."""
     text = f"{run_title(path)} {fingerprint(config)}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Separate a task's result from the outputs that are made of it: none of these may cost the result."""
+"""Separate a task's result from its optional outputs, whose failure must not lose the result."""
 
 import logging
 from collections.abc import Callable
@@ -12,24 +12,24 @@ T = TypeVar("T")
 
 @dataclass
 class Outputs:
-    """Make tables, pictures and uploads one by one; one that fails costs neither the others nor the result."""
+    """Write tables, pictures and uploads; a failure affects neither the others nor the result."""
 
-    failures: list[str] = field(default_factory=list)  # a line each
+    failures: list[str] = field(default_factory=list)  # one line each
 
     def make(self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Call a function; None, and a line in `failures` and the log, where it raises."""
+        """Call a function; if it raises, log the error, add it to `failures` and return None."""
         try:
             return function(*args, **kwargs)
         except Exception as error:
             text = " ".join(str(error).split())
             self.failures.append(f"{name}: {type(error).__name__}" + (f": {text}" if text else ""))
-            log.error("%s could not be made", name, exc_info=error)
+            log.error("%s could not be written", name, exc_info=error)
             return None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A task's result, and what to make once it is written."""
+    """Result of a task, and a function that writes its outputs once the result is saved."""
 
     result: dict[str, Any]
     make_outputs: Callable[[Outputs], None]

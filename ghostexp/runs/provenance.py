@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, revision, machine."""
+"""Collect the provenance of a result: package versions, git revision, CPU."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ PACKAGES = ("ghostexp", "torch", "torchvision", "lightning", "hydra-core", "omeg
 
 
 def versions() -> dict[str, str]:
-    """Python's version and that of every package that can change a result."""
+    """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -21,7 +21,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The commit of the source tree, with `-dirty` after uncommitted changes; None for an installed package."""
+    """Return the commit of the source tree, with `-dirty` for uncommitted changes; None for an installed package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -39,7 +39,7 @@ def git_revision() -> str | None:
 
 
 def cpu() -> str:
-    """The processor's name and how many of its cores this process may use."""
+    """Return the CPU's name and the number of cores that this process may use."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():

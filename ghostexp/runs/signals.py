@@ -1,4 +1,4 @@
-"""Signals that stop a run once its last checkpoint is saved."""
+"""Define the signals that stop a run after it has saved a checkpoint."""
 
 import signal
 

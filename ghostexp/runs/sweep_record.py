@@ -1,4 +1,4 @@
-"""What a sweep's directory says of it: sweep.yaml, the study's name and every point, those still to come too."""
+"""Read and write sweep.yaml: the study's name and all jobs of a sweep, pending ones too."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,99 +14,99 @@ from ghostexp.runs.lock import locked
 from ghostexp.runs.text_files import write_atomically
 
 RECORD = "sweep.yaml"
-LOCK_SECONDS = 60.0  # which a process that works on the record never takes
+LOCK_SECONDS = 60.0  # longer than any process holds the lock
 RECIPES = ("experiment", "study", "pretrained")  # groups that may set any key
-DATA_DEPENDENT_KEYS = ("num_classes", "in_chans", "image_size")  # which a model takes from its data
+DATA_DEPENDENT_KEYS = ("num_classes", "in_chans", "image_size")  # of the model, set from the data
 
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """A study's name, None of a sweep that is none, and what tells its points apart: overrides by name.
+    """Study name (None for a sweep without a study), and distinguishing overrides by job name.
 
-    fixed: the values that no point varies, see `fixed_values`.
+    fixed: the values that are equal for all jobs, see `fixed_values`.
     """
 
     study: str | None = None
-    points: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_sweep_dir(directory: Path) -> bool:
-    """Whether a directory holds a sweep."""
+    """Return whether a directory contains a sweep."""
     return (directory / RECORD).is_file()
 
 
 def find_sweep_name(directory: Path) -> str | None:
-    """The name of the sweep that a run is of, or that the run is of at which a task looks; None of any other."""
+    """Return the name of the sweep that a run, or the run that a task reads, is part of; else None."""
     parents = directory.absolute().parents[:2]
     return next((parent.name for parent in parents if is_sweep_dir(parent)), None)
 
 
 def read_sweep(directory: Path) -> SweepRecord:
-    """What a directory's record says; without one, no points."""
+    """Read the record of a sweep directory; empty if there is none."""
     path = directory / RECORD
     return SweepRecord(**yaml.load(path.read_bytes(), SafeLoader)) if path.is_file() else SweepRecord()
 
 
 def record_sweep(directory: Path, added: SweepRecord) -> None:
-    """Add points to a directory's record, which several commands may do at once.
+    """Add jobs to the record of a sweep directory; safe with several commands at once.
 
-    Raises ValueError: it holds another study, or a sweep with other fixed values.
+    Raises ValueError: it contains another study, or a sweep with other fixed values.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with sweep_lock(directory):
         check_study(directory, added.study)
         check_fixed(directory, added)
         before = read_sweep(directory)
-        points = {**before.points, **{name: list(overrides) for name, overrides in added.points.items()}}
+        jobs = {**before.jobs, **{name: list(overrides) for name, overrides in added.jobs.items()}}
         fixed = {**before.fixed, **added.fixed}
-        record = SweepRecord(added.study, points, _without(fixed, swept_keys(points.values())))
+        record = SweepRecord(added.study, jobs, _without(fixed, swept_keys(jobs.values())))
         write_atomically(directory / RECORD, yaml.safe_dump(asdict(record), sort_keys=False))
 
 
 @contextmanager
 def sweep_lock(directory: Path) -> Iterator[None]:
-    """Hold a sweep's directory, in which its jobs are claimed and recorded by one process at a time."""
+    """Lock a sweep directory while a process claims or records jobs."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(directory, LOCK_SECONDS))
         except BlockingIOError:
-            raise ValueError(f"{directory}: kept locked by another command for {LOCK_SECONDS:.0f} s") from None
+            raise ValueError(f"{directory}: locked by another command for {LOCK_SECONDS:.0f} s") from None
         yield
 
 
 def check_study(directory: Path, study: str | None) -> None:
-    """Raise ValueError where a directory holds another study, or none where one is to be."""
+    """Raise ValueError if a directory contains another study, or a sweep without the study."""
     if is_sweep_dir(directory):
-        there = read_sweep(directory).study
-        if there != study:
-            asked = f"study={study}" if study else "a sweep without a study"
-            holds = f"study {there}" if there else "a sweep that is no study"
-            raise ValueError(f"{asked}: {directory} holds {holds}; name=... puts it elsewhere")
+        recorded = read_sweep(directory).study
+        if recorded != study:
+            requested = f"study={study}" if study else "a sweep without a study"
+            found = f"study {recorded}" if recorded else "a sweep without a study"
+            raise ValueError(f"{requested}: {directory} contains {found}; set another name=...")
 
 
 def check_fixed(directory: Path, added: SweepRecord) -> None:
-    """Raise ValueError where a directory holds jobs with other values of keys that neither sweep varies.
+    """Raise ValueError if a directory contains jobs with other values of keys that neither sweep varies.
 
-    The names of jobs show swept values only, and a report compares these: it could not count such jobs together.
+    Job names have swept values only, and a report groups by these: it would mix such jobs.
     """
     before = read_sweep(directory)
-    swept = swept_keys([*before.points.values(), *added.points.values()])
+    swept = swept_keys([*before.jobs.values(), *added.jobs.values()])
     old, new = _without(before.fixed, swept), _without(added.fixed, swept)
     changed = [f"{path}: {old[path]} -> {new[path]}" for path in old if path in new and old[path] != new[path]]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise ValueError(
-            f"{directory}: holds a sweep with other fixed values ({'; '.join(changed[:3])}{more}); "
+            f"{directory}: contains a sweep with other fixed values ({'; '.join(changed[:3])}{more}); "
             "name=... starts a new sweep, and -m KEY=VALUE,VALUE compares both in one"
         )
 
 
 def fixed_values(jobs: Iterable[tuple[Sequence[str], Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return the values that decide the results of jobs and that are not swept, by path.
+    """Return the result-deciding values of jobs that are not swept, by path.
 
-    jobs: the overrides that tell each from the others, and its configuration. What follows from a swept group is
-    fixed for each of its options, by `model=ghostnet model.width`.
+    jobs: distinguishing overrides and configuration of each. Values that depend on a swept group are fixed for each
+    of its options, with the path `model=ghostnet model.width`.
     """
     jobs = list(jobs)
     swept = swept_keys(overrides for overrides, _ in jobs)
@@ -123,18 +123,18 @@ def fixed_values(jobs: Iterable[tuple[Sequence[str], Mapping[str, Any]]]) -> dic
 
 
 def swept_keys(overrides: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """Return the keys that the points of a sweep differ in, but for the seed."""
+    """Return the keys in which the jobs of a sweep differ, except seeds."""
     keys = (_pair(text)[0] for texts in overrides for text in texts)
     return tuple(dict.fromkeys(key for key in keys if not is_seed(key)))
 
 
 def is_seed(key: str) -> bool:
-    """Return whether a key's values repeat a run, and do not change what it asks."""
+    """Return whether a key is a seed, whose values repeat a run."""
     return key == "seed" or key.endswith(".seed")
 
 
 def follows(path: str, keys: Sequence[str]) -> bool:
-    """Return whether a path may change because one of the keys does."""
+    """Return whether a path may change with one of the keys."""
     if any(key in RECIPES or path == key or path.startswith(f"{key}.") for key in keys):
         return True
     return path.rpartition(".")[2] in DATA_DEPENDENT_KEYS and any(key.partition(".")[0] == "datamodule" for key in keys)
@@ -146,7 +146,7 @@ def _pair(override: str) -> tuple[str, str]:
 
 
 def _without(fixed: Mapping[str, Any], swept: Sequence[str]) -> dict[str, Any]:
-    """The values of keys that are not swept themselves; `model=ghostnet model.width` is not, where `model` is."""
+    """Remove the values of swept keys and seeds."""
     return {
         label: value
         for label, value in fixed.items()

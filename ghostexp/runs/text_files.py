@@ -1,4 +1,4 @@
-"""Write text as UTF-8 in every locale, with what cannot be encoded escaped: no file name may cost a result."""
+"""Write text as UTF-8 in every locale, and escape what cannot be encoded, such as odd file names."""
 
 import codecs
 import io
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ESCAPE = "ghostexp.escape"  # what `errors=` takes
+ESCAPE = "ghostexp.escape"  # a value of `errors=`
 SURROGATES = re.compile("[\ud800-\udfff]+")
 
 
@@ -37,14 +37,14 @@ codecs.register_error(ESCAPE, _replace)
 
 
 def escape_streams() -> None:
-    """Let standard output and error escape what their encoding lacks, instead of ending the program."""
+    """Make standard output and error escape characters that their encoding lacks, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPE)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there, whatever happens meanwhile."""
+    """Write a file atomically."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", encoding="utf-8", errors=ESCAPE) as file:
@@ -57,7 +57,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
-    """Write JSON that every parser reads, in one piece: non-finite numbers become null, strings are escaped."""
+    """Write strict JSON atomically: non-finite numbers become null, strings are escaped."""
     text = json.dumps(_with_nulls(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, SURROGATES.sub(lambda found: json.dumps(_decoded(found[0]), ensure_ascii=False)[1:-1], text))
 

@@ -1,4 +1,4 @@
-"""Whether Weights & Biases can be reached under somebody's name; asked without importing it."""
+"""Find the API key and settings of Weights & Biases without importing it."""
 
 import configparser
 import contextlib
@@ -11,28 +11,28 @@ HOSTS = ("https://api.wandb.ai", "https://api.forge.coreweave.com")  # of the pu
 
 
 def has_key() -> bool:
-    """Whether W&B can log in without asking: a key in the environment, or in the file that `wandb login` writes."""
+    """Return whether there is a W&B key, in the environment or in the file that `wandb login` writes."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
-        known = netrc.netrc(path)
+        keys = netrc.netrc(path)
     except (OSError, netrc.NetrcParseError):
         return False
-    return any(known.authenticators(urlsplit(host).netloc) is not None for host in hosts())
+    return any(keys.authenticators(urlsplit(host).netloc) is not None for host in hosts())
 
 
 def hosts() -> tuple[str, ...]:
-    """The addresses of the server: the one that is configured, or those of the public one."""
+    """Return the addresses of the server: the configured one, or those of the public server."""
     configured = setting("base_url")
     return (configured,) if configured else HOSTS
 
 
 def setting(name: str) -> str | None:
-    """A setting as W&B reads it: from the environment, else from the folder's file or the user's."""
-    typed = os.environ.get(f"WANDB_{name.upper()}")
-    if typed:
-        return typed
+    """Return a W&B setting: from the environment, else from the settings file of the folder or user."""
+    variable = os.environ.get(f"WANDB_{name.upper()}")
+    if variable:
+        return variable
     user = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser()
     folder = Path(os.environ.get("WANDB_DIR", ".")).expanduser()
     parser = configparser.ConfigParser(interpolation=None)

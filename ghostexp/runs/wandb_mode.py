@@ -1,4 +1,4 @@
-"""Whether Weights & Biases records online, offline or not at all; found out in seconds, without importing it."""
+"""Decide whether Weights & Biases logs online, offline or not at all, within seconds and without importing it."""
 
 import logging
 import os
@@ -24,12 +24,12 @@ MODES: dict[str, Mode] = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
-CONNECT_TIMEOUT = 5.0  # seconds, of which looking a name up can take all
+CONNECT_TIMEOUT = 5.0  # seconds, including the lookup of the name
 
 
 @dataclass(frozen=True)
 class Recording:
-    """How a run is recorded, and why it is not online although it should be."""
+    """Mode of recording, and the problem if it should be online but is not."""
 
     mode: Mode
     problem: str | None = None
@@ -38,8 +38,8 @@ class Recording:
 def resolve_recording(offline: bool | None) -> Recording:
     """Decide how a run is recorded: by `logger.wandb.offline`, else by WANDB_MODE, else by whether there is a key.
 
-    What should be online and cannot be, without a key or a network, is recorded offline.
-    Raises ValueError: `logger.wandb.offline=false` insists on a recording that cannot be; an unknown WANDB_MODE.
+    Without a key or a connection, a run is recorded offline.
+    Raises ValueError: `logger.wandb.offline=false` without a key or a connection; an unknown WANDB_MODE.
     """
     mode = _configured_mode(offline) or ("online" if has_key() else "offline")
     if mode != "online":
@@ -53,12 +53,12 @@ def resolve_recording(offline: bool | None) -> Recording:
 
 
 def find_problem() -> str | None:
-    """Say why W&B cannot be used online here; None where it can."""
+    """Return why W&B cannot be used online; None if it can."""
     return find_connection_problem(hosts()) if has_key() else "there is no W&B key (wandb login)"
 
 
 def resolve_for_sweep(configs: Iterable[Mapping[str, Any]]) -> None:
-    """Decide once for the jobs of a sweep, which inherit it, that they are recorded offline.
+    """Set WANDB_MODE=offline for all jobs of a sweep if they cannot be recorded online.
 
     Raises ValueError as `resolve_recording` does.
     """
@@ -73,7 +73,7 @@ def resolve_for_sweep(configs: Iterable[Mapping[str, Any]]) -> None:
 
 def announce(text: str) -> None:
     """Print a line about W&B, and log it."""
-    log.info(text)  # a warning would come twice where nothing handles it
+    log.info(text)  # a warning would be printed twice without a log handler
     print(text, file=sys.stderr, flush=True)
 
 
@@ -89,9 +89,9 @@ def _configured_mode(offline: bool | None) -> Mode | None:
 
 
 def find_connection_problem(addresses: Sequence[str]) -> str | None:
-    """Say why none of several addresses takes a connection; None as soon as one does."""
+    """Return why no address accepts a connection; None as soon as one does."""
     answers: queue.Queue[str | None] = queue.Queue()
-    for address in addresses:  # in threads, because nothing limits how long a name is looked up
+    for address in addresses:  # in threads, because the lookup of a name has no timeout
         threading.Thread(target=_connect, args=(address, answers), daemon=True).start()
     problem = f"{addresses[0]} cannot be reached (no answer in {CONNECT_TIMEOUT:g} s)"
     for _ in addresses:
@@ -115,7 +115,7 @@ def _connect(address: str, answers: queue.Queue[str | None]) -> None:
 
 
 def _endpoint(address: str) -> tuple[str, int]:
-    """Host and port to connect to: those of the proxy, where one stands before an address."""
+    """Return host and port to connect to: those of the proxy, if there is one."""
     url = urlsplit(address)
     proxy = setting(f"{url.scheme}_proxy") or getproxies().get(url.scheme)
     if proxy and not proxy_bypass(url.hostname or ""):

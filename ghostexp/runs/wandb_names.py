@@ -1,21 +1,21 @@
-"""Names and tags as Weights & Biases takes them: up to a length, each once."""
+"""Build names and tags for Weights & Biases, which limits their length."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAME_LENGTH, TAG_LENGTH = 128, 64  # what the server takes of a name or group, and of a tag
+NAME_LENGTH, TAG_LENGTH = 128, 64  # limits of the server, in characters
 
 
 def build_tags(config: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
-    """The chosen network, data and study, and what is typed, each once."""
+    """Return the chosen model, datamodule and study, and the typed tags, without duplicates."""
     choices = config.get("choices", {})
     chosen = [choices.get(group) for group in ("model", "datamodule", "study")]
     return list(dict.fromkeys(_shortened(str(tag), TAG_LENGTH) for tag in (*chosen, *typed) if tag))
 
 
 def check_tags(tags: Sequence[str]) -> None:
-    """Raise ValueError for a tag that the server does not take."""
+    """Raise ValueError for a tag that the server rejects."""
     for tag in tags:
         if not 1 <= len(str(tag)) <= TAG_LENGTH:
             raise ValueError(
@@ -24,12 +24,12 @@ def check_tags(tags: Sequence[str]) -> None:
 
 
 def shorten_name(name: str) -> str:
-    """A name or a group as the server takes it."""
+    """Shorten a name or group to the limit of the server."""
     return _shortened(name, NAME_LENGTH)
 
 
 def _shortened(text: str, length: int) -> str:
-    """A text of a length at most; what is cut off is told apart by a digest of the whole."""
+    """Truncate a text to a length, with a digest of the full text at the end."""
     if len(text) <= length:
         return text
     digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]

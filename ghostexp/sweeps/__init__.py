@@ -1,1 +1,1 @@
-"""Many runs: the grid, the check before the first job, the scheduler, SLURM."""
+"""Run sweeps: compose the grid, check all jobs, schedule them on this machine or on SLURM."""

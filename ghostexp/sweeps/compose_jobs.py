@@ -1,4 +1,4 @@
-"""Compose the jobs of a sweep: Hydra reads the YAML files once for each choice of options, not once for each job."""
+"""Compose the jobs of a sweep: YAML files are read once per choice of options, not once per job."""
 
 import copy
 import pickle
@@ -19,16 +19,16 @@ from ghostexp.sweeps.deferred import without_typed
 
 @dataclass(frozen=True)
 class Base:
-    """What Hydra composes of the options of groups: the configuration, pickled, and Hydra's own."""
+    """Configuration composed from the options of groups, pickled, and Hydra's own part of it."""
 
-    config: bytes  # a copy out of which takes a third of the time of a deep copy
+    config: bytes  # unpickling takes a third of the time of a deep copy
     hydra: DictConfig
 
 
 class Composer:
-    """Composes configurations that differ in overrides, each as Hydra alone would.
+    """Composer of configurations that differ in overrides; each equals the one that Hydra composes.
 
-    What Hydra makes of the options of groups is kept; the overrides of values are then applied to a copy of it.
+    The configuration of each choice of options is cached; overrides of values are applied to a copy of it.
     """
 
     def __init__(self, master: DictConfig, loader: ConfigLoader) -> None:
@@ -37,9 +37,9 @@ class Composer:
         self.sets_value: dict[tuple[str, bool], bool] = {}  # by key, and whether the value is a mapping
 
     def compose(self, overrides: Sequence[Override]) -> tuple[DictConfig, Mapping[str, str | None]]:
-        """Return the configuration of a job, without Hydra's own, and the option taken of each group.
+        """Return the configuration of a job, without Hydra's own, and the option chosen in each group.
 
-        Raises ValueError: a key that is not there, or is there already; Hydra's own errors for the rest.
+        Raises ValueError: an unknown key, or an added key that exists already; Hydra's errors for the rest.
         """
         base = self._base(overrides)
         composed: DictConfig = pickle.loads(base.config)
@@ -49,7 +49,7 @@ class Composer:
         return composed, base.hydra.runtime.choices
 
     def record(self, overrides: Sequence[Override], directory: Path) -> dict[str, str]:
-        """Return the files that Hydra leaves of a job, by name."""
+        """Return the files that Hydra writes to .hydra/ for a job, by name."""
         lines = [str(override.input_line) for override in overrides]
         hydra = copy.deepcopy(self._base(overrides).hydra)
         with open_dict(hydra):
@@ -60,7 +60,7 @@ class Composer:
         return {f"{name}.yaml": OmegaConf.to_yaml(node) for name, node in nodes.items()}
 
     def _base(self, overrides: Sequence[Override]) -> Base:
-        """What Hydra composes of the options alone."""
+        """Compose the options alone, cached."""
         if any(_kind(override) not in self.sets_value for override in overrides):
             self._sort(overrides)
         options = tuple(str(one.input_line) for one in overrides if not self.sets_value[_kind(one)])
@@ -73,7 +73,7 @@ class Composer:
         return self.bases[options]
 
     def _sort(self, overrides: Sequence[Override]) -> None:
-        """Ask Hydra which overrides set values, and which take options of groups."""
+        """Find out which overrides set values, and which choose options of groups."""
         hydra = self.master.hydra
         lines = [*hydra.overrides.hydra, *(str(override.input_line) for override in overrides)]
         found = self.loader.compute_defaults_list(hydra.job.config_name, lines, RunMode.RUN)
@@ -94,14 +94,14 @@ def _apply(override: Override, composed: DictConfig, overrides: Sequence[Overrid
         node = OmegaConf.select(composed, parent) if parent else composed
         siblings = [str(name) for name in node] if isinstance(node, DictConfig) else []
         if leaf in siblings and override.is_add():
-            raise ValueError(f"{typed}: {key} is there already; leave out the +") from None
+            raise ValueError(f"{typed}: {key} already exists; leave out the +") from None
         if leaf not in siblings:
             raise ValueError(_no_such_key(typed, key, siblings, overrides)) from None
         raise
 
 
 def _no_such_key(typed: str, key: str, siblings: Sequence[str], overrides: Sequence[Override]) -> str:
-    """What to say of a key that is not there: of the option that lacks it, where that was chosen among others."""
+    """Build the message for an unknown key; it names the option that lacks it, if the override chose one."""
     head, _, rest = key.partition(".")
     option = next((one.input_line for one in overrides if rest and one.get_key_element() == head), None)
     if option is None:

@@ -1,4 +1,4 @@
-"""Check that finished jobs of a sweep were trained on the data that are there now."""
+"""Check that the data of finished jobs of a sweep have not changed."""
 
 import importlib
 import logging
@@ -13,30 +13,30 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps.jobs import JobStatus, SweepJob
 
 
-def changed_data(points: list[SweepJob]) -> list[tuple[str, str]]:
-    """Names and errors of finished jobs whose data are others now, found in a process of its own.
+def changed_data(jobs: list[SweepJob]) -> list[tuple[str, str]]:
+    """Return names and errors of finished jobs whose data have changed; checked in a new process.
 
-    Generated data have no `datamodule.root`, and cannot change.
+    Generated data have no `datamodule.root` and cannot change.
     """
-    finished = [point for point in points if point.state is JobStatus.FINISHED and "root" in point.config["datamodule"]]
+    finished = [job for job in jobs if job.state is JobStatus.FINISHED and "root" in job.config["datamodule"]]
     if not finished:
         return []
-    errors = call_in_process(_check_quietly, [(point.config, str(point.run.path)) for point in finished])
-    return [(point.name, error) for point, error in zip(finished, errors, strict=True) if error is not None]
+    errors = call_in_process(_check_quietly, [(job.config, str(job.run.path)) for job in finished])
+    return [(job.name, error) for job, error in zip(finished, errors, strict=True) if error is not None]
 
 
-def _check_quietly(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
-    """What happens in the other process; it is left to the runs to say what is noticed in their data."""
+def _check_quietly(runs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
+    """Check the data in the new process, without the notices that runs print about them."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     logging.disable()
-    return _check_all(jobs)
+    return _check_all(runs)
 
 
-def _check_all(jobs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
+def _check_all(runs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
     check_data = importlib.import_module("ghostexp.tasks.common.instantiate").check_data
     errors: list[str | None] = []
     digests: dict[str, Any] = {}
-    for config, path in jobs:
+    for config, path in runs:
         try:
             check_data(config, RunDirectory(Path(path)), digests)
             errors.append(None)

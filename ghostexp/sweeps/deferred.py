@@ -1,4 +1,4 @@
-"""Keep from Hydra's first composition of a sweep the keys that only an option may have that its jobs take."""
+"""Defer overrides of keys that only the options of the jobs have, not the default option of a sweep."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ghostexp.config.compose import CONF
 from ghostexp.runs.naming import is_sweep_value
 
-TYPED = "typed"  # key of hydra.sweeper: all that was typed
+TYPED = "typed"  # key of hydra.sweeper: all overrides as typed
 WITH_VALUE = re.compile(
     r"-(c|cp|cn|cd|p|-cfg|-config-\w+|-package|-experimental-rerun)"
 )  # flags that the next argument is of
@@ -18,17 +18,19 @@ WITH_VALUE = re.compile(
 def defer(arguments: Sequence[str]) -> list[str]:
     """Return the arguments for Hydra's first composition, in which every swept group has its default option.
 
-    `-m model=ghostnet,ghostnetv2 model.width=0.5` would be refused there, for the default network has no width.
-    All that was typed is passed on as one value, for the composition of the jobs. The task is that of the whole sweep.
+    `-m model=ghostnet,ghostnetv2 model.width=0.5` would fail there, because the default network has no width.
+    All overrides are passed on as one value, for the composition of the jobs. The task is the same for all jobs.
     """
     typed = list(_overrides(arguments))
     if not any(_varies_options(override) for override in typed):
         return list(arguments)
     later = [override for override in typed if re.match(r"[~+]*(?!task\.)\w+\.[^@=/]*(=|$)", override)]
-    if not later or any(re.match(r"(-c|--cfg)(=|$)", argument) for argument in arguments):  # it is all to be shown
+    if not later or any(
+        re.match(r"(-c|--cfg)(=|$)", argument) for argument in arguments
+    ):  # the configuration is only shown
         return list(arguments)
     quoted = ",".join(QuotedString(override, Quote.single).with_quotes() for override in typed)
-    # In front: Hydra takes no override behind a flag.
+    # First: Hydra accepts no override after a flag.
     return [f"+hydra.sweeper.{TYPED}=[{quoted}]", *(argument for argument in arguments if argument not in later)]
 
 
@@ -41,7 +43,7 @@ def typed_overrides(composed: DictConfig) -> list[str]:
 
 
 def without_typed(composed: DictConfig) -> DictConfig:
-    """Return a copy in which nothing is left of what `defer` passed on."""
+    """Return a copy without the value added by `defer`."""
     copy = composed.copy()
     with open_dict(copy.hydra):
         copy.hydra.sweeper.pop(TYPED, None)
@@ -51,7 +53,7 @@ def without_typed(composed: DictConfig) -> DictConfig:
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[str]:
-    """The arguments that override something but Hydra's own configuration."""
+    """Yield the overrides, except those of Hydra's own configuration."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         is_flag = argument.startswith("-") or WITH_VALUE.fullmatch(before)
         if not is_flag and not re.match(r"[~+]*hydra[./@=]", argument):
@@ -59,7 +61,7 @@ def _overrides(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _varies_options(override: str) -> bool:
-    """Whether jobs take different options of a group: `model=a,b`, or a study, whose grid may say so."""
+    """Return whether jobs may choose different options of a group: `model=a,b`, or a study."""
     key, _, value = override.lstrip("+").partition("=")
     if key == "study":
         return value != "null"

@@ -1,4 +1,4 @@
-"""From grids of overrides to the points of a sweep, which go to this project's runner instead of Hydra's launchers."""
+"""Convert grids of overrides to the jobs of a sweep, which are run here instead of by Hydra's launchers."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -26,12 +26,12 @@ from ghostexp.sweeps.deferred import typed_overrides, without_typed
 from ghostexp.sweeps.jobs import SweepJob
 from ghostexp.sweeps.scheduler import Sweep
 
-Values = dict[str, list[str]]  # by key, as they are typed
-REPEAT_KEYS = ("seed",)  # keys of a study whose further values repeat it, and do not change what it asks
+Values = dict[str, list[str]]  # by key, as typed
+REPEAT_KEYS = ("seed",)  # keys of a study that may have other values than its grid: they repeat it
 
 
 class GridPoint(NamedTuple):
-    """A point's name, its overrides, and those of them that tell it from the other points."""
+    """Name and overrides of a job; distinguishing_overrides: those that differ between jobs."""
 
     name: str
     overrides: list[str]
@@ -39,10 +39,10 @@ class GridPoint(NamedTuple):
 
 
 class Grid:
-    """Every combination of a grid once, and of a second one that a study brings as its baseline.
+    """Grid of a sweep: every combination of its values, and of a second grid for the baseline of a study.
 
-    `hydra.sweeper.params` is the grid, values by key as Hydra knows them: `model.ratio: 1,2,3`. What is typed replaces
-    them. `hydra.sweeper.baseline_grid` is that of the ordinary network that a study compares with; see `combinations`.
+    `hydra.sweeper.params` is the grid, values by key as in Hydra: `model.ratio: 1,2,3`. Typed overrides replace them.
+    `hydra.sweeper.baseline_grid` is the grid of the baseline; see `combinations`.
     """
 
     def __init__(self, composed: DictConfig) -> None:
@@ -55,41 +55,41 @@ class Grid:
         self.study: str | None = composed.hydra.runtime.choices.get("study")
 
     def sweep(self) -> int:
-        """Run every point; returns the exit code."""
+        """Run every job and return the exit code."""
         if is_started_by_slurm():
-            raise ValueError("-m under srun: start the sweep by itself, with hydra/launcher=submitit_slurm")
+            raise ValueError("-m under srun: start the sweep without srun, with hydra/launcher=submitit_slurm")
         composed, launcher = self.composed, self._launcher()
         with naming_files(composed.hydra.overrides.hydra, typed_overrides(composed)):
             check_sweeper(plain_node(without_typed(composed).hydra.sweeper))
             check_launcher(launcher)
         check_directory(self.directory)
         if launcher["backend"] != "local" and "%" in str(self.directory):
-            raise ValueError(f"{self.directory}: must have no %, which SLURM replaces; see name= and output_dir=")
+            raise ValueError(f"{self.directory}: must not contain %, which SLURM replaces; set name= or output_dir=")
         check_study(self.directory, self.study)
         warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
-        points, errors, all_jobs = self.points()
+        jobs, errors, all_jobs = self.jobs()
         sweep = Sweep(self.directory, self.study, composed.n_jobs, composed.fail_fast, composed.dry_run, launcher)
-        return sweep.run(points, errors, all_jobs)
+        return sweep.run(jobs, errors, all_jobs)
 
-    def points(self) -> tuple[list[SweepJob], list[tuple[str, str]], dict[str, list[str]]]:
-        """The points; name and error of those that cannot be composed; overrides by name of all that a study has."""
+    def jobs(self) -> tuple[list[SweepJob], list[tuple[str, str]], dict[str, list[str]]]:
+        """Return the jobs, name and error of those that cannot be composed, and overrides by name of all of a study."""
         overrides = self.parser.parse_overrides(typed_overrides(self.composed))
         typed = {override.get_key_element(): _values(override) for override in overrides}
-        params, baseline = self._values_of("params"), self._values_of("baseline")
+        params, baseline = self._values_of("params"), self._values_of("baseline_grid")
         self._check(overrides, params)
         swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
         not_narrowed = {key: values for key, values in typed.items() if key not in params}
         names: dict[str, list[str]] = {}
         all_jobs = _distinct(combinations(params, baseline, not_narrowed, swept), names)
         wanted = _distinct(combinations(params, baseline, typed, swept), names)
-        points, errors = [], []
+        jobs, errors = [], []
         for combination in wanted:
             try:
-                points.append(self._point(combination))
+                jobs.append(self._compose(combination))
             except Exception as error:
                 errors.append((combination.name, format_error(to_user_error(error, combination.overrides, CONF))))
         return (
-            points,
+            jobs,
             errors,
             {combination.name: combination.distinguishing_overrides for combination in [*all_jobs, *wanted]},
         )
@@ -102,23 +102,23 @@ class Grid:
         launcher = plain_node(self.composed.hydra.launcher)
         if "backend" not in launcher:
             chosen = self.composed.hydra.runtime.choices["hydra/launcher"]
-            raise ValueError(f"hydra/launcher={chosen}: one of local, submitit_local, submitit_slurm is needed")
+            raise ValueError(f"hydra/launcher={chosen}: must be one of local, submitit_local, submitit_slurm")
         return launcher
 
     def _check(self, overrides: list[Override], params: Values) -> None:
-        """Raise ValueError for what no sweep can be made of."""
+        """Raise ValueError for invalid overrides of a sweep."""
         for override in overrides:
-            said, key, values = override.input_line, override.get_key_element(), _values(override)
+            text, key, values = override.input_line, override.get_key_element(), _values(override)
             if not values:
-                raise ValueError(f"{said}: an empty grid")
+                raise ValueError(f"{text}: empty grid")
             if key == "study" and len(values) > 1:
-                raise ValueError(f"{said}: one study at a time")
+                raise ValueError(f"{text}: only one study at a time")
             for value in values:
                 if key in params and key not in REPEAT_KEYS and value not in params[key]:
                     raise ValueError(f"{key}={value}: study={self.study} has {key}={','.join(params[key])}")
 
-    def _point(self, combination: GridPoint) -> SweepJob:
-        """Compose one point."""
+    def _compose(self, combination: GridPoint) -> SweepJob:
+        """Compose one job."""
         path = self.directory / combination.name
         overrides = [self._parse(text) for text in combination.overrides]
         composed, choices = self.composer.compose(overrides)
@@ -135,10 +135,10 @@ class Grid:
 
 
 def combinations(params: Values, baseline: Values, typed: Values, swept: set[str]) -> Iterator[GridPoint]:
-    """Every combination of a study's grid, or of what is typed, and then of its baseline's.
+    """Yield the combinations of a study's grid with the typed values, then those of its baseline.
 
-    What is typed replaces values of `params`. It replaces none of the baseline's, unless `params` has the same key,
-    and concerns the baseline only where its key is not one of `params` alone.
+    Typed values replace those of `params`. They replace values of the baseline only if `params` has the key too, and
+    are added to the baseline only if `params` does not have the key.
     """
     yield from _product({**params, **typed}, swept | params.keys())
     if baseline:
@@ -147,15 +147,18 @@ def combinations(params: Values, baseline: Values, typed: Values, swept: set[str
 
 
 def _product(values: Values, distinguishing_overrides: set[str]) -> Iterator[GridPoint]:
-    """Every combination, named by the keys that tell it from the others."""
+    """Yield every combination, named by the distinguishing keys."""
     for chosen in itertools.product(*values.values()):
         pairs = list(zip(values, chosen, strict=True))
-        apart = [pair for pair in pairs if pair[0] in distinguishing_overrides]
-        yield GridPoint(job_dirname(apart), *([f"{key}={value}" for key, value in some] for some in (pairs, apart)))
+        distinguishing = [pair for pair in pairs if pair[0] in distinguishing_overrides]
+        yield GridPoint(
+            job_dirname(distinguishing),
+            *([f"{key}={value}" for key, value in some] for some in (pairs, distinguishing)),
+        )
 
 
 def _distinct(combinations: Iterable[GridPoint], names: dict[str, list[str]]) -> list[GridPoint]:
-    """Give another name to each combination whose name one of other values has; `names` has what tells each apart."""
+    """Rename combinations with equal names but different values; names: distinguishing overrides by name."""
     distinct = []
     for combination in combinations:
         if (
@@ -172,12 +175,12 @@ def _distinct(combinations: Iterable[GridPoint], names: dict[str, list[str]]) ->
 
 
 def _values(override: Override) -> list[str]:
-    """The values of an override, one by one.
+    """Return the values of an override.
 
-    Raises ValueError: a range of reals.
+    Raises ValueError: an interval of real numbers.
     """
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if not override.is_discrete_sweep():
-        raise ValueError(f"{override.input_line}: single values are needed, such as 1,2,3 or range(0,5)")
+        raise ValueError(f"{override.input_line}: must be single values, such as 1,2,3 or range(0,5)")
     return list(override.sweep_string_iterator())

@@ -1,4 +1,4 @@
-"""What happens where Hydra would start its own sweeper: a sweep by this project's runner, a report on one, or both."""
+"""Run a sweep, or a report on one, in place of Hydra's sweeper."""
 
 from pathlib import Path
 from typing import Any
@@ -11,30 +11,28 @@ from ghostexp.config.config_files import naming_files
 from ghostexp.config.hydra_errors import to_user_error
 from ghostexp.errors import print_error
 from ghostexp.runner.execute import execute
+from ghostexp.runs.config_keys import REPORT_KEYS, STUDY_TASKS
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.naming import STUDY_TASKS
 from ghostexp.runs.sweep_record import check_study
 from ghostexp.sweeps.deferred import typed_overrides
 from ghostexp.sweeps.grid import Grid
 
-REPORT_KEYS = ("study", "name", "task", "output_dir", "traceback", "debug")  # what a report can be told of a study
-
 
 class SweepCallback(Callback):
-    """What Hydra calls before a multirun, and which does all of it: Hydra's own sweeper is never asked."""
+    """Callback before a multirun that runs the whole sweep; Hydra's own sweeper is not used."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Run the sweep; raises SystemExit with the exit code."""
         try:
             code = _report(config) if config.task.name in STUDY_TASKS else _sweep(config)
-        except Exception as error:  # Hydra would make a warning of it
+        except Exception as error:  # Hydra would turn it into a warning
             print_error(to_user_error(error, typed_overrides(config), CONF), config.traceback)
             code = 1
         raise SystemExit(code)
 
 
 def _sweep(composed: DictConfig) -> int:
-    """Run all points; profiles are there to be seen beside each other, so that their table follows at once."""
+    """Run all jobs; after profiles, print the table that compares them."""
     code = Grid(composed).sweep()
     if code or composed.dry_run or composed.task.name != "profile":
         return code
@@ -44,20 +42,20 @@ def _sweep(composed: DictConfig) -> int:
 
 
 def _report(composed: DictConfig) -> int:
-    """Report on the runs of a sweep, which is one job; its configuration says nothing of how to train."""
+    """Report on the runs of a sweep, which is one job without keys of a training."""
     typed = typed_overrides(composed)
-    unused = [text for text in typed if text.lstrip("+~").partition("=")[0].partition(".")[0] not in REPORT_KEYS]
-    if unused:
-        shows = f"task={composed.task.name} shows all of a study"
-        raise ValueError(f"{unused[0]}: {shows}; {', '.join(REPORT_KEYS)} alone go with it")
+    others = [text for text in typed if text.lstrip("+~").partition("=")[0].partition(".")[0] not in REPORT_KEYS]
+    if others:
+        allowed = ", ".join(REPORT_KEYS)
+        raise ValueError(f"{others[0]}: cannot be set with task={composed.task.name} of a study; allowed: {allowed}")
     with naming_files(composed.hydra.overrides.hydra, typed):
         checked(composed)
     if composed.task.runs is not None:
-        raise ValueError("task.runs: brings its own runs; leave out study= and -m")
+        raise ValueError("task.runs: selects the runs; leave out study= and -m")
     directory = Path(composed.hydra.sweep.dir).absolute()
     if not directory.is_dir():
         raise ValueError(
-            f"task={composed.task.name}: there is no {directory}; run the study first, or say name= or output_dir="
+            f"task={composed.task.name}: there is no {directory}; run the study first, or set name= or output_dir="
         )
     check_study(directory, composed.hydra.runtime.choices.get("study"))
     compare = composed.hydra.sweeper.get("report_baseline")

@@ -1,4 +1,4 @@
-"""The points of a sweep: one configuration and one directory each."""
+"""Define the jobs of a sweep: each has one configuration and one run directory."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from ghostexp.runs.fingerprint import differences
 
 
 class JobStatus(Enum):
-    """How far a point is."""
+    """Progress of a job, by the files in its directory."""
 
-    NEW = "new"
-    STARTED = "started"
+    PENDING = "pending"
+    RESUMABLE = "resumable"
     FINISHED = "finished"
 
 
@@ -22,11 +22,11 @@ class SweepJob:
     """One job of a sweep."""
 
     run: RunDirectory
-    distinguishing_overrides: tuple[str, ...]  # what tells it apart from the other points: model.ratio=2, seed=0
+    distinguishing_overrides: tuple[str, ...]  # those that differ between jobs: model.ratio=2, seed=0
     config: dict[str, Any]
-    record: Callable[[], Mapping[str, str]] = dict  # the files of .hydra/, made when the job starts
+    record: Callable[[], Mapping[str, str]] = dict  # files of .hydra/, written when the job starts
     processes: int = 1  # on each machine
-    state: JobStatus = JobStatus.NEW
+    state: JobStatus = JobStatus.PENDING
     params: int | None = None
     macs: int | None = None
 
@@ -39,33 +39,33 @@ class SweepJob:
         return self.config["trainer"]["num_nodes"]
 
 
-def load_status(point: SweepJob) -> None:
-    """Find out how far a point is, and what it took if it is finished; one that was started will go on from there.
+def load_status(job: SweepJob) -> None:
+    """Set a job's status, and its costs if it is finished; a resumable one gets `resume`.
 
-    Raises ValueError: its directory holds a run of another configuration.
+    Raises ValueError: its directory contains a run of another configuration.
     """
-    run, config = point.run, point.config
+    run, config = job.run, job.config
     if not run.config.is_file():
         return
     before = run.read_config("hydra.sweep.dir")
     changed = differences(before, config)
     if changed or before["task"] != config["task"]:
         what = "; ".join(changed[:3]) or f"task: {before['task']} -> {config['task']}"
-        raise ValueError(f"{run.path}: holds a run of another configuration ({what}); name=... starts a new sweep")
+        raise ValueError(f"{run.path}: contains a run of another configuration ({what}); name=... starts a new sweep")
     result = run.read_result()
     if result is not None:
-        point.state, point.processes = JobStatus.FINISHED, result.get("devices", 1)
-        point.params, point.macs = result.get("params"), result.get("macs")
+        job.state, job.processes = JobStatus.FINISHED, result.get("devices", 1)
+        job.params, job.macs = result.get("params"), result.get("macs")
     elif config["task"]["name"] == "fit":
-        point.state, config["resume"] = JobStatus.STARTED, str(run.path)
+        job.state, config["resume"] = JobStatus.RESUMABLE, str(run.path)
 
 
-def prepare_directory(point: SweepJob) -> None:
-    """Make a point's directory, with its configuration and what was typed."""
-    point.run.write_config(point.config)
-    point.run.failure.unlink(missing_ok=True)
-    folder = point.run.path / ".hydra"
+def prepare_directory(job: SweepJob) -> None:
+    """Create a job's run directory with its configuration and overrides."""
+    job.run.write_config(job.config)
+    job.run.failure.unlink(missing_ok=True)
+    folder = job.run.path / ".hydra"
     if not folder.is_dir():
         folder.mkdir()
-        for name, text in point.record().items():
+        for name, text in job.record().items():
             (folder / name).write_text(text, encoding="utf-8")

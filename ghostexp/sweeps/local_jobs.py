@@ -1,4 +1,4 @@
-"""The jobs of a sweep on this machine: start them where there is room, wait, and take the results of other commands."""
+"""Run the jobs of a sweep in parallel on this machine, together with other commands that run the same sweep."""
 
 import signal
 import sys
@@ -17,118 +17,120 @@ from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status, prepare_direc
 from ghostexp.sweeps.progress import SweepProgress
 
 STOPPED = tuple(128 + signum for signum in (*STOP_SIGNALS, signal.SIGKILL))  # exit codes
-STOP_SECONDS = 120.0  # that jobs have to save and end after a signal; what they saved before is kept in any case
+STOP_SECONDS = 120.0  # for jobs to save and end after a signal; earlier checkpoints are kept in any case
 
 
-class Jobs:
-    """The jobs of a sweep: waiting, running here, running in another command that was given the same jobs, done."""
+class JobScheduler:
+    """Scheduler of the jobs of a sweep: waiting, running here, running in another command, or done."""
 
-    def __init__(self, directory: Path, points: list[SweepJob], slots: ResourcePool, fail_fast: bool) -> None:
-        self.directory, self.slots, self.fail_fast = directory, slots, fail_fast
-        self.waiting = [point for point in points if point.state is not JobStatus.FINISHED]
+    def __init__(self, directory: Path, jobs: list[SweepJob], pool: ResourcePool, fail_fast: bool) -> None:
+        self.directory, self.pool, self.fail_fast = directory, pool, fail_fast
+        self.waiting = [job for job in jobs if job.state is not JobStatus.FINISHED]
         self.running: dict[RunProcesses, tuple[SweepJob, float]] = {}
         self.elsewhere: list[SweepJob] = []
-        self.progress = SweepProgress(points, slots.n_jobs)
-        self.stop = 0  # the signal to stop with, once that is to be
-        self.deadline = 0.0  # for what is running then
-        self.told: set[RunProcesses] = set()
+        self.progress = SweepProgress(jobs, pool.n_jobs)
+        self.stop = 0  # signal to stop with; 0: do not stop
+        self.deadline = 0.0  # for the jobs that are running then
+        self.signalled: set[RunProcesses] = set()
 
     def run(self) -> int:
-        """Run them all; returns the exit code. The first stop signal has running jobs save, the second kills."""
+        """Run all jobs and return the exit code. At the first stop signal running jobs save, the second kills them."""
         with self.progress, self._none_left(), handle_signals(self._act) as received:
             while self.running or (not self.stop and (self.waiting or self.elsewhere)):
                 if not self.stop:
                     self._look_elsewhere()
                     self._start()
                 self._signal_running_jobs()
-                connection.wait([sentinel for job in self.running for sentinel in job.sentinels], timeout=0.5)
+                connection.wait(
+                    [sentinel for processes in self.running for sentinel in processes.sentinels], timeout=0.5
+                )
                 self.progress.show(len(self.running), len(self.waiting))
-                for job in list(self.running):
-                    if (code := job.poll()) is not None:
-                        self._end(job, code)
+                for processes in list(self.running):
+                    if (code := processes.poll()) is not None:
+                        self._end(processes, code)
         code = self.progress.print_failures(not_started=len(self.waiting))
         if received:
-            print(f"stopped by {signal.Signals(received[0]).name}; the same command does the rest", file=sys.stderr)
+            print(f"stopped by {signal.Signals(received[0]).name}; the same command continues", file=sys.stderr)
             return 128 + received[0]
         return code
 
     def _act(self, signum: int, is_first: bool) -> None:
         self.stop = self.stop or signum
-        for job in () if is_first else self.running:
-            job.signal(signal.SIGKILL)
+        for processes in () if is_first else self.running:
+            processes.signal(signal.SIGKILL)
 
     def _signal_running_jobs(self) -> None:
-        """Have every running job save and stop, once, when it is time to; kill those that do not."""
+        """Send the stop signal to every running job, once, and kill those that do not end in time."""
         if not self.stop:
             return
         self.deadline = self.deadline or time.monotonic() + STOP_SECONDS
-        for job, (point, _) in self.running.items():
-            if job not in self.told:
-                job.signal(self.stop)
-                self.told.add(job)
+        for processes, (job, _) in self.running.items():
+            if processes not in self.signalled:
+                processes.signal(self.stop)
+                self.signalled.add(processes)
             elif time.monotonic() > self.deadline:
-                self.progress.note(point, f"did not stop within {STOP_SECONDS:.0f} s, killed")
-                job.kill()
+                self.progress.note(job, f"did not stop within {STOP_SECONDS:.0f} s, killed")
+                processes.kill()
 
     def _start(self) -> None:
-        """Start what fits, in order."""
+        """Start waiting jobs in order while resources are free."""
         while self.waiting:
-            point = self.waiting[0]
-            slot = self.slots.acquire(point.processes, isinstance(point.config["trainer"]["devices"], list))
-            if slot is None:
+            job = self.waiting[0]
+            resources = self.pool.acquire(job.processes, isinstance(job.config["trainer"]["devices"], list))
+            if resources is None:
                 return
             self.waiting.pop(0)
-            if self._claim(point):
-                self.running[RunProcesses(point.config, point.run, point.processes, slot, quiet=True)] = (
-                    point,
+            if self._claim(job):
+                self.running[RunProcesses(job.config, job.run, job.processes, resources, quiet=True)] = (
+                    job,
                     time.monotonic(),
                 )
             else:
-                self.slots.release(slot)
+                self.pool.release(resources)
 
-    def _claim(self, point: SweepJob) -> bool:
-        """Make a point's directory, unless another command has finished the job, or runs it."""
+    def _claim(self, job: SweepJob) -> bool:
+        """Create a job's directory, unless another command has finished the job or runs it."""
         with sweep_lock(self.directory):
             try:
-                load_status(point)
+                load_status(job)
             except ValueError as error:
-                self.progress.failed(point, str(error))
+                self.progress.failed(job, str(error))
                 return False
-            if point.state is JobStatus.FINISHED:
-                self.progress.finished(point, is_ours=False)
-            elif is_locked(point.run.path):
-                self._leave(point)
+            if job.state is JobStatus.FINISHED:
+                self.progress.finished(job, is_ours=False)
+            elif is_locked(job.run.path):
+                self._leave(job)
             else:
-                prepare_directory(point)
+                prepare_directory(job)
                 return True
         return False
 
-    def _leave(self, point: SweepJob) -> None:
+    def _leave(self, job: SweepJob) -> None:
         """Leave a job to the command that runs it, and wait for its result."""
-        self.progress.note(point, "runs in another command; waiting for its result")
-        self.elsewhere.append(point)
+        self.progress.note(job, "runs in another command; waiting for its result")
+        self.elsewhere.append(job)
 
     def _look_elsewhere(self) -> None:
-        """Take the results of jobs that ran in other commands; one that was stopped there goes on here."""
-        for point in [point for point in self.elsewhere if not is_locked(point.run.path)]:
-            self.elsewhere.remove(point)
-            if point.run.result.is_file():
-                self.progress.finished(point, is_ours=False)
-            elif point.run.failure.is_file():
-                self.progress.failed(point, point.run.read_failure())
+        """Collect the results of jobs that ran in other commands; continue those that were stopped there."""
+        for job in [job for job in self.elsewhere if not is_locked(job.run.path)]:
+            self.elsewhere.remove(job)
+            if job.run.result.is_file():
+                self.progress.finished(job, is_ours=False)
+            elif job.run.failure.is_file():
+                self.progress.failed(job, job.run.read_failure())
             else:
-                self.waiting.insert(0, point)
+                self.waiting.insert(0, job)
 
-    def _end(self, job: RunProcesses, code: int) -> None:
-        """Note how a job ended."""
-        point, started = self.running.pop(job)
-        self.slots.release(job.slot)
+    def _end(self, processes: RunProcesses, code: int) -> None:
+        """Record how a job ended."""
+        job, started = self.running.pop(processes)
+        self.pool.release(processes.resources)
         if code == 0:
-            self.progress.finished(point, time.monotonic() - started)
-        elif not self.stop and (point.run.result.is_file() or is_locked(point.run.path)):
-            self._leave(point)  # another command was faster
+            self.progress.finished(job, time.monotonic() - started)
+        elif not self.stop and (job.run.result.is_file() or is_locked(job.run.path)):
+            self._leave(job)  # another command was faster
         elif not (self.stop and code in STOPPED):
-            self.progress.failed(point, _cause(job, code))
+            self.progress.failed(job, _cause(processes, code))
             if self.fail_fast:
                 self.stop = signal.SIGTERM
 
@@ -137,15 +139,15 @@ class Jobs:
         try:
             yield
         finally:
-            for job in self.running:
-                job.kill()
+            for processes in self.running:
+                processes.kill()
 
 
-def _cause(job: RunProcesses, code: int) -> str:
-    """Why a job failed."""
-    cause = job.cause()
+def _cause(processes: RunProcesses, code: int) -> str:
+    """Return why a job failed."""
+    cause = processes.cause()
     if cause is not None:
-        job.run.write_failure(RuntimeError(cause), cause)
-    if job.run.failure.is_file():
-        return job.run.read_failure()
-    return "was told to stop by somebody else" if code in STOPPED else f"ended with exit code {code}"
+        processes.run.write_failure(RuntimeError(cause), cause)
+    if processes.run.failure.is_file():
+        return processes.run.read_failure()
+    return "terminated by an external signal" if code in STOPPED else f"ended with exit code {code}"

@@ -1,4 +1,4 @@
-"""All points of a sweep are built once, in a process of their own, before the first is trained."""
+"""Check all jobs of a sweep before the first starts: each distinct network is built once, in a new process."""
 
 import importlib
 import json
@@ -13,24 +13,16 @@ from typing import Any
 from ghostexp.errors import format_error
 from ghostexp.runner import ranks
 from ghostexp.runner.fork_server import call_in_process
+from ghostexp.runs.config_keys import BUILD_IRRELEVANT_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps.jobs import SweepJob
 
-BUILD_IRRELEVANT_KEYS = (
-    "seed",
-    "name",
-    "choices",
-    "resume",
-    "logger",
-    "output_dir",
-    "threads",
-)  # for what can be built
-Job = tuple[dict[str, Any], str]  # a configuration and its directory
+Run = tuple[dict[str, Any], str]  # a configuration and its directory
 
 
 @dataclass(frozen=True)
 class BuildCheck:
-    """What was found out of a point."""
+    """Result of the check of a job."""
 
     error: str | None = None
     processes: int = 1
@@ -38,39 +30,39 @@ class BuildCheck:
     macs: int | None = None
 
 
-def check_jobs(points: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str]], int]:
-    """Build every point, and write into it what was found; returns names and errors, and how many GPUs there are.
+def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str]], int]:
+    """Check every job and set its processes, params and macs; returns names and errors, and the number of GPUs.
 
-    is_here: the jobs will run on this machine, which has to have the devices for them.
+    is_here: the jobs run on this machine, whose devices are checked.
     """
-    jobs = [(point.config, str(point.run.path)) for point in points]
-    answers, gpus = call_in_process(_check_all, jobs, is_here)
+    runs = [(job.config, str(job.run.path)) for job in jobs]
+    answers, gpus = call_in_process(_check_all, runs, is_here)
     errors = []
-    for point, answer in zip(points, answers, strict=True):
-        point.processes, point.params, point.macs = answer.processes, answer.params, answer.macs
+    for job, answer in zip(jobs, answers, strict=True):
+        job.processes, job.params, job.macs = answer.processes, answer.params, answer.macs
         if answer.error is not None:
-            errors.append((point.name, answer.error))
+            errors.append((job.name, answer.error))
     return errors, gpus
 
 
-def _check_all(jobs: list[Job], is_here: bool) -> tuple[list[BuildCheck], int]:
-    """What happens in the other process; each distinct network is built once."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # warnings are for the runs' own logs
+def _check_all(runs: list[Run], is_here: bool) -> tuple[list[BuildCheck], int]:
+    """Check the jobs in the new process; each distinct network is built once."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # warnings go to the logs of the runs
     logging.disable()
     warnings.simplefilter("ignore")
     task = importlib.import_module("ghostexp.tasks.common.instantiate")
     checker = task.Checker()
-    distinct = {_key(config): (config, RunDirectory(Path(path))) for config, path in reversed(jobs)}
+    distinct = {_key(config): (config, RunDirectory(Path(path))) for config, path in reversed(runs)}
     by_network = sorted(distinct, key=lambda key: task.network_key(distinct[key][0]))
     answers = {key: _check(*distinct[key], checker, is_here) for key in by_network}
-    return [answers[_key(config)] for config, _ in jobs], ranks.count_gpus("auto")
+    return [answers[_key(config)] for config, _ in runs], ranks.count_gpus("auto")
 
 
 def _key(config: dict[str, Any]) -> str:
-    """A text that is equal for configurations that differ in seeds and places only."""
-    decides = {key: value for key, value in config.items() if key not in BUILD_IRRELEVANT_KEYS}
-    decides["datamodule"] = {**config["datamodule"], "seed": 0}
-    return json.dumps(decides, sort_keys=True, default=str)
+    """Return a text that is equal for configurations that differ in seeds and directories only."""
+    relevant = {key: value for key, value in config.items() if key not in BUILD_IRRELEVANT_KEYS}
+    relevant["datamodule"] = {**config["datamodule"], "seed": 0}
+    return json.dumps(relevant, sort_keys=True, default=str)
 
 
 def _check(config: dict[str, Any], run: RunDirectory, checker: Any, is_here: bool) -> BuildCheck:

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a line for each job that ends, and on a terminal a bar under them."""
+"""Print the progress of a sweep: a line for each job that ends, and a progress bar on a terminal."""
 
 import sys
 import time
@@ -15,16 +15,16 @@ from ghostexp.sweeps.jobs import JobStatus, SweepJob
 
 
 class SweepProgress:
-    """Counts the jobs of a sweep, and says how long the rest will take."""
+    """Counts of finished and failed jobs, with the estimated remaining time."""
 
-    def __init__(self, points: list[SweepJob], n_jobs: int) -> None:
-        self.total, self.n_jobs = len(points), n_jobs
-        self.before = sum(point.state is JobStatus.FINISHED for point in points)
+    def __init__(self, jobs: list[SweepJob], n_jobs: int) -> None:
+        self.total, self.n_jobs = len(jobs), n_jobs
+        self.before = sum(job.state is JobStatus.FINISHED for job in jobs)
         self.done = self.before
         self.by_others = 0  # of the jobs that finished now
         self.failures: list[tuple[SweepJob, str]] = []
         self.seconds: list[float] = []  # of the jobs that finished now
-        self.width = max((len(point.name) for point in points), default=0)
+        self.width = max((len(job.name) for job in jobs), default=0)
         self.console = Console(highlight=False, soft_wrap=True)
         columns = (BarColumn(), TextColumn("{task.fields[state]}"))
         self.bar = Bar(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
@@ -55,53 +55,53 @@ class SweepProgress:
         state = f"{self.done}/{self.total} done, {running} running, {len(self.failures)} failed{left}"
         self.bar.update(self.task, completed=self.done + len(self.failures), state=state)
 
-    def note(self, point: SweepJob, text: str) -> None:
+    def note(self, job: SweepJob, text: str) -> None:
         """Tell of a job that goes on."""
-        self.console.print(f"{point.name}: {text}", markup=False)
+        self.console.print(f"{job.name}: {text}", markup=False)
 
-    def finished(self, point: SweepJob, seconds: float | None = None, is_ours: bool = True) -> None:
+    def finished(self, job: SweepJob, seconds: float | None = None, is_ours: bool = True) -> None:
         """Tell of a job that is done; without seconds, those are of its own result."""
-        result = point.run.read_result() or {}
+        result = job.run.read_result() or {}
         seconds = float(result.get("wall_seconds", 0)) if seconds is None else seconds
         self.done += 1
         self.seconds.append(seconds)
         self.by_others += not is_ours
         whose = "" if is_ours else "  by another command"
-        self._line(point, f"{_figure(result)}{_time(seconds):>8}{whose}")
+        self._line(job, f"{_metric(result)}{_time(seconds):>8}{whose}")
 
-    def failed(self, point: SweepJob, cause: str) -> None:
+    def failed(self, job: SweepJob, cause: str) -> None:
         """Tell of a job that failed."""
-        self.failures.append((point, cause))
-        self._line(point, f"failed: {cause}")
+        self.failures.append((job, cause))
+        self._line(job, f"failed: {cause}")
 
     def print_failures(self, not_started: int = 0) -> int:
         """Say what failed, and why; returns the exit code."""
-        for point, cause in self.failures:
-            print(f"error: {point.name}: {cause}; see {point.run.log}", file=sys.stderr)
+        for job, cause in self.failures:
+            print(f"error: {job.name}: {cause}; see {job.run.log}", file=sys.stderr)
         if self.failures:
             left = f", {not_started} not started" if not_started else ""
             print(f"error: {len(self.failures)} failed{left}; the same command tries again", file=sys.stderr)
         return 1 if self.failures else 0
 
-    def _line(self, point: SweepJob, text: str) -> None:
+    def _line(self, job: SweepJob, text: str) -> None:
         count = f"[{self.done + len(self.failures):>{len(str(self.total))}}/{self.total}]"
-        self.console.print(f"{count} {point.name:<{self.width}}  {text}", markup=False)
+        self.console.print(f"{count} {job.name:<{self.width}}  {text}", markup=False)
 
 
-def print_dry_run(points: list[SweepJob], n_jobs: int) -> None:
-    """Print what a sweep would do."""
-    width = max(len(str(point.run.path)) for point in points)
-    for point in points:
-        cost = "" if point.params is None else f"{point.params:>12,} params {point.macs:>15,} MACs"
-        print(f"{point.state.value:<8}  {point.run.path!s:<{width}}  {cost}".rstrip())
-    counts = [f"{sum(point.state is state for point in points)} {state.value}" for state in JobStatus]
-    print(f"{len(points)} jobs: {', '.join(counts)}; {n_jobs} at a time")
+def print_dry_run(jobs: list[SweepJob], n_jobs: int) -> None:
+    """Print the jobs that a sweep would run."""
+    width = max(len(str(job.run.path)) for job in jobs)
+    for job in jobs:
+        cost = "" if job.params is None else f"{job.params:>12,} params {job.macs:>15,} MACs"
+        print(f"{job.state.value:<9}  {job.run.path!s:<{width}}  {cost}".rstrip())
+    counts = [f"{sum(job.state is state for job in jobs)} {state.value}" for state in JobStatus]
+    print(f"{len(jobs)} jobs: {', '.join(counts)}; {n_jobs} at a time")
 
 
-def _figure(result: Mapping[str, Any]) -> str:
+def _metric(result: Mapping[str, Any]) -> str:
     test = result.get("metrics", {}).get("test", {})
-    score = primary_metric(test)
-    return f"{test[score]:6.2f} %  " if score else ""
+    name = primary_metric(test)
+    return f"{test[name]:6.2f} %  " if name else ""
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Run the points of a sweep, each once, side by side where there is room; nothing that was finished is lost."""
+"""Run a sweep: check all jobs, record them in sweep.yaml, and run those that are not finished."""
 
 import json
 import sys
@@ -14,14 +14,14 @@ from ghostexp.runs.sweep_record import SweepRecord, check_fixed, fixed_values, r
 from ghostexp.runs.wandb_mode import resolve_for_sweep
 from ghostexp.sweeps.data_check import changed_data
 from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status
-from ghostexp.sweeps.local_jobs import Jobs
+from ghostexp.sweeps.local_jobs import JobScheduler
 from ghostexp.sweeps.preflight import check_jobs
 from ghostexp.sweeps.progress import print_dry_run
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's directory, and how it is run."""
+    """Directory of a sweep and how to run it."""
 
     directory: Path
     study: str | None
@@ -30,52 +30,52 @@ class Sweep:
     dry_run: bool = False
     launcher: Mapping[str, Any] = field(default_factory=lambda: {"backend": "local"})
 
-    def run(self, points: list[SweepJob], errors: list[tuple[str, str]], all_jobs: Mapping[str, Sequence[str]]) -> int:
-        """Run the points that are not finished, unless any of all is wrong; returns the exit code.
+    def run(self, jobs: list[SweepJob], errors: list[tuple[str, str]], all_jobs: Mapping[str, Sequence[str]]) -> int:
+        """Run the jobs that are not finished, unless any job has an error; returns the exit code.
 
-        errors: name and what is wrong, of points that could not be composed. planned: overrides by name, of these
-        points and those that the study still has to do.
+        errors: name and message of jobs that could not be composed. all_jobs: overrides by name of these jobs and of
+        those that the study still has to run.
         """
         if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs < 1):
-            raise ValueError(f"n_jobs={self.n_jobs}: a number >= 1, or null, is needed")
-        jobs = len(points) + len(errors)
-        errors = [*errors, *_duplicates(points), *_conflicting(points), *changed_data(points)]
-        record = SweepRecord(self.study, all_jobs, _fixed(points))
+            raise ValueError(f"n_jobs={self.n_jobs}: must be an integer >= 1 or null")
+        total = len(jobs) + len(errors)
+        errors = [*errors, *_duplicates(jobs), *_conflicting(jobs), *changed_data(jobs)]
+        record = SweepRecord(self.study, all_jobs, _fixed(jobs))
         if not errors:
             check_fixed(self.directory, record)
-        todo = [point for point in points if point.state is not JobStatus.FINISHED]
+        todo = [job for job in jobs if job.state is not JobStatus.FINISHED]
         backend = self.launcher["backend"]
-        with Console(stderr=True).status(f"building each of {len(todo)} points once"):
+        with Console(stderr=True).status(f"building the network of {len(todo)} jobs"):
             found, gpus = check_jobs(todo, is_here=backend == "local") if todo else ([], 0)
         if errors or found:
-            _print_errors(errors + found, jobs)
+            _print_errors(errors + found, total)
             return 1
-        pinned = any(isinstance(point.config["trainer"]["devices"], list) for point in todo)
-        max_processes_per_job = max(point.processes for point in points)
-        needs_gpus = any(point.config["trainer"]["accelerator"] != "cpu" for point in todo)
-        n_jobs = 1 if pinned or _is_measured(points) else self.n_jobs
-        slots = ResourcePool(list_visible_gpus(gpus if needs_gpus else 0), n_jobs, max_processes_per_job, len(points))
+        pinned = any(isinstance(job.config["trainer"]["devices"], list) for job in todo)
+        max_processes_per_job = max(job.processes for job in jobs)
+        needs_gpus = any(job.config["trainer"]["accelerator"] != "cpu" for job in todo)
+        n_jobs = 1 if pinned or _is_measured(jobs) else self.n_jobs
+        pool = ResourcePool(list_visible_gpus(gpus if needs_gpus else 0), n_jobs, max_processes_per_job, len(jobs))
         if self.dry_run:
-            print_dry_run(points, slots.n_jobs)
+            print_dry_run(jobs, pool.n_jobs)
             return 0
         if backend == "local":
-            resolve_for_sweep(point.config for point in todo)
+            resolve_for_sweep(job.config for job in todo)
         record_sweep(self.directory, record)
         if backend != "local":
-            return _cluster()(points, self.launcher, self.directory)
-        return Jobs(self.directory, points, slots, self.fail_fast).run()
+            return _cluster()(jobs, self.launcher, self.directory)
+        return JobScheduler(self.directory, jobs, pool, self.fail_fast).run()
 
 
-def _fixed(points: list[SweepJob]) -> dict[str, Any]:
-    """What no point varies of what decides a training."""
+def _fixed(jobs: list[SweepJob]) -> dict[str, Any]:
+    """Return the result-deciding values that are equal for all jobs."""
     return fixed_values(
-        (point.distinguishing_overrides, point.config) for point in points if point.config["task"]["name"] == "fit"
+        (job.distinguishing_overrides, job.config) for job in jobs if job.config["task"]["name"] == "fit"
     )
 
 
-def _is_measured(points: list[SweepJob]) -> bool:
-    """Whether time is what the jobs are about, so that they must not take it from each other."""
-    return any(point.config["task"]["name"] == "profile" for point in points)
+def _is_measured(jobs: list[SweepJob]) -> bool:
+    """Return whether jobs measure time, and so must not run in parallel."""
+    return any(job.config["task"]["name"] == "profile" for job in jobs)
 
 
 def _cluster() -> Callable[[list[SweepJob], Mapping[str, Any], Path], int]:
@@ -86,30 +86,30 @@ def _cluster() -> Callable[[list[SweepJob], Mapping[str, Any], Path], int]:
     return run_with_submitit
 
 
-def _duplicates(points: list[SweepJob]) -> Iterator[tuple[str, str]]:
-    """Points that are others once more."""
+def _duplicates(jobs: list[SweepJob]) -> Iterator[tuple[str, str]]:
+    """Yield duplicate jobs: same directory name or same configuration."""
     names: set[str] = set()
     configs: dict[str, str] = {}
-    for point in points:
-        said, text = " ".join(point.distinguishing_overrides), json.dumps(point.config, sort_keys=True, default=str)
-        if point.name in names:
-            yield point.name, f"{said}: is there twice"
-        elif configs.setdefault(text, point.name) != point.name:
-            yield point.name, f"{said}: is the same as {configs[text]}"
-        names.add(point.name)
+    for job in jobs:
+        overrides, text = " ".join(job.distinguishing_overrides), json.dumps(job.config, sort_keys=True, default=str)
+        if job.name in names:
+            yield job.name, f"{overrides}: duplicate job"
+        elif configs.setdefault(text, job.name) != job.name:
+            yield job.name, f"{overrides}: same configuration as {configs[text]}"
+        names.add(job.name)
 
 
-def _conflicting(points: list[SweepJob]) -> Iterator[tuple[str, str]]:
-    """Points whose directory holds another run; the others' states are found out."""
-    for point in points:
+def _conflicting(jobs: list[SweepJob]) -> Iterator[tuple[str, str]]:
+    """Yield jobs whose directory contains another run; set the status of the others."""
+    for job in jobs:
         try:
-            load_status(point)
+            load_status(job)
         except ValueError as error:
-            yield point.name, str(error)
+            yield job.name, str(error)
 
 
-def _print_errors(errors: list[tuple[str, str]], jobs: int) -> None:
-    """Say what is wrong, once for all points that it is wrong with."""
+def _print_errors(errors: list[tuple[str, str]], total: int) -> None:
+    """Print each error once, with the names of its jobs."""
     names: dict[str, list[str]] = {}
     for name, error in errors:
         names.setdefault(error, []).append(name)
@@ -117,4 +117,4 @@ def _print_errors(errors: list[tuple[str, str]], jobs: int) -> None:
         others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
         print(f"error: {wrong[0]}{others}: {error}", file=sys.stderr)
     if len(names) > 1:
-        print(f"error: none of the {jobs} jobs was started", file=sys.stderr)
+        print(f"error: none of the {total} jobs was started", file=sys.stderr)

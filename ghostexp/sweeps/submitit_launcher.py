@@ -1,4 +1,4 @@
-"""The jobs of a sweep on a cluster, through submitit: SLURM's queue, or submitit's stand-in for it on this machine."""
+"""Run the jobs of a sweep through submitit: on SLURM, or with its local executor on this machine."""
 
 import os
 import signal
@@ -23,38 +23,38 @@ from ghostexp.runs.text_files import write_atomically
 from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status, prepare_directory
 from ghostexp.sweeps.progress import SweepProgress
 
-LOOK = 2.0  # seconds between two looks at the queue
+LOOK = 2.0  # seconds between two polls of the queue
 JOB_ID = ".slurm"  # file in a run's directory
-Jobs = dict[Path, submitit.Job[int]]  # by directory of the run
-PORTS = 15000, 20000  # the first that rank 0 may listen at, and how many
+Submitted = dict[Path, submitit.Job[int]]  # by directory of the run
+PORTS = 15000, 20000  # the first port of rank 0, and the number of ports
 
 
-def run_with_submitit(points: list[SweepJob], launcher: Mapping[str, Any], directory: Path) -> int:
-    """Submit the points that are neither finished nor queued, and watch them all; returns the exit code.
+def run_with_submitit(jobs: list[SweepJob], launcher: Mapping[str, Any], directory: Path) -> int:
+    """Submit the jobs that are neither finished nor queued, and wait for all; returns the exit code.
 
-    An interrupt ends the watching only.
+    An interrupt ends the waiting only.
     """
     folder = directory / ".submitit"
-    todo = {point.run.path: point for point in points if point.state is not JobStatus.FINISHED}
+    todo = {job.run.path: job for job in jobs if job.state is not JobStatus.FINISHED}
     is_slurm = launcher["backend"] == "slurm"
-    with sweep_lock(directory):  # the same command, started twice at once, queues each job once
-        jobs = _queued_before(list(todo.values()), folder) if is_slurm else {}
-        new = [point for path, point in todo.items() if path not in jobs]
-        for shape in sorted({(point.processes, point.nodes) for point in new}):
-            alike = [point for point in new if (point.processes, point.nodes) == shape]
-            jobs |= _submit(alike, launcher, folder, *shape)
-    with SweepProgress(points, len(points)) as progress:
+    with sweep_lock(directory):  # two commands at the same time queue each job once
+        submitted = _queued_before(list(todo.values()), folder) if is_slurm else {}
+        new = [job for path, job in todo.items() if path not in submitted]
+        for shape in sorted({(job.processes, job.nodes) for job in new}):
+            alike = [job for job in new if (job.processes, job.nodes) == shape]
+            submitted |= _submit(alike, launcher, folder, *shape)
+    with SweepProgress(jobs, len(jobs)) as progress:
         try:
-            _watch(todo, jobs, progress, is_slurm)
+            _watch(todo, submitted, progress, is_slurm)
         except KeyboardInterrupt:
-            print("the jobs go on, and the same command watches them; to end them:", file=sys.stderr)
-            print("scancel", *(job.job_id for job in jobs.values()), file=sys.stderr)
+            print("the jobs continue, and the same command waits for them; to cancel them:", file=sys.stderr)
+            print("scancel", *(one.job_id for one in submitted.values()), file=sys.stderr)
             return 128 + signal.SIGINT
     return progress.print_failures()
 
 
-def _submit(points: list[SweepJob], launcher: Mapping[str, Any], folder: Path, processes: int, nodes: int) -> Jobs:
-    """Queue points that need the same, as an array."""
+def _submit(jobs: list[SweepJob], launcher: Mapping[str, Any], folder: Path, processes: int, nodes: int) -> Submitted:
+    """Submit jobs with equal requirements as an array."""
     parameters = {key: value for key, value in launcher.items() if key not in ("backend", "gpus") and value is not None}
     parameters |= {"tasks_per_node": processes, "nodes": nodes}
     if launcher["gpus"]:
@@ -64,103 +64,109 @@ def _submit(points: list[SweepJob], launcher: Mapping[str, Any], folder: Path, p
         executor.update_parameters(**parameters)
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         raise ValueError(f"hydra/launcher: {' '.join(str(error).split())}") from error
-    for point in points:
-        prepare_directory(point)
-    submitted = executor.submit_array([SubmittedJob(point.config, str(point.run.path)) for point in points])
-    for point, job in zip(points, submitted, strict=True):
-        write_atomically(point.run.path / JOB_ID, job.job_id)
-    return {point.run.path: job for point, job in zip(points, submitted, strict=True)}
+    for job in jobs:
+        prepare_directory(job)
+    submitted = executor.submit_array([SubmittedJob(job.config, str(job.run.path)) for job in jobs])
+    for job, one in zip(jobs, submitted, strict=True):
+        write_atomically(job.run.path / JOB_ID, one.job_id)
+    return {job.run.path: one for job, one in zip(jobs, submitted, strict=True)}
 
 
-def _queued_before(points: list[SweepJob], folder: Path) -> Jobs:
-    """The jobs that an earlier command has queued and that are queued or running still."""
+def _queued_before(jobs: list[SweepJob], folder: Path) -> Submitted:
+    """Return jobs of an earlier command that are still queued or running."""
     states = _states()
-    notes = {point.run.path: point.run.path / JOB_ID for point in points}
+    notes = {job.run.path: job.run.path / JOB_ID for job in jobs}
     ids = {path: note.read_text(encoding="utf-8") for path, note in notes.items() if note.is_file()}
     return {path: submitit.SlurmJob(folder, job_id) for path, job_id in ids.items() if job_id in states}
 
 
 def _states() -> dict[str, str]:
-    """State by id of all of this user's jobs that SLURM has not done with; ValueError: it does not answer."""
+    """Return state by id of this user's queued and running jobs; ValueError: squeue failed."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i %T"]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     except FileNotFoundError:
-        raise ValueError("hydra/launcher: SLURM's commands are needed; there is no squeue on this machine") from None
+        raise ValueError("hydra/launcher: needs SLURM; squeue was not found") from None
     except subprocess.CalledProcessError as error:
         raise ValueError(f"hydra/launcher: squeue failed ({' '.join(error.stderr.split())})") from None
     return dict(line.split(maxsplit=1) for line in lines)
 
 
-def _watch(todo: dict[Path, SweepJob], jobs: Jobs, progress: SweepProgress, is_slurm: bool) -> None:
+def _watch(todo: dict[Path, SweepJob], submitted: Submitted, progress: SweepProgress, is_slurm: bool) -> None:
     """Wait until every job has a result or a failure, or has left the queue without either."""
     left = dict(todo)
     while left:
-        states = _states() if is_slurm else {job.job_id: job.state for job in jobs.values() if not job.done()}
-        for path, point in list(left.items()):
-            job_id = jobs[path].job_id
-            if point.run.result.is_file():
-                progress.finished(point)
-            elif job_id in states or is_locked(point.run.path):  # or another command's job runs in its place
+        states = _states() if is_slurm else {one.job_id: one.state for one in submitted.values() if not one.done()}
+        for path, job in list(left.items()):
+            job_id = submitted[path].job_id
+            if job.run.result.is_file():
+                progress.finished(job)
+            elif job_id in states or is_locked(job.run.path):  # or it runs in another command
                 continue
-            elif point.run.failure.is_file():
-                progress.failed(point, point.run.read_failure())
+            elif job.run.failure.is_file():
+                progress.failed(job, job.run.read_failure())
             else:
-                progress.failed(point, f"job {job_id} left the queue without a result (cancelled? out of memory?)")
+                progress.failed(job, f"job {job_id} left the queue without a result (cancelled? out of memory?)")
             del left[path]
-        running = sum(states.get(jobs[path].job_id) == "RUNNING" for path in left)
+        running = sum(states.get(submitted[path].job_id) == "RUNNING" for path in left)
         progress.show(running, len(left) - running)
         time.sleep(LOOK if left else 0)
 
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """What each task of a queued job does: it is one rank of a run, which goes on where it was when requeued."""
+    """One rank of a queued job; a requeued job continues from its last checkpoint."""
 
     config: dict[str, Any]
     path: str
 
     def __call__(self) -> int:
-        """Run the task; returns its exit code."""
-        point = SweepJob(RunDirectory(Path(self.path)), (), self.config)
-        load_status(point)
-        if point.state is JobStatus.FINISHED:
+        """Run the task and return its exit code."""
+        job = SweepJob(RunDirectory(Path(self.path)), (), self.config)
+        load_status(job)
+        if job.state is JobStatus.FINISHED:
             return 0
         started, out_of_time = time.time(), []
 
         def save_and_stop(signum: int, frame: FrameType | None) -> None:
             out_of_time.append(signum)
             if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-                raise KeyboardInterrupt  # there is no training yet
+                raise KeyboardInterrupt  # before the training
             signal.raise_signal(signal.SIGTERM)
 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until there is a training; submitit would ignore it
         signal.signal(signal.SIGUSR2, save_and_stop)  # sent `slurm_signal_delay_s`, or a minute more, before the end
-        place = submitit.JobEnvironment()
+        environment = submitit.JobEnvironment()
         if not is_started_by_slurm():
-            _set_rank_environment(place)
-        code = execute(point.config, point.run)
-        if code and out_of_time and place.global_rank == 0:
-            _requeue(point.run, started)
+            _set_rank_environment(environment)
+        code = execute(job.config, job.run)
+        if code and out_of_time and environment.global_rank == 0:
+            _requeue(job.run, started)
         if code:
             end_process(code)
         return code
 
 
 def _requeue(run: RunDirectory, started: float) -> None:
-    """Have a job that ran out of time queued again, if it came any further."""
+    """Requeue a job that reached its time limit, if it saved a new checkpoint."""
     job_id = os.environ.get("SLURM_JOB_ID")
     if job_id and run.last.exists() and run.last.stat().st_mtime > started:
         subprocess.run(["scontrol", "requeue", job_id], check=True)
     else:
-        message = "out of time, and no further than before; a longer hydra.launcher.timeout_min is needed"
+        message = "time limit reached without a new checkpoint; set a longer hydra.launcher.timeout_min"
         run.write_failure(TimeoutError(message), message)
 
 
-def _set_rank_environment(place: submitit.JobEnvironment) -> None:
-    """Tell torch.distributed which of its run's processes this is, where SLURM has not."""
-    if place.num_tasks > 1:
+def _set_rank_environment(environment: submitit.JobEnvironment) -> None:
+    """Set the variables of torch.distributed, which SLURM does not set."""
+    if environment.num_tasks > 1:
         first, count = PORTS
-        ranks = {"RANK": place.global_rank, "LOCAL_RANK": place.local_rank, "WORLD_SIZE": place.num_tasks}
-        address = {"MASTER_ADDR": place.hostnames[0], "MASTER_PORT": first + int(place.raw_job_id) % count}
-        os.environ.update({key: str(value) for key, value in (ranks | address | {"NODE_RANK": place.node}).items()})
+        ranks = {
+            "RANK": environment.global_rank,
+            "LOCAL_RANK": environment.local_rank,
+            "WORLD_SIZE": environment.num_tasks,
+        }
+        address = {"MASTER_ADDR": environment.hostnames[0], "MASTER_PORT": first + int(environment.raw_job_id) % count}
+        os.environ.update(
+            {key: str(value) for key, value in (ranks | address | {"NODE_RANK": environment.node}).items()}
+        )

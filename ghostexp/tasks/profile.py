@@ -30,7 +30,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     task = config["task"]
     for key, values in (("batch_sizes", task["batch_sizes"]), ("repeats", [task["repeats"]])):
         if not values or not all(type(value) is int and value >= 1 for value in values):
-            raise ValueError(f"task.{key}={task[key]}: whole numbers >= 1 are needed")
+            raise ValueError(f"task.{key}={task[key]}: must be an integer >= 1, or a list of such")
     shape = _shape(config)
     network, macs = _network(config, shape, directory)
     rows = layer_costs(network, shape)

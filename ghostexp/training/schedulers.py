@@ -58,7 +58,7 @@ def multistep(
     """
     _check_fraction("gamma", gamma)
     if list(milestones) != sorted(milestones) or any(milestone <= 0 for milestone in milestones):
-        raise ValueError(f"scheduler.milestones={list(milestones)}: rising epochs > 0 are needed")
+        raise ValueError(f"scheduler.milestones={list(milestones)}: must be rising epochs > 0")
     falls = [milestone * epochs if milestone < 1 else milestone for milestone in milestones]
 
     def factor(epoch: float) -> float:

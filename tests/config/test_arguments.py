@@ -1,4 +1,4 @@
-"""A command line as a shell passes it: flags anywhere, text as it is typed, paths with any letters."""
+"""Test the conversion of shell arguments to Hydra's: flags at any position, text and special characters."""
 
 import shlex
 from pathlib import Path
@@ -11,11 +11,11 @@ from ghostexp.config.arguments import form_to_type, hydra_args
 from ghostexp.runs.directory import RunDirectory
 from tests.cli import TINY, command, finish
 
-ODD = "数据 (1)/o=1,b/[x]{y}#é '\"$5_$"  # what a path can have, and Hydra's grammar or a shell trips over
+ODD = "数据 (1)/o=1,b/[x]{y}#é '\"$5_$"  # special in Hydra's grammar or in a shell
 
 
 def value_of(argument: str) -> object:
-    """What Hydra makes of an override."""
+    """Parse an override with Hydra."""
     (override,) = OverridesParser.create().parse_overrides([argument])
     return override.value()
 
@@ -56,7 +56,7 @@ TEXTS += [
 
 @pytest.mark.parametrize("text", [*TEXTS, ODD])
 @pytest.mark.parametrize("key", ["name", "datamodule.root", "model.weights", "run", "+logger.wandb.notes"])
-def test_text_is_taken_as_it_is_typed(key: str, text: str) -> None:
+def test_text_is_passed_as_typed(key: str, text: str) -> None:
     (argument,) = hydra_args([f"{key}={text}"])
     assert value_of(argument) == text
 
@@ -65,12 +65,12 @@ def test_text_is_taken_as_it_is_typed(key: str, text: str) -> None:
     ("typed", "meant"),
     [("'a b'", "a b"), ('"1_1"', "1_1"), ("a\\=1\\,2", "a=1,2"), ("null", None), ("${data_dir}/x", "${data_dir}/x")],
 )
-def test_quotes_escapes_null_and_references_are_those_of_hydra(typed: str, meant: str | None) -> None:
+def test_hydra_syntax_in_text_is_kept(typed: str, meant: str | None) -> None:
     (argument,) = hydra_args([f"datamodule.root={typed}"])
     assert value_of(argument) == meant
 
 
-def test_quotes_that_are_part_of_a_path_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quotes_in_a_path_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("'a'").mkdir()
     (argument,) = hydra_args(["datamodule.root='a'"])
@@ -80,13 +80,13 @@ def test_quotes_that_are_part_of_a_path_stay(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("typed", "meant"), [("on", True), ("off", False), ("Yes", True), ("no", False), ("true", True), ("of", "of")]
 )
-def test_switches_are_those_of_yaml(typed: str, meant: object) -> None:
+def test_booleans_are_those_of_yaml(typed: str, meant: object) -> None:
     for key in ("compile", "logger.wandb.offline", "task.show_flops"):
         *_, argument = hydra_args(["task=profile", f"{key}={typed}"])
         assert value_of(argument) == meant
 
 
-def test_numbers_lists_and_what_the_schema_does_not_know_are_left_alone() -> None:
+def test_numbers_lists_and_unknown_keys_are_unchanged() -> None:
     typed = [
         "model.ratio=1_0",
         "model.exclude=[first,1x1]",
@@ -111,12 +111,12 @@ def test_numbers_lists_and_what_the_schema_does_not_know_are_left_alone() -> Non
         ("seed=range(0,3)", "seed=range(0,3)"),
     ],
 )
-def test_a_sweep_has_its_values_one_by_one(typed: str, for_sweep: str) -> None:
+def test_values_of_a_sweep_are_quoted_one_by_one(typed: str, for_sweep: str) -> None:
     for sweep in ("-m", "--multirun", "study=width", "hydra.mode=MULTIRUN"):
         assert for_sweep in hydra_args([typed, sweep])
 
 
-def test_a_path_with_a_comma_that_is_there_is_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_path_with_comma_is_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a,b").mkdir()
     assert hydra_args(["-m", "datamodule.root=a,b", "seed=0,1"]) == ["datamodule.root='a,b'", "seed=0,1", "-m"]
@@ -136,25 +136,25 @@ def test_a_path_with_a_comma_that_is_there_is_no_sweep(tmp_path: Path, monkeypat
         (["-sc", "query=bash"], ["query=bash", "-sc"]),
     ],
 )
-def test_flags_stand_anywhere_and_carriage_returns_nowhere(typed: list[str], wanted: list[str]) -> None:
+def test_flags_are_moved_back_and_carriage_returns_stripped(typed: list[str], wanted: list[str]) -> None:
     assert hydra_args(typed) == wanted
 
 
-def test_flags_between_overrides_show_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cfg_flag_between_overrides_prints_the_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("model=ghostnet", "--cfg", "job", "name=1_1", "compile=off\r") == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert (shown["name"], shown["compile"]) == ("1_1", False)
     assert shown["model"]["_target_"] == "ghostexp.models.ghostnet.ghostnet"
 
 
-def test_the_form_to_type_is_read_as_it_was_meant() -> None:
+def test_form_to_type_is_parsed_to_the_value() -> None:
     (argument,) = shlex.split(form_to_type("optimizer.lr=it's 数"))
     assert value_of(argument) == "it's 数"
     (argument,) = shlex.split(form_to_type("task.runs=[数据/a, b c]"))
     assert value_of(argument) == ["数据/a", "b c"]
 
 
-def test_a_run_lives_and_is_found_in_a_path_with_any_letters(
+def test_run_works_in_a_path_with_special_characters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / ODD).mkdir(parents=True)
@@ -174,14 +174,14 @@ def test_a_run_lives_and_is_found_in_a_path_with_any_letters(
     assert "type 'datamodule.image_size=\"数\"'" in capsys.readouterr().err
 
 
-def test_data_are_looked_for_where_they_are_typed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_data_paths_with_special_characters_are_kept(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert command("datamodule=image_folder", f"datamodule.root={tmp_path}/{ODD}") == 1
     assert f"datamodule.root={tmp_path}/{ODD}: no such folder" in capsys.readouterr().err
     assert command("task=report", f"task.runs={ODD}") == 1
-    assert f"task.runs={ODD}: no trainings there" in capsys.readouterr().err
+    assert f"task.runs={ODD}: must match directories of training runs" in capsys.readouterr().err
 
 
-def test_jobs_of_a_sweep_live_in_a_path_with_any_letters(tmp_path: Path) -> None:
+def test_sweep_works_in_a_path_with_special_characters(tmp_path: Path) -> None:
     sweep = ("-m", *TINY, "trainer.max_epochs=1", "seed=0,1", "name=lr=0.1 é", f"output_dir={tmp_path}/{ODD}")
     code, _, err = finish(*sweep)
     assert code == 0, err

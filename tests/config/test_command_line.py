@@ -1,4 +1,4 @@
-"""What a person sees first: help, and configurations that compose."""
+"""Test --help and --cfg."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 from tests.cli import command
 
 
-def test_help_lists_groups_and_commands_and_imports_nothing_heavy() -> None:
+def test_help_lists_groups_and_commands_without_importing_torch() -> None:
     code = "import sys; from ghostexp.__main__ import main; main(['--help']); print('torch' in sys.modules)"
     help_text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert help_text.strip().splitlines()[-1] == "False"  # 0.7 s instead of 10
@@ -23,7 +23,7 @@ def test_help_lists_groups_and_commands_and_imports_nothing_heavy() -> None:
     assert help_text.count("python -m ghostexp") >= 10
 
 
-def test_a_configuration_can_be_shown_without_running_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_cfg_prints_a_configuration_without_running_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert command("model=ghost_vgg16", "--cfg", "job") == 0
     assert "ghostexp.models.ghostify.ghostify" in capsys.readouterr().out
     assert not (tmp_path / "outputs").exists()

@@ -1,4 +1,4 @@
-"""The schema of the configuration: one table for what is composed and for what editors complete."""
+"""Test the schema of the configuration and the JSON schemas of conf/."""
 
 import ast
 import importlib
@@ -19,9 +19,10 @@ from ghostexp.config.keys import GROUPS, LOSS, ROOT, SET_HERE, TASKS
 from ghostexp.config.schema import key_of
 from ghostexp.config.signatures import signature
 from ghostexp.models.validation import RULES
+from ghostexp.runs import config_keys
 from tests.cli import command
 
-CONF = Path(__file__).parent.parent / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
 
 
@@ -30,7 +31,7 @@ def content(path: Path) -> Any:
 
 
 def schema_of(path: Path) -> Path:
-    """The schema that the head of a file points to."""
+    """Return the schema that is referenced in the first lines of a file."""
     head = path.read_text().splitlines()[:2]
     (name,) = [found[1] for line in head if (found := re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", line))]
     return (path.parent / name).resolve()
@@ -41,7 +42,7 @@ def errors(content: Any, schema: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
-def test_each_file_is_valid_and_a_misspelt_key_in_it_is_not(path: Path) -> None:
+def test_schema_accepts_each_file_and_rejects_misspelt_keys(path: Path) -> None:
     found, schema = content(path), schema_of(path)
     assert not errors(found, schema)
     if path.parent != CONF / "hydra" and path.parent != CONF / "hydra" / "launcher":  # Hydra's, submitit's own keys
@@ -49,7 +50,7 @@ def test_each_file_is_valid_and_a_misspelt_key_in_it_is_not(path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", RECIPES)
-def test_recipes_point_to_the_schema_of_a_whole_configuration(folder: str) -> None:
+def test_recipes_reference_the_root_schema(folder: str) -> None:
     assert {schema_of(path) for path in (CONF / folder).glob("*.yaml")} == {(CONF / "schema.json").resolve()}
 
 
@@ -75,7 +76,7 @@ def test_recipes_point_to_the_schema_of_a_whole_configuration(folder: str) -> No
     ],
     ids=str,
 )
-def test_editors_refuse_wrong_recipes(wrong: dict[str, Any]) -> None:
+def test_schema_rejects_wrong_recipes(wrong: dict[str, Any]) -> None:
     assert errors(wrong, CONF / "schema.json")
 
 
@@ -90,53 +91,61 @@ def test_editors_refuse_wrong_recipes(wrong: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_editors_take_references_and_what_somebody_elses_targets_take(right: dict[str, Any]) -> None:
+def test_schema_accepts_references_and_third_party_targets(right: dict[str, Any]) -> None:
     assert not errors(right, CONF / "schema.json")
 
 
-def test_the_committed_schemas_are_those_of_the_tables() -> None:
-    """If not: python -m ghostexp.config.json_schema."""
+def test_committed_schemas_are_up_to_date() -> None:
+    """Update them with: python -m ghostexp.config.json_schema."""
     made = schemas(CONF)
     assert {path: json.loads(path.read_text()) for path in CONF.rglob("schema.json")} == made
 
 
-def test_each_key_has_a_sentence() -> None:
+def test_config_keys_list_every_top_level_key() -> None:
+    assert {*config_keys.KEYS, *config_keys.SWEEP_ONLY_KEYS} == set(ROOT)
+    groups = {group for entry in content(CONF / "config.yaml")["defaults"] if entry != "_self_" for group in entry}
+    assert groups - set(ROOT) == set(config_keys.GROUPS)
+
+
+def test_every_key_has_a_description() -> None:
     tables = [ROOT, LOSS, *GROUPS.values(), *TASKS.values()]
     assert all(re.fullmatch(r"\S.*\.", key.about) for keys in tables for key in keys.values())
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name in GROUPS], ids=lambda path: path.stem)
-def test_signatures_read_from_source_are_those_of_python(path: Path) -> None:
+def test_signature_matches_inspect(path: Path) -> None:
     found = content(path)
     for node in [found, *[value for value in found.values() if isinstance(value, dict)]]:
         if "_target_" in node:
-            taken = signature(node["_target_"])
-            assert taken is not None
-            assert list(taken.arguments) == list(inspect.signature(get_object(node["_target_"])).parameters)
+            found_signature = signature(node["_target_"])
+            assert found_signature is not None
+            assert list(found_signature.arguments) == list(inspect.signature(get_object(node["_target_"])).parameters)
 
 
 @pytest.mark.parametrize(
     ("target", "known"), [("torch.optim.SGD", "lr"), ("timm.create_model", "pretrained"), ("torch.nothing.Here", None)]
 )
-def test_signatures_of_other_packages(target: str, known: str | None) -> None:
+def test_signature_of_third_party_targets(target: str, known: str | None) -> None:
     found = signature(target)
     assert (found is None) == (known is None)
     assert found is None or known in found.arguments
 
 
 @pytest.mark.parametrize("name", sorted(RULES))
-def test_the_ranges_are_those_that_networks_check(name: str) -> None:
+def test_model_key_ranges_match_validation_rules(name: str) -> None:
     key, (_, allowed) = GROUPS["model"][name], RULES[name]
     values = [True, "two", -1, 0, 0.5, 1, 2, 3, 1.5, [], [1], [0.5, 2.0]]
-    if "array" in key.kinds:  # what is in a list is left to the network
+    if "array" in key.kinds:  # elements of a list are checked by the network
         values = [value for value in values if value != [] and not isinstance(value, list)]
     assert [key.allows(value) for value in values] == [bool(allowed(value)) for value in values]
 
 
-def test_what_the_program_sets_itself_is_all_of_it() -> None:
-    """Every argument that tasks/build.py passes beside the configuration is refused in the configuration."""
+def test_arguments_set_by_the_program_are_rejected_keys() -> None:
+    """Check that every argument that tasks/common/instantiate.py passes is refused in the configuration."""
     tree = ast.parse(inspect.getsource(importlib.import_module("ghostexp.tasks.common.instantiate")))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "build"]
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "instantiate_node"
+    ]
     passed = {
         (re.split(r"\W", ast.unparse(call.args[1]).lstrip("f'"))[0], str(argument.arg))
         for call in calls
@@ -144,7 +153,7 @@ def test_what_the_program_sets_itself_is_all_of_it() -> None:
     }
     assert {group for group, _ in passed} == {"trainer", "callbacks", "logger", "model"}
     refused = {(group, name) for group, names in SET_HERE.items() for name in names}
-    assert passed - refused == {("model", "backbone")}  # which is built of the configuration's own model.backbone
+    assert passed - refused == {("model", "backbone")}  # built from model.backbone of the configuration
 
 
 @pytest.mark.parametrize(
@@ -155,14 +164,14 @@ def test_what_the_program_sets_itself_is_all_of_it() -> None:
         ("model.backbone.weights", "fit", True),
         ("loss.distill.teacher", "fit", True),
         ("loss.distill.teacher.weights", "fit", True),
-        ("task.images", "predict", True),
-        ("task.images", "visualize", False),
+        ("task.input", "predict", True),
+        ("task.num_images", "visualize", False),
         ("logger.wandb.notes", "fit", True),
         ("hydra.run.dir", "fit", True),
         ("model.ratio", "fit", False),
     ],
 )
-def test_text_is_known_by_its_key(path: str, task: str, is_text: bool) -> None:
+def test_key_of_finds_text_keys(path: str, task: str, is_text: bool) -> None:
     key = key_of(path, task)
     assert isinstance(key, Key)
     assert key.is_text == is_text
@@ -173,10 +182,10 @@ WRONG = [
     ("sed: 3\nmodle: {ratio: 5}", "experiment/mine.yaml: sed: the configuration has no sed", "did you mean seed?"),
     ("trainer: {max_epoch: 1}", "experiment/mine.yaml: trainer.max_epoch: trainer has no max_epoch", "max_epochs?"),
     ("model: {ratoi: 5}", "experiment/mine.yaml: model.ratoi: model has no ratoi", "did you mean model.ratio?"),
-    ("optimizer: {lr: fast}", "experiment/mine.yaml: optimizer.lr=fast: a number > 0 is needed", ""),
-    ("optimizer: 3", "experiment/mine.yaml: optimizer=3: values by key are needed", ""),
-    ("model.ratio: 3", "experiment/mine.yaml: model.ratio: keys within keys are written as model: {ratio: 2}", ""),
-    ("name: 1_1", "experiment/mine.yaml: name=11: text (in YAML: in quotes), or null, is needed", ""),
+    ("optimizer: {lr: fast}", "experiment/mine.yaml: optimizer.lr=fast: must be a number > 0", ""),
+    ("optimizer: 3", "experiment/mine.yaml: optimizer=3: must be a mapping, {KEY:VALUE}", ""),
+    ("model.ratio: 3", "experiment/mine.yaml: model.ratio: nested keys are written as model: {ratio: 2}", ""),
+    ("name: 1_1", "experiment/mine.yaml: name=11: must be text (in YAML: in quotes) or null", ""),
     ("logger: {csv: {path: x}}", "experiment/mine.yaml: logger.csv.path: logger.csv has no path", ""),
     ("trainer: {plugins: []}", "experiment/mine.yaml: trainer.plugins: is set by the program; use trainer.pre", ""),
     ("optimizer: {lr: '${my_lr}'}", "optimizer.lr: Interpolation key 'my_lr' not found", ""),
@@ -185,14 +194,14 @@ WRONG = [
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """A directory for recipes of one's own."""
+    """Return a user's config directory."""
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "study").mkdir()
     return tmp_path / "mine"
 
 
 @pytest.mark.parametrize(("text", "wanted", "hint"), WRONG, ids=lambda value: str(value)[:30])
-def test_a_wrong_recipe_is_named(
+def test_error_names_wrong_recipe(
     text: str, wanted: str, hint: str, mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (mine / "experiment" / "mine.yaml").write_text(RECIPE + text)
@@ -203,39 +212,39 @@ def test_a_wrong_recipe_is_named(
 
 
 @pytest.mark.parametrize("head", ["", "# what it is for\n# @package _global_\n"])
-def test_a_recipe_without_its_first_line_is_named(head: str, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_names_recipe_without_package_line(head: str, mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (mine / "experiment" / "mine.yaml").write_text(f"{head}trainer: {{max_epochs: 1}}")
     assert command("--config-dir", str(mine), "experiment=mine") == 1
-    wanted = "error: experiment/mine.yaml: its first line has to be `# @package _global_`; without it nothing is used\n"
+    wanted = "error: experiment/mine.yaml: its first line must be `# @package _global_`; without it nothing is set\n"
     assert capsys.readouterr().err == wanted
 
 
-def test_a_misspelt_grid_is_named(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_names_misspelt_grid(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "hydra: {mode: MULTIRUN, sweeper: {parms: {seed: '0,1'}}}"
     (mine / "study" / "mine.yaml").write_text(RECIPE + text)
     assert command("--config-dir", str(mine), "study=mine") == 1
-    wanted = (
-        "error: study/mine.yaml: hydra.sweeper.parms: hydra.sweeper has no parms; there is params, baseline, compare"
-    )
+    wanted = "error: study/mine.yaml: hydra.sweeper.parms: hydra.sweeper has no parms; "
+    wanted += "there is params, baseline_grid, report_baseline"
     assert capsys.readouterr().err.startswith(wanted)
 
 
-def test_a_report_on_a_study_has_no_further_keys(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_on_a_study_rejects_unknown_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("task=report", "study=width", "+task.tilte=x") == 1
-    wanted = (
-        "error: +task.tilte=x: task has no tilte; there is name, runs, to, title, baseline; did you mean task.title?"
-    )
+    wanted = "error: +task.tilte=x: task has no tilte; there is name, runs, output_dir, title, baseline; "
+    wanted += "did you mean task.title?"
     assert capsys.readouterr().err.strip() == wanted
 
 
-def test_a_recipe_may_have_variables_and_further_arguments(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipe_may_have_variables_and_other_arguments(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["my_epochs: 0", "trainer: {max_epochs: '${my_epochs}', profiler: simple, detect_anomaly: true}"]
     (mine / "experiment" / "mine.yaml").write_text(RECIPE + "\n".join(lines))
     assert command("--config-dir", str(mine), "experiment=mine") == 1
-    assert "experiment/mine.yaml: trainer.max_epochs=0: a whole number >= 1" in capsys.readouterr().err  # and that only
+    assert (
+        "experiment/mine.yaml: trainer.max_epochs=0: must be an integer >= 1" in capsys.readouterr().err
+    )  # and that only
 
 
-def test_somebody_elses_network_has_its_own_keys(
+def test_third_party_network_has_its_own_keys(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "my_package.py").write_text("def network(num_classes: int, depth: int = 3, *, width='wide'): ...\n")
@@ -246,7 +255,7 @@ def test_somebody_elses_network_has_its_own_keys(
             "detph: 4}",
             "experiment/mine.yaml: model.detph: model has no detph; there is weights, reset_head, num_classes",
         ),
-        ("depth: deep}", "experiment/mine.yaml: model.depth=deep: a whole number is needed"),
+        ("depth: deep}", "experiment/mine.yaml: model.depth=deep: must be an integer"),
     ):
         (mine / "model").mkdir(exist_ok=True)
         (mine / "model" / "mine.yaml").write_text("_target_: my_package.network\nnum_classes: 10\n")

@@ -1,4 +1,4 @@
-"""Lightning's arguments that end a training or validate it elsewhere than at an epoch's end."""
+"""Test the Trainer arguments that would end a training, or validate it, within an epoch."""
 
 import inspect
 import json
@@ -13,7 +13,7 @@ from ghostexp.training.classification_module import ClassificationModule
 from tests.cli import TINY, TINY_DETECTOR, command, in_directory
 from tests.data.fake_coco import write_set
 
-# Arguments that neither end a training nor validate it: where and how fast it runs, what is logged, what the code sets.
+# Arguments that neither end a training nor validate it: devices, speed, logging, and those set by the program.
 NEUTRAL = {"accelerator", "strategy", "devices", "num_nodes", "precision", "logger", "callbacks", "sync_batchnorm"}
 NEUTRAL |= {"num_sanity_val_steps", "log_every_n_steps", "enable_checkpointing", "enable_progress_bar", "profiler"}
 NEUTRAL |= {"enable_model_summary", "gradient_clip_val", "gradient_clip_algorithm", "deterministic", "benchmark"}
@@ -22,7 +22,7 @@ NEUTRAL |= {"default_root_dir", "enable_autolog_hparams", "reload_dataloaders_ev
 CHECKED = {"max_epochs", "limit_train_batches", "limit_val_batches", "overfit_batches", "accumulate_grad_batches"}
 
 
-def test_every_argument_of_the_trainer_is_decided_upon() -> None:
+def test_every_trainer_argument_is_classified() -> None:
     arguments = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
     assert arguments == NEUTRAL | CHECKED | ALLOWED.keys()
 
@@ -30,9 +30,9 @@ def test_every_argument_of_the_trainer_is_decided_upon() -> None:
 REFUSED = [
     (
         ["+trainer.fast_dev_run=true"],
-        "trainer.fast_dev_run=True: would leave the result of one batch like any other; de",
+        "trainer.fast_dev_run=True: would write the result of one batch as if it were a full one",
     ),
-    (["+trainer.fast_dev_run=3"], "trainer.fast_dev_run=3: would leave"),
+    (["+trainer.fast_dev_run=3"], "trainer.fast_dev_run=3: would write"),
     (
         ["+trainer.max_steps=30"],
         "trainer.max_steps=30: a training ends with an epoch, and its schedule there; set train",
@@ -47,8 +47,8 @@ REFUSED = [
         "trainer.min_steps=5: a training ends at trainer.max_epochs, or earlier by callbacks.pat",
     ),
     (["+trainer.min_epochs=2"], "trainer.min_epochs=2: a training ends at trainer.max_epochs"),
-    (["+trainer.val_check_interval=0.5"], "trainer.val_check_interval=0.5: validation comes at the end of an epoch"),
-    (["+trainer.val_check_interval=1"], "trainer.val_check_interval=1: validation comes at the end of an epoch"),
+    (["+trainer.val_check_interval=0.5"], "trainer.val_check_interval=0.5: validation runs at the end of an epoch"),
+    (["+trainer.val_check_interval=1"], "trainer.val_check_interval=1: validation runs at the end of an epoch"),
     (["trainer.check_val_every_n_epoch=null"], "trainer.check_val_every_n_epoch=None: must be an integer >= 1"),
     (["+trainer.limit_predict_batches=2"], "trainer.limit_predict_batches=2: no task predicts with the trainer"),
     (
@@ -77,14 +77,14 @@ REFUSED = [
     (["trainer.limit_test_batches=0.01"], "trainer.limit_test_batches=0.01: leaves none of"),
     (
         ["task=test", "+trainer.fast_dev_run=true", "model.weights=x"],
-        "trainer.fast_dev_run=True: would leave the resul",
+        "trainer.fast_dev_run=True: would write the resul",
     ),
     (["task=test", "trainer.limit_test_batches=0", "model.weights=x"], "trainer.limit_test_batches=0: a run ends with"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "wanted"), REFUSED, ids=lambda value: str(value)[:40])
-def test_arguments_are_kept_to_or_refused_before_training(
+def test_trainer_arguments_work_or_are_rejected_before_training(
     arguments: list[str], wanted: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = command(*TINY, "trainer.max_epochs=1", *arguments, in_directory(tmp_path / "run"))
@@ -95,7 +95,7 @@ def test_arguments_are_kept_to_or_refused_before_training(
     assert wanted is None or not (tmp_path / "run" / "metrics.csv").exists()
 
 
-def test_lightnings_own_defaults_are_allowed() -> None:
+def test_check_trainer_allows_lightning_defaults() -> None:
     parameters = inspect.signature(pl.Trainer.__init__).parameters
     defaults = {
         name: value.default for name, value in parameters.items() if value.default is not inspect.Parameter.empty
@@ -105,9 +105,7 @@ def test_lightnings_own_defaults_are_allowed() -> None:
     check_trainer({"val_check_interval": 1.0, "max_steps": -1, "fast_dev_run": 0, "limit_predict_batches": 1.0}, "fit")
 
 
-def test_an_epoch_without_validation_has_no_metrics_of_an_earlier_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_epoch_without_validation_has_no_val_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     arguments = ("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2", "callbacks.progress=true")
     assert command(*TINY, *arguments, in_directory(run)) == 0
@@ -121,7 +119,7 @@ def test_an_epoch_without_validation_has_no_metrics_of_an_earlier_one(
 
 
 @pytest.mark.parametrize(("epochs", "every", "checks"), [(3, 1, 3), (10, 5, 2), (12, 5, 3), (1, 4, 1)])
-def test_patience_is_counted_in_epochs(epochs: int, every: int, checks: int, tmp_path: Path) -> None:
+def test_patience_counts_epochs(epochs: int, every: int, checks: int, tmp_path: Path) -> None:
     callback = ResumableEarlyStopping("val/acc1", epochs)
     trainer = pl.Trainer(check_val_every_n_epoch=every, logger=False, barebones=True)
     callback.setup(trainer, pl.LightningModule(), "fit")
@@ -137,7 +135,7 @@ EMPTY += ("datamodule.batch_size=2", "datamodule.num_workers=0", "datamodule.kee
     [
         (
             ["datamodule.validate_on=holdout", "datamodule.holdout_fraction=0.15"],
-            "datamodule.validate_on=holdout: of 1 images to validate on none has an object, so that there is no val/map; see",
+            "datamodule.validate_on=holdout: of 1 images to validate on none has an object, so that there is no val/ma",
         ),
         (
             ["callbacks.patience=2", "trainer.limit_val_batches=1"],
@@ -145,11 +143,11 @@ EMPTY += ("datamodule.batch_size=2", "datamodule.num_workers=0", "datamodule.kee
         ),
     ],
 )
-def test_a_validation_without_objects_is_refused_before_training(
+def test_validation_without_objects_is_rejected_before_training(
     arguments: list[str], wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_set(tmp_path / "set")
-    for part in ("train", "val"):  # the split of seed 0 puts one of the first four images aside
+    for part in ("train", "val"):  # the holdout of seed 0 is one of the first four images
         path = root / "annotations" / f"instances_{part}2017.json"
         content = json.loads(path.read_text())
         last = max(one["image_id"] for one in content["annotations"])
@@ -161,15 +159,15 @@ def test_a_validation_without_objects_is_refused_before_training(
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
-def test_without_any_score_on_validation_the_last_epoch_is_tested_with_a_word(
+def test_last_epoch_is_tested_with_a_warning_without_val_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log_epoch_metrics = ClassificationModule.log_epoch_metrics
 
-    def without_score(self: ClassificationModule, figures: dict[str, float]) -> None:
-        log_epoch_metrics(self, {name: value for name, value in figures.items() if name != "val/acc1"})
+    def without_val_metric(self: ClassificationModule, metrics: dict[str, float]) -> None:
+        log_epoch_metrics(self, {name: value for name, value in metrics.items() if name != "val/acc1"})
 
-    monkeypatch.setattr(ClassificationModule, "log_epoch_metrics", without_score)
+    monkeypatch.setattr(ClassificationModule, "log_epoch_metrics", without_val_metric)
     run = tmp_path / "run"
     assert command(*TINY, "datamodule.validate_on=holdout", in_directory(run)) == 0
     wanted = (

@@ -97,19 +97,19 @@ def test_what_was_finished_with_other_images_is_found(
     runs = [tmp_path / "seed-0", tmp_path / "seed-1"]
     for seed, run in enumerate(runs):
         assert command(*SMALL, f"datamodule.root={tree}", f"seed={seed}", in_directory(run)) == 0
-    points = [SweepJob(RunDirectory(run), (), RunDirectory(run).read_config()) for run in runs]
-    for point in points:
-        load_status(point)
+    jobs = [SweepJob(RunDirectory(run), (), RunDirectory(run).read_config()) for run in runs]
+    for job in jobs:
+        load_status(job)
     # Its own way is a process of a fork server, and takes seconds.
     monkeypatch.setattr(data_check, "call_in_process", lambda _, jobs: data_check._check_all(jobs))
-    assert changed_data(points) == []
+    assert changed_data(jobs) == []
     Image.fromarray(np.zeros((66, 66, 3), np.uint8)).save(tree / "test/bee/0001.png")
     said = f"datamodule.root={tree}: not what this run was trained on (test: 4 images -> 4 images, others); "
-    assert [(name, error.removeprefix(said)) for name, error in changed_data(points)] == [
+    assert [(name, error.removeprefix(said)) for name, error in changed_data(jobs)] == [
         (name, "name=... starts a new sweep") for name in ("seed-0", "seed-1")
     ]
     shutil.rmtree(tree)  # what is gone says nothing against the results
-    assert changed_data(points) == []
+    assert changed_data(jobs) == []
 
 
 @pytest.mark.slow

@@ -59,11 +59,11 @@ def finish(run: RunDirectory, accuracy: float, **others: Any) -> None:
 
 def study(folder: Path, accuracies: Mapping[int, Sequence[float]], name: str | None = "ratio_ablation") -> Path:
     """Write a finished study of ratios: accuracies by ratio, of seeds 0, 1, 2, ..."""
-    points = {}
+    jobs = {}
     for ratio, values in accuracies.items():
         for seed, accuracy in enumerate(values):
             run = f"ratio-{ratio}_seed-{seed}"
-            points[run] = [f"model.ratio={ratio}", f"seed={seed}"]
+            jobs[run] = [f"model.ratio={ratio}", f"seed={seed}"]
             finish(start(folder / run, seed, {"model.ratio": ratio}), accuracy, macs=2_516_608 // ratio)
-    (folder / "sweep.yaml").write_text(yaml.safe_dump({"study": name, "points": points}, sort_keys=False))
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({"study": name, "jobs": jobs}, sort_keys=False))
     return folder

@@ -61,13 +61,13 @@ def test_layer_names_are_literal(texts: list[str], tmp_path: Path) -> None:
 
 
 def test_variant_labels_are_literal(texts: list[str], tmp_path: Path) -> None:
-    points = {}
+    jobs = {}
     for name, last in (("_$x_$", 0.1), ("b^2", 0.001)):
-        points[name.strip("$_^")] = [f"scheduler={name}", "seed=0"]
+        jobs[name.strip("$_^")] = [f"scheduler={name}", "seed=0"]
         run = start(tmp_path / name.strip("$_^"), 0, {}, {"scheduler": name})
         finish(run, 90.0)
         run.metrics.write_text(f"step,epoch,val/acc1,lr\n2,1,80,0.1\n4,2,90,{last}\n")
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "points": points}))
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "jobs": jobs}))
     write_report(build_study("mine", find_study(tmp_path)), "cost_$5_$", [], tmp_path / "page")
     assert {path.stem for path in (tmp_path / "page").glob("*.png")} == {"accuracy", "curves", "differences", "pareto"}
     assert {"b^2", "0.001"} <= set(texts)

@@ -53,7 +53,7 @@ def test_report_names_baseline(tmp_path: Path) -> None:
         for seed in (0, 1):
             run = start(folder / f"scheduler-{scheduler}_seed-{seed}", seed, {}, {"scheduler": scheduler})
             finish(run, accuracy + seed)
-    (folder / "sweep.yaml").write_text("{study: scheduler_comparison, points: {}}")
+    (folder / "sweep.yaml").write_text("{study: scheduler_comparison, jobs: {}}")
     assert command("task=report", "study=scheduler_comparison") == 0
     assert "Test accuracy against onecycle" in (folder / "report" / "README.md").read_text()
     assert command("task=report", "study=scheduler_comparison", "task.baseline={scheduler:cosine}") == 0
@@ -113,24 +113,27 @@ def test_report_directory_is_beside_runs(runs: str | list[str] | None, wanted: s
     ("arguments", "wanted"),
     [
         (["study=width"], "task=report: there is no "),
-        (["study=ratio_ablation", "seed=0"], "seed=0: task=report shows all of a study; study, name, task"),
+        (
+            ["study=ratio_ablation", "seed=0"],
+            "seed=0: cannot be set with task=report of a study; allowed: study, debug, name, task",
+        ),
         (["study=width", "name=ratio_ablation"], "study=width: "),
-        (["-m", "name=ratio_ablation", "seed=0,1"], "seed=0,1: task=report shows all of a study"),
-        (["study=ratio_ablation", "task.runs=x"], "task.runs: brings its own runs; leave out study= and -m"),
+        (["-m", "name=ratio_ablation", "seed=0,1"], "seed=0,1: cannot be set with task=report of a study"),
+        (["study=ratio_ablation", "task.runs=x"], "task.runs: selects the runs; leave out study= and -m"),
         (
             ["study=ratio_ablation", "task.baseline={model.ratio:7}"],
             "task.baseline={'model.ratio': 7}: must be values of a variant",
         ),
         (
             ["study=ratio_ablation", "task.baseline=s"],
-            "task.baseline=s: values by key are needed, such as {model.ratio:1}",
+            "task.baseline=s: must be a mapping such as {model.ratio:1}",
         ),
         (
             ["study=ratio_ablation", "task.output_dir=outputs/ratio_ablation/sweep.yaml/x"],
             "task.output_dir=outputs/ratio_ablation/sweep",
         ),
         (["task.runs=no/such/*"], "task.runs=no/such/*: must match directories of training runs"),
-        (["task.runs=[]"], "task.runs=[]: a directory or a glob, or a list of such, is needed"),
+        (["task.runs=[]"], "task.runs=[]: must be a directory, a glob, or a list of them"),
     ],
 )
 def test_report_errors_are_one_line(

@@ -39,8 +39,8 @@ def test_runs_in_no_variant_have_status_and_note(tmp_path: Path) -> None:
     old.write_config({key: value for key, value in old.read_config().items() if key != "choices"})
     (folder / "notes").mkdir()
     record = folder / "sweep.yaml"
-    points = yaml.safe_load(record.read_text())["points"] | {"ratio-4_seed-0": ["model.ratio=4", "seed=0"]}
-    record.write_text(yaml.safe_dump({"study": "x", "points": points}, sort_keys=False))
+    jobs = yaml.safe_load(record.read_text())["jobs"] | {"ratio-4_seed-0": ["model.ratio=4", "seed=0"]}
+    record.write_text(yaml.safe_dump({"study": "x", "jobs": jobs}, sort_keys=False))
     found = build_study("study", find_study(folder))
     states = {run.name: (run.state, run.note) for run in found.others}
     assert states.pop("ratio-1_seed-2")[0] is RunStatus.UNREADABLE
@@ -61,15 +61,15 @@ def test_runs_in_no_variant_have_status_and_note(tmp_path: Path) -> None:
 
 
 def test_values_of_swept_group_keep_runs_compatible(tmp_path: Path) -> None:
-    points = {}
+    jobs = {}
     for name, rise in (("cosine", 0.0), ("onecycle", 0.3)):
         for seed in (0, 1):
-            points[f"{name}_{seed}"] = [f"scheduler={name}", f"seed={seed}"]
+            jobs[f"{name}_{seed}"] = [f"scheduler={name}", f"seed={seed}"]
             finish(
                 start(tmp_path / f"{name}_{seed}", seed, {"scheduler.pct_start": rise}, {"scheduler": name}),
                 90.0 + seed,
             )
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "points": points}))
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "jobs": jobs}))
     found = build_study("mine", find_study(tmp_path))
     assert found.others == []
     assert [variant.label for variant in found.variants] == ["cosine", "onecycle"]
@@ -77,13 +77,13 @@ def test_values_of_swept_group_keep_runs_compatible(tmp_path: Path) -> None:
 
 
 def test_baseline_matches_other_keys(tmp_path: Path) -> None:
-    points = {}
+    jobs = {}
     for ratio in (2, 1):
         for width in (1, 3):
-            points[f"{ratio}_{width}"] = [f"model.ratio={ratio}", f"model.dw_size={width}", "seed=0"]
+            jobs[f"{ratio}_{width}"] = [f"model.ratio={ratio}", f"model.dw_size={width}", "seed=0"]
             run = start(tmp_path / f"{ratio}_{width}", 0, {"model.ratio": ratio, "model.dw_size": width})
             finish(run, 90.0 + 3 * ratio + width)
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "points": points}))
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "jobs": jobs}))
     variants = {variant.label: variant for variant in build_study("mine", find_study(tmp_path)).variants}
     for width in (1, 3):
         assert variants[f"s = 2, d = {width}"].baseline is variants[f"s = 1, d = {width}"]
@@ -148,11 +148,11 @@ def test_find_runs_without_training_runs_raises(tmp_path: Path) -> None:
 
 
 def test_labels_omit_common_ratio(tmp_path: Path) -> None:
-    points = {}
+    jobs = {}
     for ratio, side in ((2, 1), (2, 5), (1, 3)):
-        points[f"{ratio}_{side}"] = [f"model.dw_size={side}", f"model.ratio={ratio}", "seed=0"]
+        jobs[f"{ratio}_{side}"] = [f"model.dw_size={side}", f"model.ratio={ratio}", "seed=0"]
         finish(start(tmp_path / f"{ratio}_{side}", 0, {"model.ratio": ratio, "model.dw_size": side}), 90.0)
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "points": points}))
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "jobs": jobs}))
     variants = build_study("mine", find_study(tmp_path)).variants
     assert [variant.label for variant in variants] == ["d = 1", "s = 1", "d = 5"]
     assert [variant.baseline and variant.baseline.label for variant in variants] == ["s = 1", None, "s = 1"]

@@ -1,4 +1,4 @@
-"""No process, however its run ends, is left behind or outlives the run's last line."""
+"""Test that processes end with their run, however it ends."""
 
 import os
 import pty
@@ -29,24 +29,24 @@ from tests.cli import (
 from tests.data.fake_coco import write_set
 from tests.data.fake_image_folders import write_tree
 
-SECONDS = 5  # that a process may outlive its run's last line, or its parent
+SECONDS = 5  # within which a process must end after its run's last line, or after its parent
 WORKERS = ("model=resnet20", "datamodule=image_folder", "datamodule.num_classes=3", "datamodule.image_size=72")
 WORKERS += ("datamodule.batch_size=4", "datamodule.num_workers=2", "callbacks.progress=false", "threads=1")
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Three classes of images that workers read."""
+    """Return an image folder of three classes."""
     return write_tree(tmp_path / "tree", {"train": 8, "val": 4}, size=80)
 
 
 def none_left(tmp_path: Path) -> bool:
-    """Whether all processes of a test's commands have ended."""
+    """Return whether all processes of a test's commands have ended."""
     return not processes_with(str(tmp_path))
 
 
 def stuck_or_failing(num_classes: int, in_chans: int, **_: object) -> nn.Module:
-    """Fail in the second rank, while the first waits for it."""
+    """Fail in rank 1 while rank 0 waits for it."""
     if os.environ.get("RANK") == "1":
         raise ValueError("no network here")
     if "RANK" in os.environ:
@@ -78,7 +78,7 @@ def test_unreadable_image_ends_the_jobs_of_a_sweep(tmp_path: Path, tree: Path) -
     wait_until(lambda: none_left(tmp_path), SECONDS)
 
 
-def test_closed_terminal_saves_and_a_killed_trainer_takes_its_workers_along(tmp_path: Path, tree: Path) -> None:
+def test_closed_terminal_saves_and_killed_trainer_ends_its_workers(tmp_path: Path, tree: Path) -> None:
     run = tmp_path / "run"
     arguments = (
         *WORKERS,
@@ -107,7 +107,7 @@ def test_closed_terminal_saves_and_a_killed_trainer_takes_its_workers_along(tmp_
     wait_until(lambda: none_left(tmp_path), SECONDS)
 
 
-def test_killed_job_of_a_sweep_takes_its_workers_along(tmp_path: Path, tree: Path) -> None:
+def test_killed_job_of_a_sweep_ends_its_workers(tmp_path: Path, tree: Path) -> None:
     folder = tmp_path / "outputs" / "sweep"
     sweep = ("-m", *WORKERS, f"datamodule.root={tree}", "trainer.max_epochs=500", "seed=0,1", "n_jobs=2", "name=sweep")
     process = start(*sweep)
@@ -122,8 +122,8 @@ def test_killed_job_of_a_sweep_takes_its_workers_along(tmp_path: Path, tree: Pat
     os.killpg(process.pid, signal.SIGUSR1)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGUSR1, err
-    assert "stopped by SIGUSR1; the same command does the rest" in err
-    assert "exit code 255" not in out + err  # which a job has whose fork server died of the signal
+    assert "stopped by SIGUSR1; the same command continues" in err
+    assert "exit code 255" not in out + err  # the exit code of a job whose fork server was killed by the signal
     assert sum("stopped by SIGUSR1 after step" in path.read_text() for path in folder.glob("*/run.log")) == 1
     wait_until(lambda: none_left(tmp_path), SECONDS)
 
@@ -203,7 +203,7 @@ def test_trainer_that_leaves_out_processes_is_refused(tmp_path: Path) -> None:
     assert "trainer.strategy: SingleDeviceStrategy uses 1 of the run's 2 processes" in err
 
 
-def test_ranks_of_one_machine_get_a_port_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments_use_a_free_port_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "29500")
     first, second = (environments(2, 1, Resources(1))[0] for _ in range(2))

@@ -1,4 +1,4 @@
-"""A function that is called in another process: its result, its error, and no process left of it."""
+"""Test function calls in a new process: result, error, and no process left."""
 
 import multiprocessing
 import os
@@ -11,18 +11,18 @@ import pytest
 from ghostexp.runner.fork_server import call_in_process
 
 
-def test_result_and_error_come_back() -> None:
+def test_call_in_process_returns_result_and_raises_error() -> None:
     assert call_in_process(os.getpid) != os.getpid()
     with pytest.raises(ValueError, match="invalid literal"):
         call_in_process(int, "no number")
 
 
-def test_a_process_that_is_ended_is_one_line() -> None:
-    with pytest.raises(ValueError, match="was ended"):
+def test_killed_process_is_one_line_error() -> None:
+    with pytest.raises(ValueError, match="was killed"):
         call_in_process(os._exit, 9)
 
 
-def test_an_interrupt_leaves_no_process() -> None:
+def test_interrupted_call_leaves_no_process() -> None:
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Several processes: the same training as one, one directory, nothing left behind."""
+"""Test training in several processes: equal to one process, and no process left."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ from torch import nn
 from ghostexp.models.resnet_cifar import ResNet, resnet20
 from tests.cli import TINY, command, in_directory, processes_in, start, wait_for
 
-# Fifty steps, the log of each; BatchNorm is frozen because torch synchronises it on GPUs only.
+# Fifty steps; BatchNorm is frozen because torch synchronises it on GPUs only.
 FIFTY = (
     "model=resnet20",
     "model._target_=tests.runner.test_multi_process.frozen_resnet20",
@@ -34,18 +34,18 @@ def frozen_resnet20(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
 
 
 def losses(run: Path) -> list[float]:
-    """The mean training loss after every epoch."""
+    """Return the mean training loss of every epoch."""
     with (run / "metrics.csv").open() as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-def mistakes(run: Path) -> dict[str, str]:
-    """The true classes of the images that were most wrong, by their places in the test set."""
+def targets_of_errors(run: Path) -> dict[str, str]:
+    """Return the targets of the misclassified images, by index in the test set."""
     with (run / "misclassified.csv").open() as file:
-        return {row["image"]: row["truth"] for row in csv.DictReader(file)}
+        return {row["image"]: row["target"] for row in csv.DictReader(file)}
 
 
-def test_two_devices_train_as_one_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_devices_match_one_device(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert command(*FIFTY, in_directory(one)) == 0
     capfd.readouterr()
@@ -55,15 +55,15 @@ def test_two_devices_train_as_one_does(tmp_path: Path, capfd: pytest.CaptureFixt
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-4), (ours, theirs)
     weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-3) for name in weights[0])
-    truths = [mistakes(run) for run in (one, two)]
-    both = truths[0].keys() & truths[1].keys()
-    assert len(both) > 0.8 * len(truths[0])  # an image or two at the edge may fall otherwise
-    assert all(truths[0][image] == truths[1][image] for image in both)
+    targets = [targets_of_errors(run) for run in (one, two)]
+    both = targets[0].keys() & targets[1].keys()
+    assert len(both) > 0.8 * len(targets[0])  # images near the decision boundary may differ
+    assert all(targets[0][image] == targets[1][image] for image in both)
     assert len(list(tmp_path.rglob("result.json"))) == 2
     assert processes_in(two) == []
 
 
-def test_a_killed_parent_leaves_no_rank_behind_and_a_stopped_one_can_be_continued(tmp_path: Path) -> None:
+def test_killed_parent_leaves_no_rank_and_run_resumes(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = (*TINY, "trainer.devices=2", "trainer.max_epochs=100", in_directory(run))
     process = start(*arguments)

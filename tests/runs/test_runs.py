@@ -1,4 +1,4 @@
-"""A run's directory: names, fingerprint, tables, records."""
+"""Test run directories: names, fingerprints, CSV tables and records."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ CONFIG = {
         {"datamodule": CONFIG["datamodule"] | {"root": "there", "num_workers": 8}},
     ],
 )
-def test_the_fingerprint_does_not_change_with_places_devices_loggers_and_names(change: dict) -> None:
+def test_fingerprint_ignores_paths_devices_loggers_and_names(change: dict) -> None:
     assert fingerprint(CONFIG | change) == fingerprint(CONFIG)
 
 
@@ -47,7 +47,7 @@ def test_the_fingerprint_does_not_change_with_places_devices_loggers_and_names(c
         ({"trainer": CONFIG["trainer"] | {"overfit_batches": 2}}, "trainer.overfit_batches: None -> 2"),
     ],
 )
-def test_the_fingerprint_changes_with_what_decides_the_result(change: dict, difference: str) -> None:
+def test_fingerprint_changes_with_result_keys(change: dict, difference: str) -> None:
     assert fingerprint(CONFIG | change) != fingerprint(CONFIG)
     assert differences(CONFIG, CONFIG | change) == [difference]
 
@@ -62,11 +62,11 @@ def test_the_fingerprint_changes_with_what_decides_the_result(change: dict, diff
         ([], "job"),
     ],
 )
-def test_a_sweeps_directories_are_named_by_what_is_swept(pairs: list[tuple[str, str]], name: str) -> None:
+def test_job_dirname_is_built_from_swept_values(pairs: list[tuple[str, str]], name: str) -> None:
     assert job_dirname(pairs) == name
 
 
-def test_a_run_lives_in_a_new_directory_or_in_the_one_that_it_belongs_to() -> None:
+def test_run_dir_is_new_or_that_of_run_and_resume() -> None:
     first, second = (run_dir("out", "name", "fit", None, None) for _ in range(2))
     assert first.startswith("out/name/2")
     assert run_dir("out", "name", "fit", None, "out/old") == "out/old"
@@ -74,7 +74,7 @@ def test_a_run_lives_in_a_new_directory_or_in_the_one_that_it_belongs_to() -> No
     assert second.startswith("out/name/2")
 
 
-def test_rows_of_one_step_join_and_new_columns_are_added(tmp_path: Path) -> None:
+def test_csv_table_merges_rows_of_a_step_and_adds_columns(tmp_path: Path) -> None:
     table = CSVTable(tmp_path / "metrics.csv")
     table.add({"step": 1, "loss": 0.5})
     table.add({"step": 2, "loss": 0.25})
@@ -83,25 +83,25 @@ def test_rows_of_one_step_join_and_new_columns_are_added(tmp_path: Path) -> None
     assert (tmp_path / "metrics.csv").read_text() == "step,loss,acc\n1,0.5,\n2,0.25,90\n3,,95\n"
 
 
-def test_a_resumed_table_is_the_table_of_an_unbroken_run(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
+def test_resumed_csv_table_equals_that_of_uninterrupted_run(tmp_path: Path) -> None:
+    complete, truncated = tmp_path / "complete.csv", tmp_path / "truncated.csv"
     rows = [{"step": step, "loss": 1 / step} | ({"acc": step} if step % 3 == 0 else {}) for step in range(1, 10)]
-    unbroken = CSVTable(whole)
+    uninterrupted = CSVTable(complete)
     for row in rows:
-        unbroken.add(row)
-    stopped = CSVTable(broken)
+        uninterrupted.add(row)
+    stopped = CSVTable(truncated)
     for row in rows[:8]:
         stopped.add(row)
-    broken.write_text(broken.read_text()[:-4])  # half a row, as a killed process leaves it
-    assert int(read_rows(broken)[-1]["step"]) == 7
-    resumed = CSVTable(broken, resumed_step=4)
+    truncated.write_text(truncated.read_text()[:-4])  # half a row, as a killed process leaves it
+    assert int(read_rows(truncated)[-1]["step"]) == 7
+    resumed = CSVTable(truncated, resumed_step=4)
     for row in rows[4:]:
         resumed.add(row)
-    assert broken.read_text() == whole.read_text()
-    assert [int(row["step"]) for row in read_rows(broken)] == list(range(1, 10))
+    assert truncated.read_text() == complete.read_text()
+    assert [int(row["step"]) for row in read_rows(truncated)] == list(range(1, 10))
 
 
-def test_a_result_takes_the_place_of_a_failure(tmp_path: Path) -> None:
+def test_result_replaces_failure(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.write_failure(ValueError("model.ratio=0"), "model.ratio=0")
     assert json.loads(run.failure.read_text())["type"] == "ValueError"
@@ -111,7 +111,7 @@ def test_a_result_takes_the_place_of_a_failure(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
 
 
-def test_a_failure_after_the_end_takes_no_result_away(tmp_path: Path) -> None:
+def test_failure_does_not_remove_result(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.write_result({"seed": 0})
     run.write_failure(RuntimeError("rank 1"), "rank 1")

@@ -1,4 +1,4 @@
-"""Files are UTF-8 in every locale, and what cannot be encoded is escaped instead of ending a run."""
+"""Test that files are UTF-8 in every locale, and that what cannot be encoded is escaped."""
 
 import ast
 import csv
@@ -17,7 +17,7 @@ from ghostexp.runs.text_files import escape, write_json
 from tests.cli import command, finish, in_directory
 from tests.data.fake_image_folders import write_tree
 
-PACKAGE = Path(__file__).parent.parent / "ghostexp"
+PACKAGE = Path(__file__).parents[2] / "ghostexp"
 LATIN = "caf\udce9"  # as Python decodes the bytes of Latin-1
 CAT = "\u732b"
 CAT_IN_C = CAT.encode().decode("ascii", "surrogateescape")  # as Python decodes UTF-8 in the C locale
@@ -26,11 +26,11 @@ FOLDER = ("datamodule=image_folder", "datamodule.num_classes=2", "datamodule.bat
 FOLDER += ("trainer.max_epochs=1", "callbacks.progress=false", "threads=1", "datamodule.image_size=16")
 
 
-def test_text_is_escaped_where_it_cannot_be_encoded() -> None:
+def test_escape_replaces_what_cannot_be_encoded() -> None:
     assert escape(f"{LATIN} {CAT} {CAT_IN_C} \\ \ud83d") == f"caf\\xe9 {CAT} {CAT} \\ \\ud83d"
 
 
-def test_json_tables_and_records_hold_escaped_text(tmp_path: Path) -> None:
+def test_json_csv_and_records_are_escaped(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {LATIN: [CAT_IN_C, 1]})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"caf\\xe9": [CAT, 1]}
     write_rows(tmp_path / "a.csv", [{"name": LATIN, "other": CAT_IN_C}])
@@ -41,13 +41,13 @@ def test_json_tables_and_records_hold_escaped_text(tmp_path: Path) -> None:
     assert run.read_failure() == "caf\\xe9"
 
 
-def test_a_path_that_is_not_utf8_is_read_back_as_it_was(tmp_path: Path) -> None:
+def test_non_utf8_path_in_config_is_restored(tmp_path: Path) -> None:
     config: dict[str, Any] = {"datamodule": {"root": f"/data/{LATIN}/{CAT}"}}
     RunDirectory(tmp_path).write_config(config)
     assert RunDirectory(tmp_path).read_config() == config
 
 
-def test_a_row_behind_a_head_beyond_ascii_is_written_where_it_belongs(tmp_path: Path) -> None:
+def test_csv_table_with_non_ascii_header_merges_rows(tmp_path: Path) -> None:
     table = CSVTable(tmp_path / "metrics.csv")
     table.add({"step": 1, CAT: 0.5})
     table.add({"step": 1, "loss": 2})
@@ -55,8 +55,8 @@ def test_a_row_behind_a_head_beyond_ascii_is_written_where_it_belongs(tmp_path: 
     assert read_rows(tmp_path / "metrics.csv") == [{"step": "1", CAT: "0.5", "loss": "3"}]
 
 
-def test_nothing_depends_on_the_locale() -> None:
-    """Every call that opens a file as text names the encoding; JSON and YAML are read as bytes."""
+def test_text_files_are_opened_with_encoding() -> None:
+    """Check that text files are opened with an encoding; JSON and YAML are read as bytes."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and opens_text(node):
@@ -64,7 +64,7 @@ def test_nothing_depends_on_the_locale() -> None:
 
 
 def opens_text(call: ast.Call) -> bool:
-    """Tell whether a call opens a file as text."""
+    """Return whether a call opens a file as text."""
     function = ast.unparse(call.func)
     modes = [str(argument.value) for argument in call.args if isinstance(argument, ast.Constant)]
     is_open = function.split(".")[-1] == "open" and function not in ("os.open", "Image.open")
@@ -75,13 +75,13 @@ def opens_text(call: ast.Call) -> bool:
 SCRIPT = """
 import logging, sys
 from pathlib import Path
-from ghostexp.runner.execute import keep_log
+from ghostexp.runner.execute import setup_file_logging
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.text_files import escape_streams
 (folder,) = Path.cwd().glob("tree/*")
 escape_streams()
-keep_log(RunDirectory(Path.cwd()))
+setup_file_logging(RunDirectory(Path.cwd()))
 logging.warning("log %s", folder.name)
 write_rows(Path("a.csv"), [{"name": folder.name}])
 RunDirectory(Path.cwd()).write_config({"name": "\\u732b"})
@@ -89,7 +89,7 @@ print(folder.name, "\\u732b")
 """
 
 
-def test_in_the_c_locale_files_are_utf8_and_the_terminal_is_escaped(tmp_path: Path) -> None:
+def test_c_locale_writes_utf8_files_and_escapes_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "tree" / CAT).mkdir(parents=True)
     source = {"PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
@@ -110,7 +110,7 @@ def rename(tree: Path, before: str, after: bytes) -> None:
         os.rename(tree / part / before, os.fsencode(tree / part) + b"/" + after)
 
 
-def test_names_that_are_not_utf8_cost_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_non_utf8_file_names_are_supported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = write_tree(tmp_path, {"train": 2, "test": 2}, classes=("ant", "bee"), size=16)
     rename(tree, "bee", b"caf\xe9")
     os.rename(tree / "test/ant/0000.png", os.fsencode(tree / "test/ant") + b"/\xb0\xa1.png")
@@ -120,12 +120,12 @@ def test_names_that_are_not_utf8_cost_nothing(tmp_path: Path, capsys: pytest.Cap
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
     assert [Path(one["path"]).name for one in predictions] == ["0001.png", "\\xb0\\xa1.png", "0000.png", "0001.png"]
-    assert [one["truth"] for one in predictions] == ["ant", "ant", "caf\\xe9", "caf\\xe9"]
+    assert [one["target"] for one in predictions] == ["ant", "ant", "caf\\xe9", "caf\\xe9"]
     assert "\\xb0\\xa1.png" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_run_in_the_c_locale_has_the_names_of_one_in_utf8(tmp_path: Path) -> None:
+def test_run_in_c_locale_has_utf8_names(tmp_path: Path) -> None:
     tree = write_tree(tmp_path, {"train": 2, "test": 2}, classes=("ant", "bee"), size=16)
     rename(tree, "bee", CAT.encode())
     run = tree / "run"
@@ -137,4 +137,4 @@ def test_a_run_in_the_c_locale_has_the_names_of_one_in_utf8(tmp_path: Path) -> N
     assert CAT in (run / "per_class.csv").read_text(encoding="utf-8")
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
-    assert [one["truth"] for one in predictions] == ["ant", "ant", CAT, CAT]
+    assert [one["target"] for one in predictions] == ["ant", "ant", CAT, CAT]

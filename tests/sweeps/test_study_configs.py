@@ -1,4 +1,4 @@
-"""Recipes and studies: each composes and can be built, and the networks cost what the papers print."""
+"""Test that recipes and studies compose and build, and that network costs match the papers."""
 
 import json
 from collections.abc import Iterator
@@ -36,21 +36,21 @@ ROWS = [
 
 @contextmanager
 def composed(*overrides: str) -> Iterator[DictConfig]:
-    """What Hydra makes of a command line."""
+    """Compose a command line with Hydra."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().config_loader().load_configuration("config", list(overrides), RunMode.MULTIRUN)
 
 
 def configuration(*overrides: str) -> dict[str, Any]:
-    """The plain configuration of a run."""
+    """Return the plain configuration of a run."""
     with composed(*overrides) as config:
         choices = config.hydra.runtime.choices
         return resolve_config(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices)
 
 
 def cost_of(config: dict[str, Any], folder: Path) -> Cost:
-    """What a configuration's network costs; all but what was built before, in these tests, is built."""
+    """Return the cost of a configuration's network, cached across tests."""
     node = json.dumps([config["model"], config["datamodule"]["image_size"]], sort_keys=True)
     if node not in BUILT:
         with torch.device("meta"):
@@ -60,35 +60,33 @@ def cost_of(config: dict[str, Any], folder: Path) -> Cost:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_can_be_built_and_its_header_gives_its_command(recipe: str, tmp_path: Path) -> None:
+def test_recipe_builds_and_its_header_has_the_command(recipe: str, tmp_path: Path) -> None:
     assert cost_of(configuration(f"experiment={recipe}"), tmp_path).macs > 0
     assert f"python -m ghostexp experiment={recipe}" in (CONF / "experiment" / f"{recipe}.yaml").read_text()
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_every_point_of_a_study_can_be_built(study: str, tmp_path: Path) -> None:
+def test_every_job_of_a_study_builds(study: str, tmp_path: Path) -> None:
     with composed(f"study={study}", "seed=0") as config:
-        points, errors, all_jobs = Grid(config).points()
+        jobs, errors, all_jobs = Grid(config).jobs()
     assert errors == []
-    assert len(all_jobs) >= len(points) >= 3
-    assert len({str(point.config) for point in points}) == len(points)
-    assert len({cost_of(point.config, tmp_path).params for point in points}) > 1
+    assert len(all_jobs) >= len(jobs) >= 3
+    assert len({str(job.config) for job in jobs}) == len(jobs)
+    assert len({cost_of(job.config, tmp_path).params for job in jobs}) > 1
     assert f"python -m ghostexp study={study}" in (CONF / "study" / f"{study}.yaml").read_text()
-    assert all(point.config["choices"]["study"] == study for point in points)
+    assert all(job.config["choices"]["study"] == study for job in jobs)
 
 
 @pytest.mark.parametrize(("table", "row"), ROWS)
-def test_a_network_costs_what_the_paper_prints_or_it_is_said_why_not(
-    table: PublishedTable, row: PublishedResult
-) -> None:
+def test_network_cost_matches_the_paper_or_is_listed_as_different(table: PublishedTable, row: PublishedResult) -> None:
     config = configuration(f"datamodule={table.datamodule}", *row.overrides)
     data, node = config["datamodule"], dict(config["model"])
-    is_backbone = "backbone" in node  # of a detector, the papers count that
+    is_backbone = "backbone" in node  # the papers count the backbone of a detector
     node = node.get("backbone", node)
     node = {key: value for key, value in node.items() if key not in ("weights", "reset_head")}
     with torch.device("meta"):
         network = instantiate.instantiate_node(node, "model")
-    if hasattr(network, "reparameterize"):  # the papers count the deployed form
+    if hasattr(network, "reparameterize"):  # the papers count the reparameterized network
         network.to_empty(device="cpu").reparameterize()
     cost = count_cost(network, (data["in_chans"], data["image_size"], data["image_size"]))
     macs = backbone_macs(network) if is_backbone else cost.macs
@@ -99,54 +97,54 @@ def test_a_network_costs_what_the_paper_prints_or_it_is_said_why_not(
 
 
 def last_digit(printed: float) -> float:
-    """What one more in the last printed digit is; thousands of millions are printed in tenths of billions."""
+    """Return the value of the last printed digit; integers >= 1000 are printed in hundreds."""
     if isinstance(printed, int):
         return 100 if printed >= 1000 else 1
     return 10.0 ** -len(str(printed).partition(".")[2])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "wanted"),
     [
         (["study=none_such"], "study=none_such: not found; there are dw_size_ablation"),
         (["study=ratio_ablation", "model.ratio=7"], "model.ratio=7: study=ratio_ablation has model.ratio=1,2,3,4,5,10"),
         (["study=ratio_ablation", "model.ratio=2,7"], "model.ratio=7: study=ratio_ablation has"),
-        (["-m", "study=ratio_ablation,width"], "study=ratio_ablation,width: one study at a time"),
+        (["-m", "study=ratio_ablation,width"], "study=ratio_ablation,width: only one study at a time"),
         (["study=width", "hydra.mode=RUN"], "hydra.mode=RUN: study=width is a sweep"),
-        (["-m", "seed=range(0)"], "seed=range(0): an empty grid"),
-        (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): single values are needed"),
-        (["-m", "seed=0,1,0"], "seed-0: seed=0: is there twice"),
-        (["-m", "optimizer.lr=0.1,1e-1"], "lr-0.1: optimizer.lr=0.1: is there twice"),
-        (["-m", "seed=0,1", "hydra/launcher=basic"], "hydra/launcher=basic: one of local, submitit_local"),
+        (["-m", "seed=range(0)"], "seed=range(0): empty grid"),
+        (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): must be single values"),
+        (["-m", "seed=0,1,0"], "seed-0: seed=0: duplicate job"),
+        (["-m", "optimizer.lr=0.1,1e-1"], "lr-0.1: optimizer.lr=0.1: duplicate job"),
+        (["-m", "seed=0,1", "hydra/launcher=basic"], "hydra/launcher=basic: must be one of local, submitit_local"),
         (
             ["-m", "seed=0,1", "trainer.num_nodes=2"],
             "seed-0 and 1 others: trainer.num_nodes=2: needs hydra/launcher=sub",
         ),
-        (["-m", "seed=0,1", "n_jobs=0"], "n_jobs=0: a number >= 1, or null, is needed"),
+        (["-m", "seed=0,1", "n_jobs=0"], "n_jobs=0: must be an integer >= 1 or null"),
         (["-m", "model.ratio=0"], "job: model.ratio=0"),
         (["-m", "task=profile", "seed=0,1", "trainer.devices=2"], "seed-0 and 1 others: trainer.devices=2, trainer."),
-        (["dry_run=true"], "dry_run=true: shows the jobs of a sweep"),
+        (["dry_run=true"], "dry_run=true: lists the jobs of a sweep"),
     ],
 )
-def test_a_wrong_sweep_is_one_line(arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_wrong_sweep_is_one_line_error(arguments: list[str], wanted: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(*arguments) == 1
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1, lines
-    assert f"error: {said}" in lines[0]
+    assert f"error: {wanted}" in lines[0]
 
 
-def test_a_directory_of_another_study_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_directory_of_another_study_is_rejected(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "outputs" / "mine"
     folder.mkdir(parents=True)
     (folder / "sweep.yaml").write_text("study: width\npoints: {}\n")
     assert command("study=ratio_ablation", "name=mine") == 1
-    assert f"study=ratio_ablation: {folder} holds study width; name=... puts it elsewhere" in capfd.readouterr().err
+    assert f"study=ratio_ablation: {folder} contains study width; set another name=..." in capfd.readouterr().err
     assert command("-m", "seed=0,1", "name=mine") == 1
     assert "a sweep without a study" in capfd.readouterr().err
 
 
-def test_a_narrowed_study_records_the_whole_of_it(tmp_path: Path) -> None:
+def test_narrowed_study_records_all_jobs(tmp_path: Path) -> None:
     with composed("study=ratio_ablation", "seed=0,17", "model.ratio=2") as config:
-        _, _, all_jobs = Grid(config).points()
+        _, _, all_jobs = Grid(config).jobs()
     assert len(all_jobs) == 6 * 10 + 1
     assert all_jobs["ratio-2_seed-17"] == ["model.ratio=2", "seed=17"]

@@ -1,4 +1,4 @@
-"""Sweeps: every job once, in a process and a directory of its own, whatever happens."""
+"""Test sweeps on this machine: every job runs once, in its own process and directory."""
 
 import json
 import os
@@ -20,23 +20,21 @@ from ghostexp.training.callbacks import checkpoint
 from tests.cli import TINY, command, finish, processes_in, start, wait_for
 
 SWEEP = ("-m", *TINY, "trainer.max_epochs=1", "name=sweep")
-FAILING = "optimizer.lr=0.01,1e30"  # the second can be built, and its loss is soon no number
+FAILING = "optimizer.lr=0.01,1e30"  # the second diverges after it is built
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the sweep of these tests is."""
+    """Return the directory of the sweep."""
     return tmp_path / "outputs" / "sweep"
 
 
 def results(folder: Path) -> dict[str, int]:
-    """When each job of a sweep ended, by name."""
+    """Return the end time of each job of a sweep, by name."""
     return {path.parent.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*/result.json"))}
 
 
-def test_each_job_runs_once_in_a_directory_of_its_own_and_is_skipped_when_repeated(
-    folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_job_runs_once_and_is_skipped_when_repeated(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(*SWEEP, "seed=0,1") == 0
     before = results(folder)
     assert list(before) == ["seed-0", "seed-1"]
@@ -49,21 +47,19 @@ def test_each_job_runs_once_in_a_directory_of_its_own_and_is_skipped_when_repeat
     after = results(folder)
     assert list(after) == ["seed-0", "seed-1", "seed-2"]
     assert before.items() <= after.items()
-    assert list(yaml.safe_load((folder / "sweep.yaml").read_text())["points"]) == list(after)
+    assert list(yaml.safe_load((folder / "sweep.yaml").read_text())["jobs"]) == list(after)
 
 
-def test_a_job_that_fails_stops_no_other_and_is_listed_and_tried_again(
-    folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_job_does_not_stop_others_and_is_retried(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sweep = (*SWEEP, FAILING, "seed=0,1", "n_jobs=1")
     assert command(*sweep) == 1
     before = results(folder)
     assert list(before) == ["lr-0.01_seed-0", "lr-0.01_seed-1"]
-    said = capfd.readouterr().err
+    err = capfd.readouterr().err
     for name in ("lr-1e30_seed-0", "lr-1e30_seed-1"):
-        assert f"error: {name}: the loss of step 2 is not a finite number" in said
-        assert f"see {folder / name / 'run.log'}" in said
-    assert "error: 2 failed" in said
+        assert f"error: {name}: the loss of step 2 is not a finite number" in err
+        assert f"see {folder / name / 'run.log'}" in err
+    assert "error: 2 failed" in err
     assert command(*sweep) == 1
     assert results(folder) == before
     assert "error: 2 failed" in capfd.readouterr().err
@@ -75,37 +71,37 @@ def test_fail_fast_starts_no_further_job(folder: Path, capfd: pytest.CaptureFixt
     assert "error: 1 failed, 1 not started" in capfd.readouterr().err
 
 
-def test_every_bad_point_is_named_before_any_is_trained(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_wrong_jobs_are_reported_before_training(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sweep = ("-m", "model.ratio=2,0,-1", "seed=0,1", "datamodule.batch_size=64", "name=sweep")
     assert command(*sweep, "optimizer.lr=0.1,-1", "scheduler=cosine,cosin") == 1
-    said = capfd.readouterr().err
-    assert "model.ratio=0" in said
-    assert "model.ratio=-1" in said
-    assert "optimizer.lr=-1" in said
-    assert "scheduler=cosin: not found; there are" in said
-    assert "others" in said
-    assert "none of the 24 jobs was started" in said
+    err = capfd.readouterr().err
+    assert "model.ratio=0" in err
+    assert "model.ratio=-1" in err
+    assert "optimizer.lr=-1" in err
+    assert "scheduler=cosin: not found; there are" in err
+    assert "others" in err
+    assert "none of the 24 jobs was started" in err
     assert not folder.exists()
 
 
-def test_a_plan_shows_the_jobs_and_runs_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_lists_jobs_and_runs_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(*SWEEP, "seed=0,1", "dry_run=true") == 0
-    said = capfd.readouterr().out
-    assert f"new       {folder / 'seed-0'}" in said
-    assert "269,722 params" in said
-    assert "2 jobs: 2 new, 0 started, 0 finished" in said
+    out = capfd.readouterr().out
+    assert f"pending    {folder / 'seed-0'}" in out
+    assert "269,722 params" in out
+    assert "2 jobs: 2 pending, 0 resumable, 0 finished" in out
     assert not folder.exists()
 
 
-def test_another_configuration_is_not_mixed_in(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_sweep_rejects_directory_of_another_configuration(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(*SWEEP, "seed=0,1") == 0
     before = results(folder)
     assert command(*SWEEP, "seed=0,1", "optimizer.lr=0.01") == 1
-    assert "holds a run of another configuration (optimizer.lr: 0.2 -> 0.01)" in capfd.readouterr().err
+    assert "contains a run of another configuration (optimizer.lr: 0.2 -> 0.01)" in capfd.readouterr().err
     assert results(folder) == before
 
 
-def test_jobs_on_one_and_on_two_devices_run_side_by_side_in_a_sweep(folder: Path) -> None:
+def test_jobs_with_one_and_two_devices_run_in_one_sweep(folder: Path) -> None:
     assert command(*SWEEP, "trainer.devices=2,1", "threads=1") == 0
     assert list(results(folder)) == ["devices-1", "devices-2"]
     devices = [json.loads((folder / name / "result.json").read_text())["devices"] for name in results(folder)]
@@ -113,7 +109,7 @@ def test_jobs_on_one_and_on_two_devices_run_side_by_side_in_a_sweep(folder: Path
     assert processes_in(folder) == []
 
 
-def test_ctrl_c_saves_the_running_jobs_and_the_same_command_does_the_rest(folder: Path) -> None:
+def test_sigint_saves_running_jobs_and_the_same_command_continues(folder: Path) -> None:
     sweep = ("-m", *TINY, "trainer.max_epochs=20", "seed=0,1,2", "n_jobs=2", "name=sweep")
     process = start(*sweep)
     wait_for(folder / "seed-0" / "metrics.csv")
@@ -121,7 +117,7 @@ def test_ctrl_c_saves_the_running_jobs_and_the_same_command_does_the_rest(folder
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the same command does the rest" in err
+    assert "the same command continues" in err
     assert processes_in(folder) == []
     assert results(folder) == {}
     assert sorted(path.name for path in folder.glob("seed-*")) == ["seed-0", "seed-1"]
@@ -130,7 +126,7 @@ def test_ctrl_c_saves_the_running_jobs_and_the_same_command_does_the_rest(folder
     assert "Restored all states" in (folder / "seed-0" / "run.log").read_text()
 
 
-def test_a_killed_sweep_leaves_no_process_behind(folder: Path) -> None:
+def test_killed_sweep_leaves_no_process(folder: Path) -> None:
     process = start("-m", *TINY, "trainer.max_epochs=200", "seed=0,1", "name=sweep")
     wait_for(folder / "seed-0" / "metrics.csv")
     os.killpg(process.pid, signal.SIGKILL)
@@ -142,49 +138,49 @@ def test_a_killed_sweep_leaves_no_process_behind(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+def test_repeatedly_killed_sweep_equals_uninterrupted_sweep(tmp_path: Path) -> None:
     rates = [0.01 * (number + 1) for number in range(17)]
     sweep = ("-m", "model=resnet20", "trainer.max_epochs=4", "threads=1", "callbacks.save_every_n_steps=10")
     sweep += (f"optimizer.lr={','.join(f'{rate:.2f}' for rate in rates)},1e30",)
     clock = time.monotonic()
-    assert finish(*sweep, "name=undisturbed")[0] == 1
+    assert finish(*sweep, "name=uninterrupted")[0] == 1
     seconds = time.monotonic() - clock
 
-    broken, done = tmp_path / "outputs" / "broken", {}
+    killed, done = tmp_path / "outputs" / "killed", {}
     for _ in range(3):
-        process = start(*sweep, "name=broken")
+        process = start(*sweep, "name=killed")
         time.sleep(random.uniform(0.3, 0.8) * seconds / 2)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        assert done.items() <= results(broken).items()
-        done = results(broken)
-    code, _, err = finish(*sweep, "name=broken")
+        assert done.items() <= results(killed).items()
+        done = results(killed)
+    code, _, err = finish(*sweep, "name=killed")
     assert code == 1
     assert "error: lr-1e30: the loss of step" in err
-    assert done.items() <= results(broken).items()
-    assert len(results(broken)) == 17
-    for name in results(broken):
-        pair = [tmp_path / "outputs" / sweep / name for sweep in ("undisturbed", "broken")]
+    assert done.items() <= results(killed).items()
+    assert len(results(killed)) == 17
+    for name in results(killed):
+        pair = [tmp_path / "outputs" / sweep / name for sweep in ("uninterrupted", "killed")]
         assert len({(run / "metrics.csv").read_bytes() for run in pair}) == 1
         weights = [checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in pair]
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def names(typed: dict[str, list[str]], swept: set[str]) -> list[str]:
-    """The points of a study of d = 1, 3 over two seeds, with the ordinary network as its baseline."""
+    """Return job names of a study of d = 1, 3 over two seeds, with ratio 1 as its baseline."""
     params = {"model.dw_size": ["1", "3"], "seed": ["0", "1"]}
     baseline = {"model.ratio": ["1"], "seed": ["0", "1"]}
     return [name for name, _, _ in combinations(params, baseline, typed, swept)]
 
 
-def test_a_studys_points_are_its_grid_and_its_baseline() -> None:
+def test_combinations_are_grid_and_baseline() -> None:
     assert names({}, set()) == [
         *("dw_size-1_seed-0", "dw_size-1_seed-1", "dw_size-3_seed-0", "dw_size-3_seed-1"),
         *("ratio-1_seed-0", "ratio-1_seed-1"),
     ]
 
 
-def test_what_is_typed_narrows_a_study_and_does_not_move_it() -> None:
+def test_typed_values_narrow_grid_and_baseline() -> None:
     assert names({"seed": ["1"]}, set()) == ["dw_size-1_seed-1", "dw_size-3_seed-1", "ratio-1_seed-1"]
     narrowed = names({"model.dw_size": ["3"], "seed": ["0"]}, set())
     assert narrowed == ["dw_size-3_seed-0", "ratio-1_seed-0"]
@@ -192,36 +188,36 @@ def test_what_is_typed_narrows_a_study_and_does_not_move_it() -> None:
     assert names({"optimizer.lr": ["1", "2"], "seed": ["0"]}, {"optimizer.lr"})[-1] == "ratio-1_seed-0_lr-2"
 
 
-def test_a_baseline_keeps_its_own_values() -> None:
+def test_baseline_keeps_its_own_values() -> None:
     params, baseline = {"model.dw_size": ["1"], "seed": ["0"]}, {"model.ratio": ["1"], "seed": ["0"]}
-    points = list(combinations(params, baseline, {"model.ratio": ["4"], "model.dw_size": ["1"]}, set()))
-    assert points[0][1] == ["model.dw_size=1", "seed=0", "model.ratio=4"]
-    assert points[1][1] == ["model.ratio=1", "seed=0"]
+    jobs = list(combinations(params, baseline, {"model.ratio": ["4"], "model.dw_size": ["1"]}, set()))
+    assert jobs[0][1] == ["model.dw_size=1", "seed=0", "model.ratio=4"]
+    assert jobs[1][1] == ["model.ratio=1", "seed=0"]
 
 
-def test_each_job_gets_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resource_pool_assigns_different_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    slots = ResourcePool(["0", "1", "2", "3"], None, max_processes_per_job=2, jobs=18)
-    first, second = slots.acquire(2, False), slots.acquire(2, False)
+    pool = ResourcePool(["0", "1", "2", "3"], None, max_processes_per_job=2, jobs=18)
+    first, second = pool.acquire(2, False), pool.acquire(2, False)
     assert first is not None
     assert second is not None
     assert {*first.gpus, *second.gpus} == {"0", "1", "2", "3"}
-    assert slots.acquire(1, False) is None
-    slots.release(first)
-    third = slots.acquire(2, False)
+    assert pool.acquire(1, False) is None
+    pool.release(first)
+    third = pool.acquire(2, False)
     assert third is not None
     assert third.gpus == first.gpus
 
 
-def test_more_jobs_than_gpus_share_them_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resource_pool_shares_gpus_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    slots = ResourcePool(["0", "1"], 6, max_processes_per_job=1, jobs=18)
-    taken = [slots.acquire(1, False) for _ in range(6)]
-    assert [slot.gpus[0] for slot in taken if slot].count("0") == 3
-    assert slots.acquire(1, False) is None
+    pool = ResourcePool(["0", "1"], 6, max_processes_per_job=1, jobs=18)
+    acquired = [pool.acquire(1, False) for _ in range(6)]
+    assert [resources.gpus[0] for resources in acquired if resources].count("0") == 3
+    assert pool.acquire(1, False) is None
 
 
-def test_only_a_jobs_own_gpus_are_visible_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments_set_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
     monkeypatch.setenv("SLURM_NTASKS", "4")
     assert list_visible_gpus(3) == ["3", "5", "7"]
@@ -245,7 +241,7 @@ def test_only_a_jobs_own_gpus_are_visible_to_it(monkeypatch: pytest.MonkeyPatch)
         (None, 9, 3, 1, 1),
     ],
 )
-def test_jobs_on_a_processor_share_its_threads(
+def test_resource_pool_divides_cpu_threads(
     monkeypatch: pytest.MonkeyPatch,
     n_jobs: int | None,
     max_processes_per_job: int,
@@ -255,15 +251,15 @@ def test_jobs_on_a_processor_share_its_threads(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("ghostexp.runner.resources.cores", lambda: 8)
-    slots = ResourcePool([], n_jobs, max_processes_per_job, jobs)
-    assert (slots.n_jobs, slots.threads) == (side_by_side, threads)
+    pool = ResourcePool([], n_jobs, max_processes_per_job, jobs)
+    assert (pool.n_jobs, pool.threads) == (side_by_side, threads)
 
 
-def test_a_finished_point_has_the_processes_that_it_had(tmp_path: Path) -> None:
+def test_load_status_reads_costs_of_a_finished_job(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     config = {"task": {"name": "fit"}, "seed": 0}
     run.write_config(config)
     run.write_result({"devices": 2, "params": 5, "macs": 7})
-    point = SweepJob(run, (), dict(config))
-    load_status(point)
-    assert (point.state, point.processes, point.params, point.macs) == (JobStatus.FINISHED, 2, 5, 7)
+    job = SweepJob(run, (), dict(config))
+    load_status(job)
+    assert (job.state, job.processes, job.params, job.macs) == (JobStatus.FINISHED, 2, 5, 7)

@@ -1,4 +1,4 @@
-"""The same sweep, started twice at once: each job is trained once, and both commands have all results."""
+"""Test two commands that run the same sweep: each job is trained once, and both report all results."""
 
 import json
 import signal
@@ -14,26 +14,26 @@ from ghostexp.runner.resources import ResourcePool, Resources
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.lock import locked
 from ghostexp.sweeps.jobs import SweepJob
-from ghostexp.sweeps.local_jobs import Jobs
+from ghostexp.sweeps.local_jobs import JobScheduler
 from tests.cli import TINY, command, start, wait_for
 
 SWEEP = ("-m", *TINY, "trainer.max_epochs=1", "name=sweep", "n_jobs=1")
 
 
-def test_each_job_is_trained_once_and_both_commands_succeed(tmp_path: Path) -> None:
+def test_concurrent_commands_train_each_job_once(tmp_path: Path) -> None:
     both = [start(*SWEEP, "seed=0,1") for _ in range(2)]
-    said = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    for _, err in said:
+    outputs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    for _, err in outputs:
         assert "error" not in err
     folder = tmp_path / "outputs" / "sweep"
     for name in ("seed-0", "seed-1"):
         assert (folder / name / "run.log").read_text().count("`Trainer.fit` stopped") == 1
-    for out, _ in said:
+    for out, _ in outputs:
         assert "2 jobs finished" in out or "finished already" in out
 
 
-def test_a_job_that_another_command_runs_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_sweep_waits_for_job_of_another_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(*SWEEP) == 0
     capfd.readouterr()
     run = RunDirectory(tmp_path / "outputs" / "sweep" / "job")
@@ -51,14 +51,14 @@ def test_a_job_that_another_command_runs_is_waited_for(tmp_path: Path, capfd: py
     held.wait()
     assert command(*SWEEP) == 0
     other.join()
-    said = capfd.readouterr().out
-    assert "job: runs in another command; waiting for its result" in said
-    assert "(1 by another command), 0 failed" in said
+    out = capfd.readouterr().out
+    assert "job: runs in another command; waiting for its result" in out
+    assert "(1 by another command), 0 failed" in out
     assert run.result.read_text() == result
     assert (run.path / "run.log").read_text().count("`Trainer.fit` stopped") == 1
 
 
-def test_a_process_that_waited_for_another_leaves_its_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_execute_keeps_result_of_another_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = RunDirectory(tmp_path)
     run.write_result({"seed": 0})
     assert execute({"task": {"name": "fit"}, "traceback": False}, run) == 0
@@ -67,15 +67,15 @@ def test_a_process_that_waited_for_another_leaves_its_result(tmp_path: Path, cap
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
-    """A sweep of one job, which runs elsewhere."""
+def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobScheduler:
+    """Return the scheduler of one job, which runs in another command."""
     monkeypatch.setattr("ghostexp.sweeps.local_jobs.STOP_SECONDS", 0.5)
     run = RunDirectory(tmp_path / "seed-0")
     config = {"task": {"name": "fit"}, "seed": 0, "trainer": {"devices": 1, "num_nodes": 1}}
     run.write_config(config)
-    jobs = Jobs(tmp_path, [SweepJob(run, ("seed=0",), config)], ResourcePool([], 1, 1, 1), fail_fast=False)
-    jobs.elsewhere = [jobs.waiting.pop()]
-    return jobs
+    scheduler = JobScheduler(tmp_path, [SweepJob(run, ("seed=0",), config)], ResourcePool([], 1, 1, 1), fail_fast=False)
+    scheduler.elsewhere = [scheduler.waiting.pop()]
+    return scheduler
 
 
 @pytest.mark.parametrize(
@@ -86,35 +86,39 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
         (lambda run: None, 0, 0, 1),
     ],
 )
-def test_what_another_command_left_is_taken(
-    leave: Callable[[RunDirectory], None], finished: int, failed: int, waiting: int, jobs: Jobs
+def test_look_elsewhere_collects_results_of_other_commands(
+    leave: Callable[[RunDirectory], None], finished: int, failed: int, waiting: int, scheduler: JobScheduler
 ) -> None:
-    run = jobs.elsewhere[0].run
+    run = scheduler.elsewhere[0].run
     with locked(run.path, 0):
-        jobs._look_elsewhere()
-        assert len(jobs.elsewhere) == 1
+        scheduler._look_elsewhere()
+        assert len(scheduler.elsewhere) == 1
         leave(run)
-    jobs._look_elsewhere()
-    assert jobs.elsewhere == []
-    assert (jobs.progress.done, len(jobs.progress.failures), len(jobs.waiting)) == (finished, failed, waiting)
+    scheduler._look_elsewhere()
+    assert scheduler.elsewhere == []
+    assert (scheduler.progress.done, len(scheduler.progress.failures), len(scheduler.waiting)) == (
+        finished,
+        failed,
+        waiting,
+    )
     if waiting:
-        assert jobs._claim(jobs.waiting[0])
-        assert jobs.waiting[0].config["resume"] == str(run.path)
+        assert scheduler._claim(scheduler.waiting[0])
+        assert scheduler.waiting[0].config["resume"] == str(run.path)
 
 
-def test_a_job_of_another_configuration_is_not_started(jobs: Jobs) -> None:
-    point = jobs.elsewhere.pop()
-    point.run.write_config({**point.config, "seed": 5})
-    assert not jobs._claim(point)
-    assert "seed: 5 -> 0" in jobs.progress.failures[0][1]
-    assert point.run.read_config()["seed"] == 5
+def test_claim_rejects_another_configuration(scheduler: JobScheduler) -> None:
+    job = scheduler.elsewhere.pop()
+    job.run.write_config({**job.config, "seed": 5})
+    assert not scheduler._claim(job)
+    assert "seed: 5 -> 0" in scheduler.progress.failures[0][1]
+    assert job.run.read_config()["seed"] == 5
 
 
 class Hanging:
-    """A job that does not stop."""
+    """Fake of processes that do not stop."""
 
     def __init__(self) -> None:
-        self.slot = Resources(1)
+        self.resources = Resources(1)
         self.signals: list[int] = []
         self.is_killed = False
 
@@ -125,31 +129,31 @@ class Hanging:
         self.is_killed = True
 
 
-def test_a_job_that_runs_elsewhere_is_not_started_and_has_not_failed(jobs: Jobs) -> None:
-    point = jobs.elsewhere.pop()
-    with locked(point.run.path, 0):
-        assert not jobs._claim(point)
-        assert jobs.elsewhere == [point]
+def test_job_running_elsewhere_is_not_started_or_failed(scheduler: JobScheduler) -> None:
+    job = scheduler.elsewhere.pop()
+    with locked(job.run.path, 0):
+        assert not scheduler._claim(job)
+        assert scheduler.elsewhere == [job]
         started = Hanging()  # before the other command had the lock
-        jobs.running = {started: (jobs.elsewhere.pop(), 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
-        jobs._end(started, 1)  # pyright: ignore[reportArgumentType]
-    assert (jobs.elsewhere, jobs.progress.failures) == ([point], [])
+        scheduler.running = {started: (scheduler.elsewhere.pop(), 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
+        scheduler._end(started, 1)  # pyright: ignore[reportArgumentType]
+    assert (scheduler.elsewhere, scheduler.progress.failures) == ([job], [])
 
 
-def test_a_job_that_does_not_stop_is_killed(jobs: Jobs, capfd: pytest.CaptureFixture[str]) -> None:
+def test_job_that_does_not_stop_is_killed(scheduler: JobScheduler, capfd: pytest.CaptureFixture[str]) -> None:
     hanging = Hanging()
-    jobs.running = {hanging: (jobs.elsewhere[0], 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
-    jobs.stop = signal.SIGTERM
-    jobs._signal_running_jobs()
-    jobs._signal_running_jobs()
+    scheduler.running = {hanging: (scheduler.elsewhere[0], 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
+    scheduler.stop = signal.SIGTERM
+    scheduler._signal_running_jobs()
+    scheduler._signal_running_jobs()
     assert (hanging.signals, hanging.is_killed) == ([signal.SIGTERM], False)
     time.sleep(0.6)
-    jobs._signal_running_jobs()
+    scheduler._signal_running_jobs()
     assert (hanging.signals, hanging.is_killed) == ([signal.SIGTERM], True)
     assert "seed-0: did not stop within 0 s, killed" in capfd.readouterr().out
 
 
-def test_a_sweep_that_only_waits_for_others_ends_on_sigterm(tmp_path: Path) -> None:
+def test_sweep_that_waits_for_other_commands_ends_on_sigterm(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "outputs" / "sweep" / "job")
     run.path.mkdir(parents=True)
     with locked(run.path, 0):
@@ -159,5 +163,5 @@ def test_a_sweep_that_only_waits_for_others_ends_on_sigterm(tmp_path: Path) -> N
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "stopped by SIGTERM; the same command does the rest" in err
+    assert "stopped by SIGTERM; the same command continues" in err
     assert not run.config.exists()

@@ -42,10 +42,10 @@ def test_outputs_that_fail_cost_neither_the_result_nor_each_other(
     assert result["failed_outputs"] == [f"{name}: RuntimeError: no such glyph" for name in names]
     *lines, last = capsys.readouterr().err.strip().splitlines()
     assert lines == [f"warning: {line}" for line in result["failed_outputs"]]
-    assert last == f"warning: the result is complete without these; task=test run={run} makes them again"
+    assert last == f"warning: the result is complete without these; task=test run={run} writes them again"
     assert {"confusion.csv", "misclassified.png"} <= {path.name for path in run.iterdir()}
     assert not (run / "failure.json").exists()
-    assert "confusion.png could not be made" in (run / "run.log").read_text()
+    assert "confusion.png could not be written" in (run / "run.log").read_text()
     monkeypatch.undo()
     assert command("task=test", f"run={run}") == 0
     assert (run / "test" / "confusion.png").exists()

@@ -158,7 +158,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         "executes.pth": "refused, for it holds posix.mkdir",
         "half.pth": "not a whole file of weights",
         "none.pth": "no such file; a file, a run's directory, https://...#sha256=HEX or timm/NAME is needed",
-        "folder": "folder: not a run's directory, it has no config.yaml",
+        "folder": "folder: not a run directory, no config.yaml found",
     }
     for name, text in wanted.items():
         assert command(*RESNET, f"model.weights={tmp_path / name}") == 1

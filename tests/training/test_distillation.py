@@ -125,9 +125,9 @@ def test_a_model_with_weights_teaches_as_the_run_that_they_are_from(teacher: Pat
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["loss.distill.teacher=no/such/run"], "loss.distill.teacher=no/such/run: not a run's directory"),
+        (["loss.distill.teacher=no/such/run"], "loss.distill.teacher=no/such/run: not a run directory"),
         (["loss.distill.teacher={teacher}", "loss.distill.temperature=0"], "loss.distill.temperature=0: a number > 0"),
-        (["loss.distill.teacher={teacher}", "loss.distill.weight=1.5"], "loss.distill.weight=1.5: a number in [0, 1]"),
+        (["loss.distill.teacher={teacher}", "loss.distill.weight=1.5"], "loss.distill.weight=1.5: must be a number in [0, 1]"),
         (
             ["loss.distill.teacher={teacher}", "datamodule.num_classes=7"],
             "was trained with datamodule.num_classes=10, not 7",

@@ -57,7 +57,7 @@ def find_images(where: str) -> ImageFiles:
             (files if is_wanted else left_out).setdefault((os.path.realpath(path.parent), path.name), path)
     if not files:
         others = f", but {count_extensions(left_out.values())}" if left_out else ""
-        raise ValueError(f"task.images={where}: no images there{others}; a file, a folder or a quoted glob is needed")
+        raise ValueError(f"task.input={where}: must be an image file, a folder or a quoted glob, got no images{others}")
     others = [path for key, path in left_out.items() if key not in files]
     return ImageFiles(sorted(files.values(), key=os.fsencode), start, others)
 
