@@ -60,5 +60,5 @@ def override_texts(runs: object) -> list[str] | None:
         return None
     texts = runs if isinstance(runs, list) else [runs]
     if not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ValueError(f"task.runs={runs}: a directory or a glob, or a list of such, is needed")
+        raise ValueError(f"task.runs={runs}: must be a directory, a glob, or a list of them")
     return [str(text) for text in texts]
