@@ -1,10 +1,10 @@
-"""Whether a backbone that a classifier trained starts a detector better than drawn weights: commands, CSV, table.
+"""Compare a pretrained backbone with random initialisation as the start of a detector: commands, CSV, table.
 
     python experiments/detection/backbones.py              # prints the commands
-    python experiments/detection/backbones.py outputs      # reads what they left in outputs/, writes backbones.csv
+    python experiments/detection/backbones.py outputs      # reads the runs in outputs/, writes backbones.csv
 
-One epoch of the recipes for generated scenes. Pairs share their seed: the pyramid's and the heads' first weights, the
-order of the images and their augmentation.
+One epoch of the recipes for generated images. Both runs of a pair have the same seed: initial weights of the pyramid
+and the heads, order of the images and augmentation.
 """
 
 import csv
@@ -31,8 +31,8 @@ python -m ghostexp -m experiment={{0}}_shapes {ONE_EPOCH} seed=0,1,2 \\
 """
 
 
-def figures(run: Path) -> dict[str, float]:
-    """The losses of a finished run's epoch, and its mAP on the test set in percent."""
+def read_metrics(run: Path) -> dict[str, float]:
+    """Return the training losses of a finished run, and its mAP on the test set in percent."""
     result: Any = RunDirectory(run).read_result()
     assert result is not None, f"{run}: not finished"
     losses = {name: value for name, value in result["metrics"]["last"].items() if name.startswith("train/loss")}
@@ -40,31 +40,31 @@ def figures(run: Path) -> dict[str, float]:
 
 
 def variants(sweep: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """The figures of the runs from drawn weights and of those from trained ones, seed by seed."""
+    """Return the metrics of the runs from scratch and of those with a pretrained backbone, seed by seed."""
     runs = sorted(path for path in sweep.iterdir() if "seed-" in path.name)
-    drawn = [figures(run) for run in runs if "weights-null" in run.name]
-    trained = [figures(run) for run in runs if "weights-null" not in run.name]
-    return drawn, trained
+    scratch = [read_metrics(run) for run in runs if "weights-null" in run.name]
+    pretrained = [read_metrics(run) for run in runs if "weights-null" not in run.name]
+    return scratch, pretrained
 
 
 def main() -> None:
-    """Print the commands, or the tables of what they left."""
+    """Print the commands, or the tables of their runs."""
     if len(sys.argv) < 2:
         print(TRAIN.strip(), *(SWEEP.format(detector).strip() for detector in DETECTORS), sep="\n")
         return
     rows = []
-    print("| one epoch, 3 seeds | drawn | trained | difference (95 % interval) |\n| --- | --- | --- | --- |")
+    print("| one epoch, 3 seeds | from scratch | pretrained | difference (95 % interval) |\n| --- | --- | --- | --- |")
     for detector in DETECTORS:
-        drawn, trained = variants(Path(sys.argv[1]) / f"backbones_{detector}")
-        for name in drawn[0]:
-            before, after = ([one[name] for one in variant] for variant in (drawn, trained))
+        scratch, pretrained = variants(Path(sys.argv[1]) / f"backbones_{detector}")
+        for name in scratch[0]:
+            before, after = ([one[name] for one in variant] for variant in (scratch, pretrained))
             interval = ttest_rel(after, before).confidence_interval(0.95)
             means = statistics.mean(before), statistics.mean(after)
             shown = f"{means[1] - means[0]:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
             print(f"| {detector}, {name} | {means[0]:.3f} | {means[1]:.3f} | {shown} |")
             rows += [(detector, name, seed, *pair) for seed, pair in enumerate(zip(before, after, strict=True))]
     with (HERE / "backbones.csv").open("w", newline="") as file:
-        header = ["detector", "figure", "seed", "drawn", "trained"]
+        header = ["detector", "metric", "seed", "scratch", "pretrained"]
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 

@@ -1,10 +1,10 @@
-"""Profile the networks of the papers' ImageNet tables, and set the counts and latencies beside the papers'.
+"""Profile the networks of the papers' ImageNet tables, and compare counts and latencies with the papers.
 
     python experiments/imagenet_cost/cost_table.py            # ten minutes on one core
 
-Counts: a run for each network, `python -m ghostexp task=profile datamodule=image_folder MODEL`, in
-outputs/imagenet_cost/NETWORK; one that is there is not repeated. Latency: all networks in one process, each once a
-round, so that they meet the same spells of a shared machine. Writes results.csv and figure.png beside this file and
+Counts: a run per network, `python -m ghostexp task=profile datamodule=image_folder MODEL`, in
+outputs/imagenet_cost/NETWORK; finished runs are kept. Latency: all networks in one process, each once a
+round, so that other work on the machine affects them alike. Writes results.csv and figure.png beside this file and
 prints the page's table.
 """
 
@@ -27,11 +27,13 @@ from ghostexp.runs.provenance import cpu
 from ghostexp.tasks.common import instantiate
 
 HERE = Path(__file__).parent
-FORM = "fused+channels_last"
-TASK = "task=profile task.modes=[] task.batch_sizes=[1] task.repeats=3 task.top=5 threads=1 datamodule=image_folder"
+MODE = "fused+channels_last"
+TASK = (
+    "task=profile task.modes=[] task.batch_sizes=[1] task.repeats=3 task.top_layers=5 threads=1 datamodule=image_folder"
+)
 TORCHVISION = "model=torchvision model.name"
 WIDTH = "+model.kwargs.width_mult"
-NETWORKS = {  # the papers' names: what to type
+NETWORKS = {  # overrides by the papers' names
     "GhostNet 0.5x": "model=ghostnet model.width=0.5",
     "GhostNet 1.0x": "model=ghostnet",
     "GhostNet 1.3x": "model=ghostnet model.width=1.3",
@@ -58,7 +60,7 @@ NETWORKS = {  # the papers' names: what to type
 
 
 def main() -> None:
-    """Profile, measure, draw and write."""
+    """Profile and time the networks; write the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outputs", type=Path, default=Path("outputs/imagenet_cost"))
     parser.add_argument("--rounds", type=int, default=31)
@@ -72,12 +74,12 @@ def main() -> None:
     for number, row in enumerate(latencies):
         profiles[number] = replace(profiles[number], milliseconds=(row.low_ms, row.median_ms, row.high_ms))
     write_rows(HERE / "results.csv", [profile.row() for profile in profiles])
-    plot_profiles(profiles, HERE / "figure.png", f"{cpu()}, {torch.get_num_threads()} thread, {FORM}")
+    plot_profiles(profiles, HERE / "figure.png", f"{cpu()}, {torch.get_num_threads()} thread, {MODE}")
     print(profile_table(profiles), "\n".join(differences(printed)), sep="\n")
 
 
 def profile(outputs: Path, name: str) -> RunDirectory:
-    """The run that profiled a network, now or earlier."""
+    """Profile a network unless it was profiled before; return the run."""
     run = RunDirectory(outputs / re.sub(r"[^\w.-]+", "-", name))
     if run.read_result() is None:
         code = ghostexp([*TASK.split(), *NETWORKS[name].split(), f"hydra.run.dir={run.path}"])
@@ -86,15 +88,15 @@ def profile(outputs: Path, name: str) -> RunDirectory:
 
 
 def ready(run: RunDirectory) -> InferenceMode:
-    """A profiled network ready for inference, with the BatchNorm statistics of noise."""
+    """Build a profiled network for inference, with BatchNorm statistics of noise."""
     network = instantiate.build_network({**run.read_config(), "channels_last": False}).network
     assert isinstance(network, Network)
     update_bn([torch.randn(8, 3, 224, 224)], network)
-    return build_mode(network, FORM, torch.device("cpu"))
+    return build_mode(network, MODE, torch.device("cpu"))
 
 
 def differences(printed: dict[str, PublishedResult]) -> list[str]:
-    """Why some of our counts are not the printed ones."""
+    """List the reasons for counts that differ from the printed ones."""
     rows = [row for name, row in printed.items() if name in NETWORKS]
     return [f"{row.name}, {column}: {reason}" for row in rows for column, reason in row.differs.items()]
 

@@ -1,8 +1,8 @@
-"""Put what `task=visualize` measured in a ghost network, its ordinary twin and both before training side by side.
+"""Compare the statistics of `task=visualize` for a ghost network, its baseline, and both before training.
 
     python experiments/inside_ghosts/compare_runs.py RUNS
 
-RUNS holds the four runs that README.md makes. Writes summary.csv and compare.png beside this file and prints the
+RUNS has the four runs of README.md. Writes summary.csv and compare.png beside this file and prints the
 tables of the page.
 """
 
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from ghostexp.runs.csv_table import read_rows, write_rows
 
 HERE = Path(__file__).parent
-BLOCK = "layer1.0"  # the first residual block: looked at by itself, as in arXiv 1911.11907, table 2
+BLOCK = "layer1.0"  # the first residual block, in a table of its own as in arXiv 1911.11907, table 2
 KINDS = ("identity", "shift", "blur", "edge", "mixed")
 SIZES = (1, 3, 5, 7)
-ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ghost_resnet20": ("Ghost-ResNet-20", {"color": "black", "marker": "o", "linestyle": "-"}),
     "untrained_ghost_resnet20": ("Ghost-ResNet-20, untrained", {"color": "0.6", "marker": "o", "linestyle": ":"}),
     "resnet20": ("ResNet-20", {"color": "0.3", "marker": "s", "linestyle": "--", "markerfacecolor": "white"}),
@@ -33,13 +33,13 @@ Rows = list[dict[str, str]]
 
 
 def main() -> None:
-    """Read, tabulate, draw."""
+    """Read the runs, write the table and the plot."""
     runs = Path(sys.argv[1])
     tables = {
         variant: {
             name: read_rows(runs / variant / "visualize" / f"{name}.csv") for name in ("layers", "ghosts", "pairs")
         }
-        for variant in ARMS
+        for variant in VARIANTS
     }
     rows = [row for variant, found in tables.items() for row in by_layer(variant, found)]
     write_rows(HERE / "summary.csv", rows)
@@ -51,8 +51,8 @@ def main() -> None:
         )
         for size in SIZES:
             print(f"  unexplained at d = {size}: {100 * middle(rows, variant, f'unexplained_{size}'):.0f} %")
-        for name in ("ghost_r", "ghost_r_others", "rank_share", "partner_r"):
-            if any(row["arm"] == variant and name in row for row in rows):
+        for name in ("ghost_r", "ghost_r_others", "rank_fraction", "partner_r"):
+            if any(row["variant"] == variant and name in row for row in rows):
                 print(f"  {name}: {middle(rows, variant, name):.2f}")
     for variant in ("resnet20", "untrained_resnet20"):
         print_pairs(variant, tables[variant]["pairs"])
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def by_layer(variant: str, tables: dict[str, Rows]) -> list[dict[str, float | str]]:
-    """A row of medians for each layer of a network."""
+    """Return a row of medians for each layer of a network."""
     rows: list[dict[str, float | str]] = []
     for layer in tables["layers"]:
         name = layer["layer"]
@@ -68,9 +68,9 @@ def by_layer(variant: str, tables: dict[str, Rows]) -> list[dict[str, float | st
             continue
         pairs = [row for row in tables["pairs"] if row["layer"] == name]
         ghosts = [row for row in tables["ghosts"] if row["layer"] == name and row["r"] != "nan"]
-        row: dict[str, float | str] = {"arm": variant, "layer": name, "maps": int(layer["maps"])}
-        row |= {"rank_share": float(layer["rank"]) / int(layer["maps"])}
-        row |= {"intrinsic_rank_share": float(layer["rank_intrinsic"]) / int(layer["intrinsic"])}
+        row: dict[str, float | str] = {"variant": variant, "layer": name, "maps": int(layer["maps"])}
+        row |= {"rank_fraction": float(layer["rank"]) / int(layer["maps"])}
+        row |= {"intrinsic_rank_fraction": float(layer["rank_intrinsic"]) / int(layer["intrinsic"])}
         row |= {"partner_r": median(abs(float(pair["r"])) for pair in pairs)}
         row |= {f"unexplained_{size}": median(float(pair[f"unexplained_{size}"]) for pair in pairs) for size in SIZES}
         if ghosts:
@@ -81,24 +81,24 @@ def by_layer(variant: str, tables: dict[str, Rows]) -> list[dict[str, float | st
 
 
 def kinds(ghosts: Rows) -> str:
-    """Shares over all ghosts of a network, and how many these are."""
-    shares = {kind: sum(row["kind"] == kind for row in ghosts) / len(ghosts) for kind in KINDS}
-    return f"of {len(ghosts)}: " + ", ".join(f"{kind} {100 * share:.1f} %" for kind, share in shares.items())
+    """Format the fractions of filter kinds over all ghosts of a network, and their number."""
+    fractions = {kind: sum(row["kind"] == kind for row in ghosts) / len(ghosts) for kind in KINDS}
+    return f"of {len(ghosts)}: " + ", ".join(f"{kind} {100 * fraction:.1f} %" for kind, fraction in fractions.items())
 
 
 def measures(ghosts: Rows) -> str:
-    """Medians over all filters of a network of what decides their kinds."""
+    """Format the medians, over all filters, of the values that decide their kinds."""
     names = ("tap", "dc", "low", "gradient")
     return ", ".join(f"{name} {median(float(row[name]) for row in ghosts):.2f}" for name in names)
 
 
 def middle(rows: list[dict[str, float | str]], variant: str, name: str) -> float:
-    """The median over an arm's layers."""
-    return median(float(row[name]) for row in rows if row["arm"] == variant)
+    """Return the median over the layers of a variant."""
+    return median(float(row[name]) for row in rows if row["variant"] == variant)
 
 
 def print_pairs(variant: str, pairs: Rows) -> None:
-    """The three most similar pairs of the first residual block, no map twice, with 1000 times their errors by d."""
+    """Print the three most similar pairs of the first residual block, no map twice, with 1000 x their errors by d."""
     used: set[str] = set()
     for row in sorted(
         (row for row in pairs if row["layer"] == BLOCK and row["r"] != "nan"), key=lambda row: -abs(float(row["r"]))
@@ -113,16 +113,16 @@ def print_pairs(variant: str, pairs: Rows) -> None:
 
 
 def draw(rows: list[dict[str, float | str]]) -> None:
-    """One panel for each question, layers from the image to the head."""
+    """Plot a panel per statistic, layers from input to head."""
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     panel(axes[0, 0], rows, "ghost_r", "median |r| of a ghost and the map it is made from")
-    others = [float(row["ghost_r_others"]) for row in rows if row["arm"] == "ghost_resnet20"]
+    others = [float(row["ghost_r_others"]) for row in rows if row["variant"] == "ghost_resnet20"]
     axes[0, 0].plot(others, "x-", color="0.45", linewidth=0.8)
     axes[0, 0].text(len(others) - 1, 0.23, "crosses: Ghost-ResNet-20, with the other intrinsic maps", ha="right")
     panel(axes[0, 1], rows, "partner_r", "median |r| of a convolved map and the one most like it")
-    panel(axes[1, 0], rows, "unexplained_3", "median share of variance unexplained by a 3 x 3 filter of that one")
-    panel(axes[1, 1], rows, "rank_share", "effective rank over number of maps")
+    panel(axes[1, 0], rows, "unexplained_3", "median fraction of variance unexplained by a 3 x 3 filter of that one")
+    panel(axes[1, 1], rows, "rank_fraction", "effective rank over number of maps")
     handles, labels = axes[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle("ResNet-20 and its ghost version on CIFAR-10 (JPEG), layer by layer", fontsize=11)
@@ -130,10 +130,10 @@ def draw(rows: list[dict[str, float | str]]) -> None:
 
 
 def panel(axis: Axes, rows: list[dict[str, float | str]], name: str, title: str) -> None:
-    """One figure by layer, for every arm that has it."""
-    layers = [str(row["layer"]) for row in rows if row["arm"] == "resnet20"]
-    for variant, (label, style) in ARMS.items():
-        values = [float(row[name]) for row in rows if row["arm"] == variant and name in row]
+    """Plot one statistic by layer, for every variant that has it."""
+    layers = [str(row["layer"]) for row in rows if row["variant"] == "resnet20"]
+    for variant, (label, style) in VARIANTS.items():
+        values = [float(row[name]) for row in rows if row["variant"] == variant and name in row]
         if values:
             axis.plot(values, label=label, markersize=4, **style)
     axis.set_title(title, fontsize=10)

@@ -1,12 +1,12 @@
-"""How fast the array path is: against DataLoader workers, and beside a training step.
+"""Time the in-memory dataset against DataLoader workers and against a training step.
 
     python experiments/speed/batching.py            # a minute on two cores
     python experiments/speed/batching.py --threads 1
 
-The first table is crop + flip + normalise of 50,000 images of 32 x 32 in batches of 128, by the array path and by a
-DataLoader with 2 warm workers over PIL images and torchvision's transforms. The second is a batch of the array path
-beside a training step of resnet20 (forward, backward, SGD). Both alternate 7 times, which makes the medians immune to
-what else the machine does by and by.
+The first table is crop + flip + normalise of 50,000 images of 32 x 32 in batches of 128, by the in-memory dataset
+and by a DataLoader with 2 warm workers over PIL images and torchvision's transforms. The second is a batch of the
+in-memory dataset beside a training step of resnet20 (forward, backward, SGD). Both alternate 7 times, so that other
+work on the machine affects both medians alike.
 """
 
 import argparse
@@ -34,7 +34,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
-    """What torchvision's CIFAR10 does for each image."""
+    """Images with the transforms of torchvision's CIFAR10 examples."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels = pixels  # (N, H, W, 3)
@@ -50,8 +50,8 @@ class PilImages(Dataset[tuple[Tensor, int]]):
         return image, index % 10
 
 
-def array_loader(pixels: np.ndarray) -> ResumableLoader:
-    """The same by the array path."""
+def in_memory_loader(pixels: np.ndarray) -> ResumableLoader:
+    """Build the loader of the in-memory dataset."""
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     data = InMemoryDataset(images, torch.arange(IMAGES) % 10, MEAN, STD)
     sampler = EpochSampler(
@@ -61,14 +61,14 @@ def array_loader(pixels: np.ndarray) -> ResumableLoader:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
 def interleaved(first: Callable[[], object], second: Callable[[], object]) -> tuple[list[float], list[float]]:
-    """Times of both, by turns, each after a call that does not count."""
+    """Time both alternately, each after an untimed call."""
     first()
     second()
     pairs = [(seconds(first), seconds(second)) for _ in range(PAIRS)]
@@ -76,7 +76,7 @@ def interleaved(first: Callable[[], object], second: Callable[[], object]) -> tu
 
 
 def exhaust(loader: ResumableLoader | DataLoader[tuple[Tensor, int]]) -> None:
-    """One epoch."""
+    """Iterate over one epoch."""
     for _ in loader:
         pass
 
@@ -84,22 +84,22 @@ def exhaust(loader: ResumableLoader | DataLoader[tuple[Tensor, int]]) -> None:
 def compare_loaders(pixels: np.ndarray) -> None:
     """Print the first table."""
     workers = DataLoader(PilImages(pixels), BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
-    loader = array_loader(pixels)
+    loader = in_memory_loader(pixels)
     ours, theirs = interleaved(lambda: exhaust(loader), lambda: exhaust(workers))
     images = IMAGES // BATCH * BATCH
     ratio = median(slow / fast for fast, slow in zip(ours, theirs, strict=True))
     print("| loader | img/s, median | lowest | highest |\n| --- | --- | --- | --- |")
-    for name, times in (("array path", ours), ("DataLoader, 2 workers", theirs)):
+    for name, times in (("in-memory dataset", ours), ("DataLoader, 2 workers", theirs)):
         print(f"| {name} | {images / median(times):,.0f} | {images / max(times):,.0f} | {images / min(times):,.0f} |")
     print(f"\nratio, median of {PAIRS} pairs: {ratio:.1f}x (target: 5x or more)\n")
 
 
 def compare_step(pixels: np.ndarray) -> None:
     """Print the second table."""
-    loader = array_loader(pixels)
+    loader = in_memory_loader(pixels)
     batches = iter(loader)
     images, labels = next(batches)
-    print("| resnet20 at batch 128 | step, ms | batch, ms | share of both |\n| --- | --- | --- | --- |")
+    print("| resnet20 at batch 128 | step, ms | batch, ms | fraction of both |\n| --- | --- | --- | --- |")
     for name, memory in (("contiguous", torch.contiguous_format), ("channels_last", torch.channels_last)):
         network = resnet20(num_classes=10).to(memory_format=memory)
         optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
@@ -122,7 +122,9 @@ def compare_step(pixels: np.ndarray) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the array path and the step")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="of the in-memory dataset and the step"
+    )
     torch.set_num_threads(parser.parse_args().threads)
     print(f"{cpu()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)

@@ -1,10 +1,10 @@
-"""Where a detector's training step spends its time, and what its loader could deliver.
+"""Time the parts of a detector's training step, and its loader alone.
 
     python experiments/speed/detector_step.py             # the two recipes for shapes, two minutes
     python experiments/speed/detector_step.py model=retinanet_ghostnet datamodule=coco datamodule.root=DIR   # any other
 
-The gradient is stopped between the pyramid and the heads and taken up again, which changes no result, so that each has
-its own forward and backward time. The loader runs alone, in this process, without workers. Medians over the steps.
+The gradient is detached between the pyramid and the heads and passed on by hand, which changes no result, so that each
+has its own forward and backward time. The loader runs alone, in this process, without workers. Medians over the steps.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PARTS = ("backbone, forward", "heads, forward", "heads, backward", "backbone, ba
 
 
 def step_seconds(network: DetectionModel, optimizer: torch.optim.Optimizer, batch: Any) -> list[float]:
-    """One training step, by PARTS."""
+    """Return the seconds of one training step, by PARTS."""
     clock = [time.perf_counter()]
     images, targets = batch
     stacked = padded(images, network.backbone.divisor)
@@ -72,11 +72,11 @@ def measure(overrides: tuple[str, ...]) -> None:
         for part, seconds in zip(PARTS, step_seconds(network, optimizer, batch), strict=True):
             spent[part].append(seconds)
     images = config["datamodule"]["batch_size"]
-    taken = {part: median(spent[part][WARM:]) for part in ("loader", *PARTS)}
-    whole = sum(taken.values())
-    shares = " | ".join(f"{100 * seconds / whole:.1f} %" for seconds in taken.values())
+    times = {part: median(spent[part][WARM:]) for part in ("loader", *PARTS)}
+    whole = sum(times.values())
+    fractions = " | ".join(f"{100 * seconds / whole:.1f} %" for seconds in times.values())
     name = overrides[0].split("=", 1)[1]
-    print(f"| {name} | {images / whole:.1f} | {shares} | {images / taken['loader']:.0f} |", flush=True)
+    print(f"| {name} | {images / whole:.1f} | {fractions} | {images / times['loader']:.0f} |", flush=True)
 
 
 def main() -> None:

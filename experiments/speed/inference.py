@@ -3,9 +3,9 @@
     python experiments/speed/inference.py                 # five minutes on two cores, most of them compiling
     python experiments/speed/inference.py --threads 1 --rounds 61
 
-All networks have the same weights, with BatchNorm statistics and scales drawn so that folding has something to fold.
-Each round times every mode once, so a busy spell of the machine meets all; "times timm" is the median of the rounds'
-ratios. The difference is the largest of a logit from timm's, in standard deviations of those.
+All networks have the same weights, with random BatchNorm statistics and scales, so that folding is tested.
+Each round times every mode once, so that other work on the machine affects all alike; "times timm" is the median of the
+rounds' ratios. The difference is the largest of a logit from timm's, in standard deviations of those.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     theirs, ours = timm.create_model("ghostnet_100").eval(), ghostnet().eval()
-    draw_norms(theirs)
+    randomize_norms(theirs)
     ours.load_state_dict(theirs.state_dict())
     device = torch.device("cpu")
     modes = {"timm, eager": InferenceMode(theirs, torch.float32, torch.contiguous_format)}
@@ -46,8 +46,8 @@ def main() -> None:
         print(flush=True)
 
 
-def draw_norms(network: nn.Module) -> None:
-    """Give every BatchNorm statistics and scales as training might leave them."""
+def randomize_norms(network: nn.Module) -> None:
+    """Give every BatchNorm random statistics and scales in the range that training leaves."""
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.running_var, 0.5, 1.5)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""What this project's training costs over a bare loop, and what its CPU settings gain over a plain script's.
+"""Measure the overhead of this project's training over a bare loop, and the gain of its CPU settings.
 
     python experiments/speed/training_loop.py                 # both tables, ten minutes on two cores
     python experiments/speed/training_loop.py --threads 1
@@ -54,7 +54,7 @@ class Clock(Callback):
 
 
 def configuration(*overrides: str) -> instantiate.Config:
-    """The configuration of a command line."""
+    """Compose the configuration of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", [*overrides, "trainer.limit_val_batches=0", "callbacks.progress=false"])
     config = OmegaConf.to_container(composed, resolve=True)
@@ -63,7 +63,7 @@ def configuration(*overrides: str) -> instantiate.Config:
 
 
 def lightning_seconds(config: instantiate.Config) -> float:
-    """One training by this project."""
+    """Train once with this project; return the seconds."""
     with tempfile.TemporaryDirectory() as folder:
         run, clock = RunDirectory(Path(folder)), Clock()
         network, *_ = instantiate.build_network(config)
@@ -75,7 +75,7 @@ def lightning_seconds(config: instantiate.Config) -> float:
 
 
 def bare_loop(config: instantiate.Config, network: nn.Module, loader: ResumableLoader) -> Callable[[], float]:
-    """The same training by hand; each call gives its seconds."""
+    """Build the same training as a bare loop; each call returns its seconds."""
     epochs = config["trainer"]["max_epochs"]
     optimizer = instantiate.instantiate_node(config["optimizer"], "optimizer")(network)
     factor = instantiate.instantiate_node(config["scheduler"], "scheduler")(epochs, len(loader))
@@ -96,7 +96,7 @@ def bare_loop(config: instantiate.Config, network: nn.Module, loader: ResumableL
 
 
 def prepared_loop(overrides: tuple[str, ...], *more: str) -> Callable[[], float]:
-    """A bare loop ready to run, warm."""
+    """Build a bare loop and run it once as a warm-up."""
     config = configuration(*overrides, *more)
     datamodule: Any = instantiate.build_datamodule(config)
     datamodule.setup("fit")

@@ -1,4 +1,4 @@
-"""How much faster a sweep is than its jobs one after another, and what a job costs beside its training.
+"""Compare a sweep with its jobs one after another, and measure the overhead per job.
 
 python experiments/sweeps/overhead.py [--epochs 20]
 
@@ -46,11 +46,11 @@ def main() -> None:
     took = ended - started
     print(f"as a sweep, with everything:        {took:.1f} s, {one_by_one / took:.2f} times as fast")
     print(f"beside a job's own work:            {beside:.2f} s a job; {first - started:.1f} s before the first")
-    print(f"equal to the bit:                   {equal} of {len(runs)}")
+    print(f"bit-identical metrics.csv:          {equal} of {len(runs)}")
 
 
 def _again(run: RunDirectory, folder: Path) -> float:
-    """Seconds that a run takes in this process."""
+    """Repeat a run in this process; return the seconds."""
     from ghostexp.runner.execute import execute
 
     config = run.read_config() | {"resume": None}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostexp.config.key import Key
+from ghostexp.config.key_table import with_key_tables
 from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, NAME, ROOT, SET_HERE, SWEEPER, TASKS, TRAINER, Keys
 from ghostexp.config.schema import OF_HYDRA, OWN
 from ghostexp.config.signatures import describe, signature
@@ -28,10 +29,13 @@ OF_NODES: Json = {name: {} for name in OF_HYDRA} | {
 
 
 def main() -> None:
-    """Write every schema.json."""
+    """Write every schema.json, and the tables of keys in conf/README.md."""
     for path, schema in schemas(CONF).items():
         path.write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
         print(path)
+    readme = CONF / "README.md"
+    readme.write_text(with_key_tables(readme.read_text(encoding="utf-8"), CONF), encoding="utf-8")
+    print(readme)
 
 
 def schemas(conf: Path) -> dict[Path, Json]:

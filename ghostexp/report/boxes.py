@@ -1,4 +1,4 @@
-"""Pictures with boxes: those that are there beside those that a detector found."""
+"""Draw images with their ground-truth boxes beside the detections."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from PIL.Image import Image
 
 from ghostexp.report.plot_style import literal_text, new_figure, save
 
-SIDE = 480  # pixels that the shorter side of a picture is enlarged to, so that words can be read
-TEXT = 16  # pixels of a word's height
-COLOURS = ("#ffe100", "#56c8ff", "#ff9d2e", "#ff8fd0", "#9dff6e", "#ffffff")  # bright, on a dark rim: by class
-HEIGHT = 3.2  # inches of a picture in a figure
+SIDE = 480  # pixels: smaller images are enlarged to this shorter side, so that labels are readable
+TEXT = 16  # pixels: height of a label
+COLORS = ("#ffe100", "#56c8ff", "#ff9d2e", "#ff8fd0", "#9dff6e", "#ffffff")  # bright, on a dark rim: by class
+HEIGHT = 3.2  # inches of an image in a figure
 
 
 class Box(NamedTuple):
-    """Left, top, right and bottom in pixels of the picture; score: None of what is there."""
+    """Left, top, right and bottom in pixels; score: None for ground truth."""
 
     left: float
     top: float
@@ -30,7 +30,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """A picture with what is in it, and what was found."""
+    """An image with its ground truth and its detections."""
 
     title: str
     picture: Image
@@ -39,30 +39,30 @@ class AnnotatedImage:
 
 
 def draw_bounding_boxes(picture: Image, boxes: Sequence[Box]) -> Image:
-    """A picture, enlarged where it is small, with boxes and their names; the last of them lie on top."""
+    """Draw boxes and their labels on an image, which is enlarged if small; later boxes lie on top."""
     scale = max(1.0, SIDE / min(picture.size))
     drawn = picture.convert("RGB").resize((round(picture.width * scale), round(picture.height * scale)))
     pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(TEXT)
     for box in boxes:
-        colour = COLOURS[box.label % len(COLOURS)]
+        color = COLORS[box.label % len(COLORS)]
         left, top, right, bottom = (scale * side for side in box[:4])
         pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=5)
-        pen.rectangle((left, top, right, bottom), outline=colour, width=3)
+        pen.rectangle((left, top, right, bottom), outline=color, width=3)
         text = box.name if box.score is None else f"{box.name} {box.score:.2f}"
-        place = max(0.0, left), max(0.0, top - TEXT - 4)
-        pen.rectangle(pen.textbbox(place, text, font=font), fill="black")
-        pen.text(place, text, fill=colour, font=font)
+        corner = max(0.0, left), max(0.0, top - TEXT - 4)
+        pen.rectangle(pen.textbbox(corner, text, font=font), fill="black")
+        pen.text(corner, text, fill=color, font=font)
     return drawn
 
 
 @literal_text
-def plot_boxes(scenes: Sequence[AnnotatedImage], title: str, path: Path) -> Path:
-    """Draw scenes, a row each: what is there beside what was found."""
-    max_processes_per_job = max(scene.picture.width / scene.picture.height for scene in scenes)
-    figure = new_figure(2 * HEIGHT * min(max_processes_per_job, 2.0), 0.6 + (HEIGHT + 0.25) * len(scenes))
-    for row, scene in zip(figure.subplots(len(scenes), 2, squeeze=False), scenes, strict=True):
-        for axes, boxes, what in zip(row, (scene.truth, scene.found), ("annotated", "found"), strict=True):
-            axes.imshow(draw_bounding_boxes(scene.picture, boxes))
-            axes.set_title(f"{scene.title}: {what}", fontsize=9)
+def plot_boxes(images: Sequence[AnnotatedImage], title: str, path: Path) -> Path:
+    """Draw images, a row each: ground truth beside detections."""
+    widest = max(image.picture.width / image.picture.height for image in images)
+    figure = new_figure(2 * HEIGHT * min(widest, 2.0), 0.6 + (HEIGHT + 0.25) * len(images))
+    for row, image in zip(figure.subplots(len(images), 2, squeeze=False), images, strict=True):
+        for axes, boxes, what in zip(row, (image.truth, image.found), ("ground truth", "detections"), strict=True):
+            axes.imshow(draw_bounding_boxes(image.picture, boxes))
+            axes.set_title(f"{image.title}: {what}", fontsize=9)
             axes.set_axis_off()
     return save(figure, title, path)

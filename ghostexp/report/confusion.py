@@ -1,4 +1,4 @@
-"""A test's confusion matrix and mistakes: arrays in, rows and PNG files out. No torch."""
+"""Tabulate and plot a confusion matrix and misclassified images. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from ghostexp.report.plot_style import literal_text, save
 
-Counts = NDArray[np.integer[Any]]  # (classes, classes): rows are truths, columns predictions
+Counts = NDArray[np.integer[Any]]  # (classes, classes): rows are targets, columns predictions
 Pixels = NDArray[np.floating[Any]]  # (K, H, W, 1 or 3), in [0, 1]
 Rows = list[dict[str, Any]]
 
-NUMBERED, MAPPED = 20, 100  # classes up to which the cells have numbers, and up to which there is a picture
-DARK = 25  # percent from which on a cell's number is white
-ACROSS, CELL = (3, 5), 1.5  # least and most mistakes in a row of their figure, and inches from one to the next
-LABEL = 0.22  # of a cell's height, above its image
-LETTERS = 15  # of a class's name in a figure
+NUMBERED, MAPPED = 20, 100  # most classes for numbers in the cells, and for a plot
+DARK = 25  # percent above which a cell's number is white
+ACROSS, CELL = (3, 5), 1.5  # fewest and most images in a row, and inches from one to the next
+LABEL = 0.22  # fraction of a cell's height, above its image
+LETTERS = 15  # of a class name; longer ones are cut
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrongly classified image, by its place in the test set; `file` is empty where the image is none."""
+    """A misclassified image, by its index in the test set; `file` is empty if the image is not a file."""
 
     image: int
     truth: str
@@ -37,7 +37,7 @@ class Mistake:
 
 
 def confused_rows(confusion: Counts, names: Sequence[str]) -> Rows:
-    """A row for each pair that occurs: the confusions, most frequent first, and then the right answers."""
+    """Return a row per pair of classes that occurs: confusions, most frequent first, then correct predictions."""
     pairs = [(int(truth), int(prediction)) for truth, prediction in np.argwhere(confusion)]
     pairs.sort(key=lambda pair: (pair[0] == pair[1], -confusion[pair]))
     return [
@@ -47,15 +47,15 @@ def confused_rows(confusion: Counts, names: Sequence[str]) -> Rows:
 
 
 def class_rows(confusion: Counts, names: Sequence[str]) -> Rows:
-    """How each class fares, in percent: accuracy of its images, precision of its name; empty where there are none."""
-    right, images, said = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    wrong = confusion - np.diag(right)
+    """Return accuracy and precision of each class in percent, empty without images or predictions."""
+    correct, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    wrong = confusion - np.diag(correct)
     return [
         {
             "class": name,
             "images": int(images[number]),
-            "accuracy": _percent(right[number], images[number]),
-            "precision": _percent(right[number], said[number]),
+            "accuracy": _percent(correct[number], images[number]),
+            "precision": _percent(correct[number], predicted[number]),
             "most_confused_with": names[int(wrong[number].argmax())] if wrong[number].any() else "",
         }
         for number, name in enumerate(names)
@@ -68,33 +68,33 @@ def _percent(part: int, whole: int) -> float | str:
 
 @literal_text
 def draw_confusion(confusion: Counts, names: Sequence[str], title: str, path: Path) -> Path | None:
-    """The matrix, grey by the share of a class's images, with counts where there is room; None if it is too large."""
+    """Plot the matrix in fractions of each class's images, with counts if few classes; None for too many classes."""
     count = len(names)
     if count > MAPPED:
         return None
-    shares = 100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    percents = 100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     figure, axis, beside = _square(0.42 * count if count <= NUMBERED else min(0.13 * count, 9), names)
-    # One percent has to differ from nothing, which it does not on a straight scale.
-    drawn = axis.imshow(shares, cmap="Greys", norm=PowerNorm(0.35, 0, 100))
+    # A linear scale would not distinguish one percent from zero.
+    drawn = axis.imshow(percents, cmap="Greys", norm=PowerNorm(0.35, 0, 100))
     if count <= NUMBERED:
         for truth, prediction in np.argwhere(confusion):
-            colour = "white" if shares[truth, prediction] > DARK else "black"
+            color = "white" if percents[truth, prediction] > DARK else "black"
             text = str(confusion[truth, prediction])
-            axis.text(prediction, truth, text, ha="center", va="center", color=colour, fontsize=8)
+            axis.text(prediction, truth, text, ha="center", va="center", color=color, fontsize=8)
     shown = list(range(0, count, 1 if count <= 50 else 2))
     labels, size = [_short(names[number]) for number in shown], 8 if count <= NUMBERED else 5
     axis.set_xticks(shown, labels, rotation=90 if max(map(len, labels)) > 2 else 0, fontsize=size)
     axis.set_yticks(shown, labels, fontsize=size)
     axis.set(xlabel="predicted class", ylabel="true class")
-    bar = figure.colorbar(drawn, cax=beside, label="share of the true class's images, %")
+    bar = figure.colorbar(drawn, cax=beside, label="fraction of the true class's images, %")
     bar.set_ticks([0, 1, 5, 20, 50, 100], labels=["0", "1", "5", "20", "50", "100"])
     return save(figure, title, path)
 
 
 def _square(side: float, names: Sequence[str]) -> tuple[Figure, Axes, Axes]:
-    """A figure with a square of that side, in inches, margins for the names, and a strip beside it.
+    """Create a figure with a square of that side in inches, margins for the names, and a strip beside it.
 
-    Twice as fast as the layouts that matplotlib finds by itself, and a run ends with this.
+    Twice as fast as matplotlib's automatic layouts, at the end of every run.
     """
     side = max(side, 2.4)
     margin = 0.55 + 0.07 * min(max(map(len, names)), LETTERS)
@@ -107,7 +107,7 @@ def _square(side: float, names: Sequence[str]) -> tuple[Figure, Axes, Axes]:
 
 @literal_text
 def draw_mistakes(pixels: Pixels, mistakes: Sequence[Mistake], title: str, path: Path) -> Path | None:
-    """The wrongly classified images with what they are and what they were taken for; None if there are none."""
+    """Plot the misclassified images with target and prediction; None if there are none."""
     if not mistakes:
         return None
     across = min(max(len(mistakes), ACROSS[0]), ACROSS[1])
@@ -122,11 +122,11 @@ def draw_mistakes(pixels: Pixels, mistakes: Sequence[Mistake], title: str, path:
         row, column = divmod(number, across)
         text = f"{_short(mistake.truth)}\n→ {_short(mistake.prediction)}, {100 * mistake.probability:.0f} %"
         axis.text(column + 0.5, row + LABEL - 0.02, text, ha="center", va="bottom", fontsize=7)
-    return save(figure, f"{title}\ntruth → prediction, its probability; highest loss first", path)
+    return save(figure, f"{title}\ntarget → prediction, its probability; highest loss first", path)
 
 
 def _sheet(pixels: Pixels, across: int) -> tuple[Pixels, int]:
-    """All images as one, (rows, columns, 1 or 3), each in a white cell with room for a label above it."""
+    """Tile the images into one (height, width, 1 or 3), each in a white cell with room for a label above it."""
     count, height, width, channels = pixels.shape
     rows = -(-count // across)
     enlarged = -(-64 // height)  # or a border of whole pixels would be wide

@@ -1,4 +1,4 @@
-"""Learning curves with bands over seeds, and the learning rates under them where these differ."""
+"""Plot learning curves with bands over seeds, and the learning rates below them if they differ."""
 
 from pathlib import Path
 from statistics import fmean
@@ -20,17 +20,17 @@ from ghostexp.report.plot_style import (
 from ghostexp.report.variants import Study, Variant
 
 ACCURACY, MAP = "val/acc1", "val/map"
-LOWEST = 0.1  # percent of error at which the logarithmic axis ends
-RATES = 1e-4  # of the highest rate, likewise
-MANY = 25  # points of a curve from which on they get no markers
-Curve = dict[int, list[float]]  # the seeds' values by epoch
+LOWEST = 0.1  # percent: lower end of the logarithmic error axis
+RATES = 1e-4  # of the highest learning rate: lower end of its axis
+MANY = 25  # epochs; longer curves have no markers
+Curve = dict[int, list[float]]  # values of the seeds by epoch
 
 
 @literal_text
 def draw_curves(study: Study, title: str, path: Path) -> Path | None:
-    """Validation error, or mAP, by epoch, a panel for each series; an arm that is one of its own is in every panel."""
+    """Plot validation error, or mAP, by epoch, a panel per series; a series of one variant is in every panel."""
     panels = _panels(study)
-    is_error = study.score == "accuracy"
+    is_error = study.metric_title == "accuracy"
     errors = {
         id(variant): _errors(curve(variant, ACCURACY)) if is_error else curve(variant, MAP)
         for variant in study.variants
@@ -78,7 +78,7 @@ def _panels(study: Study) -> dict[str, list[Variant]]:
 
 
 def curve(variant: Variant, column: str) -> Curve:
-    """A column of metrics.csv by epoch, of the seeds that have it at that epoch."""
+    """Return a column of metrics.csv by epoch, a value for each seed that has one."""
     values: Curve = {}
     for run in variant.runs:
         for row in run.curve:

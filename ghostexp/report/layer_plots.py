@@ -1,4 +1,4 @@
-"""Figures of what goes on inside layers: arrays and rows in, PNG files out. All are readable in greyscale."""
+"""Plot feature maps, filters and their statistics; every plot is readable in greyscale."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ GREYS = {"identity": "0.15", "shift": "0.35", "blur": "0.55", "edge": "0.75", "m
 HATCHES = {"identity": "", "shift": "///", "blur": "...", "edge": "xxx", "mixed": ""}
 ARROWS = {(0, 1): "→", (0, -1): "←", (1, 0): "↓", (-1, 0): "↑", (1, 1): "↘", (1, -1): "↙", (-1, 1): "↗", (-1, -1): "↖"}
 DPI = 130
-COLUMN, ROW = 1.08, 1.22  # from one square of a sheet to the next
-FIRST = 1.3  # where the first map begins, beside the image and a label
+COLUMN, ROW = 1.08, 1.22  # distances between the squares of a sheet
+FIRST = 1.3  # left side of the first map, beside the image and a label
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What is drawn of a layer: for K images (K, h, w, channels), columns of maps (K, h', w') with their labels.
+class MapGrid:
+    """A grid of a layer's maps: for K images (K, h, w, channels), columns of maps (K, h', w') with their labels.
 
-    columns[c][r] is the map in column c and row r; the first row is that of the intrinsic maps.
+    columns[c][r] is the map in column c and row r; the first row has the intrinsic maps.
     """
 
     images: Array
@@ -38,16 +38,16 @@ class Shown:
 
 
 @literal_text
-def draw_maps(shown: Shown, title: str, path: Path) -> None:
-    """For each image, a column for each map of the first row, with what belongs to it below."""
-    height, block = len(shown.rows), len(shown.rows) * ROW + 0.2
-    figure, axis = _sheet(FIRST + COLUMN * len(shown.columns), block * len(shown.images))
-    for number, image in enumerate(shown.images):
+def draw_maps(grid: MapGrid, title: str, path: Path) -> None:
+    """Plot for each image a column per map of the first row, with the related maps below."""
+    height, block = len(grid.rows), len(grid.rows) * ROW + 0.2
+    figure, axis = _sheet(FIRST + COLUMN * len(grid.columns), block * len(grid.images))
+    for number, image in enumerate(grid.images):
         _put(axis, image.squeeze(), 0, number * block, "", cmap="gray", vmin=0, vmax=1)
         for row in range(height):
             top = number * block + row * ROW
-            axis.text(FIRST - 0.05, top + 0.5, shown.rows[row], rotation=90, ha="right", va="center", fontsize=7)
-            for column, (maps, labels) in enumerate(zip(shown.columns, shown.labels, strict=True)):
+            axis.text(FIRST - 0.05, top + 0.5, grid.rows[row], rotation=90, ha="right", va="center", fontsize=7)
+            for column, (maps, labels) in enumerate(zip(grid.columns, grid.labels, strict=True)):
                 if row < len(maps):
                     left, label = FIRST + column * COLUMN, "" if number else labels[row]
                     _put(axis, maps[row][number], left, top, label, cmap="gray")
@@ -56,18 +56,18 @@ def draw_maps(shown: Shown, title: str, path: Path) -> None:
 
 @literal_text
 def draw_kernels(kernels: Array, rows: Rows, title: str, path: Path) -> None:
-    """Filters (K, d, d) by kind: identities first, the largest tap first within a kind."""
+    """Plot filters (K, d, d) by kind, identities first; within a kind, by their largest tap."""
     order = sorted(range(len(rows)), key=lambda i: (list(GREYS).index(rows[i]["kind"]), -rows[i]["tap"]))
     across = min(12, len(order))
     figure, axis = _sheet(COLUMN * across, ROW * -(-len(order) // across))
-    for place, index in enumerate(order):
-        top, left = ROW * (place // across), COLUMN * (place % across)
+    for position, index in enumerate(order):
+        top, left = ROW * (position // across), COLUMN * (position % across)
         _put(axis, kernels[index], left, top, _label(rows[index]), cmap="cividis", norm=CenteredNorm())
-    save(figure, f"{title}\nlight: positive, grey: nothing, dark: negative, each on its own scale", path, 9, DPI)
+    save(figure, f"{title}\nlight: positive, grey: zero, dark: negative, each on its own scale", path, 9, DPI)
 
 
 def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure for squares of side 1, much faster to draw than axes for each of them."""
+    """Create an empty figure for squares of side 1, much faster to draw than one axis per square."""
     figure = Figure(figsize=(max(6.0, width + 0.2), height + 0.8))
     margin = 0.6 / (height + 0.8)  # for the title
     axis = figure.add_axes((0, 0, 1, 1 - margin))
@@ -77,7 +77,7 @@ def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _put(axis: Axes, pixels: Array, left: float, top: float, label: str, **style: Any) -> None:
-    """Draw an array as a square with its label above, and leave the limits of the sheet alone."""
+    """Draw an array as a square with its label above, without changing the limits of the sheet."""
     axis.autoscale(False)
     axis.imshow(pixels, extent=(left, left + 1, top + 1, top), interpolation="nearest", **style)
     axis.text(left + 0.5, top - 0.03, label, ha="center", va="bottom", fontsize=7)
@@ -91,16 +91,18 @@ def _label(row: Mapping[str, Any]) -> str:
 
 @literal_text
 def draw_correlations(rows: Rows, title: str, path: Path) -> None:
-    """r of every ghost with the map it is made from, by layer, and medians of |r|, with the others too."""
+    """Plot r of every ghost with its intrinsic map, by layer, and medians of |r| with it and with the others."""
     by_layer, others = group(rows, "r"), group(rows, "r_others")
     figure, axis = _wide(len(by_layer))
     generator = np.random.default_rng(0)
-    for place, (layer, values) in enumerate(by_layer.items()):
+    for position, (layer, values) in enumerate(by_layer.items()):
         spread = generator.uniform(-0.3, 0.3, len(values))
-        axis.plot(place + spread, values, "o", color="0.35", markersize=3, alpha=0.6, markeredgewidth=0)
+        axis.plot(position + spread, values, "o", color="0.35", markersize=3, alpha=0.6, markeredgewidth=0)
         for line, sizes in (("-", np.abs(values)), (":", others[layer])):
             if len(sizes):
-                axis.hlines(np.median(sizes), place - 0.4, place + 0.4, color="black", linewidth=2, linestyle=line)
+                axis.hlines(
+                    np.median(sizes), position - 0.4, position + 0.4, color="black", linewidth=2, linestyle=line
+                )
     axis.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axis.set(ylabel="correlation r of ghost and intrinsic map", ylim=(-1.05, 1.05))
     _finish(
@@ -130,22 +132,22 @@ def draw_kinds(shares: Mapping[str, Mapping[str, float]], title: str, path: Path
 
 @literal_text
 def draw_fits(rows: Rows, sizes: Sequence[int], title: str, path: Path) -> None:
-    """What a filter from its partner leaves unexplained of a map: median over maps, quartiles, by d and layer."""
+    """Plot the variance of a map that a filter of its partner leaves unexplained: median, quartiles, by d and layer."""
     layers = list(dict.fromkeys(str(row["layer"]) for row in rows))
     figure, axis = _wide(len(layers))
     for number, size in enumerate(sizes):
         values = group(rows, f"unexplained_{size}").values()
         low, middle, high = (np.array([np.quantile(v, q) for v in values]) for q in (0.25, 0.5, 0.75))
-        places = np.arange(len(layers)) + (number - (len(sizes) - 1) / 2) * 0.15
-        axis.vlines(places, low, high, color=f"{0.7 - 0.2 * number}", linewidth=1.5)
-        axis.plot(places, middle, "os^D"[number], color=f"{0.7 - 0.2 * number}", markersize=5, label=f"d = {size}")
-    axis.set(ylabel="unexplained share of the variance", ylim=(0, 1.02))
+        positions = np.arange(len(layers)) + (number - (len(sizes) - 1) / 2) * 0.15
+        axis.vlines(positions, low, high, color=f"{0.7 - 0.2 * number}", linewidth=1.5)
+        axis.plot(positions, middle, "os^D"[number], color=f"{0.7 - 0.2 * number}", markersize=5, label=f"d = {size}")
+    axis.set(ylabel="unexplained fraction of the variance", ylim=(0, 1.02))
     axis.legend(title="best filter\nof d x d", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     _finish(figure, axis, layers, f"{title}\na marker: the median over maps; a line: the middle half of them", path)
 
 
 def group(rows: Rows, column: str) -> dict[str, list[float]]:
-    """A column's numbers by layer, without what is no number."""
+    """Group the finite numbers of a column by layer."""
     found: dict[str, list[float]] = {}
     for row in rows:
         values = found.setdefault(str(row["layer"]), [])
@@ -154,8 +156,8 @@ def group(rows: Rows, column: str) -> dict[str, list[float]]:
     return found
 
 
-def _wide(places: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(max(5.0, 0.45 * places + 2.5), 4), layout="constrained")
+def _wide(num_layers: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(max(5.0, 0.45 * num_layers + 2.5), 4), layout="constrained")
     return figure, figure.subplots()
 
 

@@ -1,4 +1,4 @@
-"""A page in words and tables on what goes on inside layers."""
+"""Build a page with tables about the feature maps and filters of layers."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -7,19 +7,19 @@ from typing import Any
 from ghostexp.report.layer_plots import group
 
 Rows = Sequence[Mapping[str, Any]]
-Shares = Mapping[str, Mapping[str, float]]
+KindFractions = Mapping[str, Mapping[str, float]]
 
-ALIKE = 0.9  # |r| from which two maps are called alike
+ALIKE = 0.9  # |r| from which two maps count as similar
 
 
-def build_layer_report(title: str, source: str, images: str, tables: Mapping[str, Rows], kinds: Shares) -> str:
-    """The page in Markdown.
+def build_layer_report(title: str, source: str, images: str, tables: Mapping[str, Rows], kinds: KindFractions) -> str:
+    """Build the page in Markdown.
 
-    tables: the rows of `layers`, `ghosts` and `pairs`. kinds: shares of filters by layer, and of those of noise.
+    tables: the rows of `layers`, `ghosts` and `pairs`. kinds: fractions of filters by layer, and of random ones.
     """
     layers, ghosts, pairs = (tables[name] for name in ("layers", "ghosts", "pairs"))
     parts = [f"# Inside {title}", f"Weights: {source}. Statistics over {images}.", _maps(layers)]
-    parts += [_ghosts(ghosts), _kinds(kinds)] if ghosts else ["None of these layers makes ghosts."]
+    parts += [_ghosts(ghosts), _kinds(kinds)] if ghosts else ["None of these layers has ghosts."]
     parts += [_fits(pairs), _files(bool(ghosts))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -40,8 +40,8 @@ def _maps(layers: Rows) -> str:
     heads = ["layer", "maps", "intrinsic", "size", "constant", "effective rank", "of the intrinsic maps alone"]
     return (
         f"## Maps\n\n{_table(heads, cells)}\n\nThe effective rank is exp of the entropy of the normalised singular "
-        "values of the maps, each centred and scaled: the number of directions that they take up, at most that of the "
-        "maps. Maps are what a layer hands on before the BatchNorm or ReLU that follow it in the network."
+        "values of the maps, each centred and scaled: the number of directions that they span, at most the number of "
+        "maps. Maps are the outputs of a layer, before the BatchNorm or ReLU that follow it in the network."
     )
 
 
@@ -54,7 +54,7 @@ def _ghosts(rows: Rows) -> str:
         lines.append([f"`{layer}`", f"{len(sizes)}", _median(sizes), alike, _median(others[layer])])
     heads = ["layer", "ghosts", "median of \\|r\\|", f"\\|r\\| >= {ALIKE}", "with other intrinsic maps"]
     return (
-        f"## Ghosts and the maps they are made from\n\n{_table(heads, lines)}\n\nr is Pearson's, each pixel of each "
+        f"## Ghosts and their intrinsic maps\n\n{_table(heads, lines)}\n\nr is Pearson's, each pixel of each "
         "image one observation. Constant ghosts, and those of constant maps, are left out."
     )
 
@@ -63,16 +63,16 @@ def _median(values: Sequence[float]) -> str:
     return f"{median(values):.2f}" if values else "none"
 
 
-def _kinds(kinds: Shares) -> str:
+def _kinds(kinds: KindFractions) -> str:
     names = list(next(iter(kinds.values())))
     cells = [
         [f"`{layer}`" if layer != "noise" else layer, *(f"{100 * row[name]:.0f} %" for name in names)]
         for layer, row in kinds.items()
     ]
     return (
-        f"## What the filters of the ghosts do\n\n{_table(['layer', *names], cells)}\n\nNoise: filters of random taps, "
-        "as before training. An identity or a shift lets one tap have two thirds of all weight; a blur is a low-pass "
-        "filter; an edge filter passes no constant and is a derivative or a high-pass filter; the rest is mixed."
+        f"## Filters of the ghosts\n\n{_table(['layer', *names], cells)}\n\nNoise: filters of random taps, "
+        "as before training. An identity or a shift has two thirds of all weight in one tap; a blur is a low-pass "
+        "filter; an edge filter removes constants and is a derivative or a high-pass filter; the rest is mixed."
     )
 
 
@@ -93,10 +93,10 @@ def _fits(rows: Rows) -> str:
         return ""
     heads = ["layer", "median of \\|r\\|", *(f"d = {name.rpartition('_')[2]}" for name in columns)]
     return (
-        f"## How far a map is a linear function of another\n\n{_table(heads, cells)}\n\nOf each map that is convolved, "
-        "r with its partner, the one most like it, and the share of its variance that the best d x d filter of the "
-        "partner, found by least squares, leaves unexplained; medians over maps. `pairs.csv` has the mean squared "
-        "errors themselves, in the units of the maps."
+        f"## Maps as linear functions of other maps\n\n{_table(heads, cells)}\n\nOf each convolved map, "
+        "r with its partner, the most similar one, and the fraction of its variance that the best d x d filter of the "
+        "partner, by least squares, leaves unexplained; medians over maps. `pairs.csv` has the mean squared errors, "
+        "in the units of the maps."
     )
 
 

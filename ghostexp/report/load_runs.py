@@ -1,4 +1,4 @@
-"""The runs that a report is about, each as what it is: finished, failed, unfinished, missing or unreadable."""
+"""Load the runs of a report, each with its status: finished, failed, unfinished, missing or unreadable."""
 
 import glob
 from collections.abc import Mapping, Sequence
@@ -17,36 +17,36 @@ from ghostexp.runs.sweep_record import is_sweep_dir, read_sweep
 
 
 class RunStatus(Enum):
-    """What a run is to a report; only the finished are averaged."""
+    """Status of a run in a report; only finished runs are averaged."""
 
     FINISHED = "finished"
     FAILED = "failed"
     UNFINISHED = "unfinished"
     MISSING = "missing"
     UNREADABLE = "unreadable"
-    INCOMPATIBLE = "foreign"  # differs from the others in more than what the study varies
-    DUPLICATE = "repeated"  # an arm's seed once more
+    INCOMPATIBLE = "incompatible"  # differs from the others in more than the varied keys
+    DUPLICATE = "duplicate"  # variant and seed of another run
 
 
 @dataclass(eq=False)
 class Run:
-    """What a run's directory says."""
+    """A run as its directory records it."""
 
     directory: RunDirectory
-    name: str  # among the runs of a report
+    name: str  # unique in a report
     state: RunStatus
-    note: str = ""  # what there is to say of a run that is not finished
+    note: str = ""  # why a run is not averaged
     config: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """All that was configured, by path, and the chosen option by group."""
+        """Return every configured value by path, and the chosen option by group."""
         return flatten(self.config) | dict(self.config.get("choices", {}))
 
     @cached_property
-    def decides(self) -> dict[str, Any]:
-        """What of it decides the result."""
+    def result_values(self) -> dict[str, Any]:
+        """Return the values that decide the result, by path."""
         return result_config(self.config)
 
     @property
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def accuracy(self) -> float:
-        """Test accuracy in percent, or mAP."""
+        """Return the test accuracy, or mAP, in percent."""
         test = self.result["metrics"]["test"]
         name = primary_metric(test)
         assert name is not None
@@ -63,36 +63,36 @@ class Run:
 
     @cached_property
     def curve(self) -> list[dict[str, Any]]:
-        """The rows of metrics.csv."""
+        """Return the rows of metrics.csv."""
         return read_rows(self.directory.metrics)
 
 
 @dataclass(frozen=True)
 class RunSet:
-    """Runs in the order of their names, and the sweep that they are of."""
+    """Runs in the order of their names, and the sweep that they belong to."""
 
     runs: list[Run]
     study: str | None = None
-    jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)  # overrides by name; empty: of no one sweep
+    jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)  # overrides by name; empty: not one sweep
 
 
 def find_study(folder: Path) -> RunSet:
-    """The runs of a study or another sweep, those too that its record says are still to come.
+    """Load the runs of a study or another sweep, jobs that have not started included.
 
-    Raises ValueError: there are none.
+    Raises ValueError: there are no training runs.
     """
-    said = read_sweep(folder)
-    names = [*said.jobs, *(name for name in _inside(folder) if name not in said.jobs)]
-    runs = [run for name in names if (run := read_run(folder / name, name, name in said.jobs)) is not None]
+    record = read_sweep(folder)
+    names = [*record.jobs, *(name for name in _inside(folder) if name not in record.jobs)]
+    runs = [run for name in names if (run := read_run(folder / name, name, name in record.jobs)) is not None]
     if not runs:
-        raise ValueError(f"{folder}: no trainings there; study=NAME, name=NAME or task.runs=DIR is needed")
-    return RunSet(runs, said.study, said.jobs)
+        raise ValueError(f"{folder}: no training runs found; set study=NAME, name=NAME or task.runs=DIR")
+    return RunSet(runs, record.study, record.jobs)
 
 
 def find_runs(patterns: Sequence[str]) -> RunSet:
-    """The runs in directories, each a run's own or one that holds several, or named by globs; or a whole sweep's.
+    """Load the runs in run directories, in folders of them, or matched by globs; or those of one sweep.
 
-    Raises ValueError: a pattern matches no training.
+    Raises ValueError: a pattern matches no training run.
     """
     if len(patterns) == 1 and is_sweep_dir(Path(patterns[0]).expanduser()):
         return find_study(Path(patterns[0]).expanduser())
@@ -100,20 +100,20 @@ def find_runs(patterns: Sequence[str]) -> RunSet:
     for pattern in patterns:
         runs = [run for path in directories(pattern) if (run := read_run(path, run_title(path))) is not None]
         if not runs:
-            raise ValueError(f"task.runs={pattern}: no trainings there; run directories, or a glob of them, are needed")
+            raise ValueError(f"task.runs={pattern}: must match directories of training runs")
         found |= {run.directory.path.absolute(): run for run in runs}
     return RunSet(list(found.values()))
 
 
 def directories(pattern: str) -> list[Path]:
-    """The run directories that a path, or a glob, names: runs' own, or those of what holds several."""
+    """Return the run directories that a path or a glob matches, or that lie in a matched folder."""
     paths = [Path(match) for match in sorted(glob.glob(str(Path(pattern).expanduser())))]
     inner = [[path] if (path / "config.yaml").is_file() else map(path.joinpath, _inside(path)) for path in paths]
     return [path for paths in inner for path in paths]
 
 
 def read_run(path: Path, name: str, is_planned: bool = False) -> Run | None:
-    """What is in a directory; None where it is no training's, unless it is planned to be one."""
+    """Load a run; None if the directory is not that of a training, unless it is planned to become one."""
     directory = RunDirectory(path)
     if not directory.config.is_file():
         return Run(directory, name, RunStatus.MISSING, "not started") if is_planned else None
@@ -132,7 +132,7 @@ def _state(directory: RunDirectory, config: Mapping[str, Any]) -> tuple[RunStatu
     result = directory.read_result()
     if result is not None:
         test = result["metrics"]["test"]
-        float(test[primary_metric(test) or "test/acc1"])  # or what is raised for a result that has none
+        float(test[primary_metric(test) or "test/acc1"])  # raises if the result has no test metric
         return RunStatus.FINISHED, ""
     if directory.failure.is_file():
         return RunStatus.FAILED, directory.read_failure()
@@ -140,7 +140,7 @@ def _state(directory: RunDirectory, config: Mapping[str, Any]) -> tuple[RunStatu
     epochs = rows[-1]["epoch"] if rows else 0
     return (
         RunStatus.UNFINISHED,
-        f"{epochs} of {config['trainer']['max_epochs']} epochs; it runs, or resume= continues it",
+        f"{epochs} of {config['trainer']['max_epochs']} epochs; still running, or to be continued by resume=",
     )
 
 

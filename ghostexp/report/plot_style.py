@@ -1,4 +1,4 @@
-"""What the figures of a study share: axes, series and styles that can be told apart in greyscale too."""
+"""Provide the axes, series and styles of plots, distinguishable in greyscale too."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +15,16 @@ from ghostexp.report.variants import Study, Variant, as_text
 MARKERS = "osD^vP*Xph"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 DPI = 120
-Series = dict[str, list[Variant]]  # arms by what they have beside the key of the axis
+Series = dict[str, list[Variant]]  # variants by their values of all keys but the axis's
 
 
 def axis_key(study: Study) -> str | None:
-    """The key that a study varies most; None where it varies none."""
+    """Return the key with the most values; None if none is varied."""
     return max(study.keys, key=lambda key: len(study.levels(key)), default=None)
 
 
 def group_series(study: Study) -> Series:
-    """The arms by their values of all keys but the axis's."""
+    """Group variants by their values of all keys but the axis's."""
     key, found = axis_key(study), {}
     for variant in study.variants:
         found.setdefault(variant.label_without(key), []).append(variant)
@@ -32,7 +32,7 @@ def group_series(study: Study) -> Series:
 
 
 def axis_positions(study: Study, key: str) -> dict[str, float]:
-    """Where the values of a key are on an axis, by their text: numbers at their places, others side by side."""
+    """Return the positions of a key's values on an axis, by their text: numbers to scale, others equidistant."""
     levels = study.levels(key)
     if all(type(level) in (int, float) for level in levels):
         return {as_text(level): float(level) for level in levels}
@@ -40,7 +40,7 @@ def axis_positions(study: Study, key: str) -> dict[str, float]:
 
 
 def style(number: int, count: int) -> dict[str, Any]:
-    """The look of one of several lines: colours differ in brightness, and markers and dashes beside them."""
+    """Return the style of one of several lines: colours differ in brightness, and so do markers and dashes."""
     shade = 0.8 * number / max(1, count - 1)
     return {
         "color": matplotlib.colormaps["cividis"](shade),
@@ -50,42 +50,42 @@ def style(number: int, count: int) -> dict[str, Any]:
 
 
 def line(look: dict[str, Any]) -> dict[str, Any]:
-    """A look without its marker."""
+    """Return a style without its marker."""
     return look | {"marker": ""}
 
 
-# Decorates every function that draws: names come from outside, where a dollar is a dollar.
+# Decorates every function that draws: names may contain dollar signs, which are not mathematics.
 literal_text = matplotlib.rc_context({"text.parse_math": False})
 
 
 def legend_label(text: str) -> str:
-    """A label that a legend shows: matplotlib leaves out those that begin with an underscore."""
+    """Return a label that legends show: matplotlib omits those that begin with an underscore."""
     return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, whose parts keep clear of each other."""
+    """Create an empty figure of that size in inches, with constrained layout."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def error_bar(variant: Variant) -> tuple[float, float] | None:
-    """How far the interval of an arm's accuracy reaches down and up from its mean."""
+    """Return the distances of an interval's ends from the mean accuracy, down and up."""
     found = variant.accuracy
     return None if found.interval is None else (found.mean - found.interval[0], found.interval[1] - found.mean)
 
 
-def point(axis: Axes, place: float, variant: Variant, look: dict[str, Any], label: str | None = None) -> None:
-    """An arm's mean with its interval."""
+def point(axis: Axes, x: float, variant: Variant, look: dict[str, Any], label: str | None = None) -> None:
+    """Plot a variant's mean with its interval."""
     error = error_bar(variant)
     size = {"markersize": 6.5, "capsize": 3, "elinewidth": 1.2, "zorder": 3}
     spread = None if error is None else [[error[0]], [error[1]]]
     kept = {key: value for key, value in look.items() if key != "linestyle"}
     label = None if label is None else legend_label(label)
-    axis.errorbar([place], [variant.accuracy.mean], spread, linestyle="", label=label, **kept, **size)
+    axis.errorbar([x], [variant.accuracy.mean], spread, linestyle="", label=label, **kept, **size)
 
 
 def plain_log(axis: Axes, which: Literal["x", "y"]) -> None:
-    """A logarithmic scale with numbers as people write them: 0.5, 20, 300."""
+    """Set a logarithmic scale with plain numbers: 0.5, 20, 300."""
     axis.set(**{f"{which}scale": "log"})
     scale = axis.xaxis if which == "x" else axis.yaxis
     scale.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
@@ -94,8 +94,8 @@ def plain_log(axis: Axes, which: Literal["x", "y"]) -> None:
 
 
 def save(figure: Figure, title: str | None, path: Path, size: int = 10, dpi: int = DPI) -> Path:
-    """Write a figure under its title; the one place that writes figures, so that none has mathematics for names."""
-    assert not matplotlib.rcParams["text.parse_math"], "a function that draws is to be decorated by literal_text"
+    """Write a figure with its title; every figure is written here, where `literal_text` is checked."""
+    assert not matplotlib.rcParams["text.parse_math"], "functions that draw must be decorated by literal_text"
     if title is not None:
         figure.suptitle(title, fontsize=size)
     figure.savefig(path, dpi=dpi)
@@ -103,7 +103,7 @@ def save(figure: Figure, title: str | None, path: Path, size: int = 10, dpi: int
 
 
 def describe_means(variants: Sequence[Variant]) -> str:
-    """What the markers of a figure are: `means with 95 % intervals (n = 3 to 5)`."""
+    """Describe the markers of a plot: `means with 95 % intervals (n = 3 to 5)`."""
     counts = sorted({variant.accuracy.n for variant in variants})
     if counts == [1]:
         return "single runs (n = 1), without intervals"

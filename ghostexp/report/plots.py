@@ -1,4 +1,4 @@
-"""Figures of a study's accuracies: against what it varies, against cost, and as differences to the baselines."""
+"""Plot the accuracies of a study against a varied key, against cost, and as differences to the baselines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,29 +25,29 @@ from ghostexp.report.tables import baseline_label, hardware
 from ghostexp.report.text import CLAIM, has_claim
 from ghostexp.report.variants import Study, Variant, as_text
 
-NAMES = {"model.ratio": "ratio s", "model.dw_size": "side d of the cheap filters, pixels"}
+AXIS_TITLES = {"model.ratio": "ratio s", "model.dw_size": "side d of the cheap filters, pixels"}
 PUBLISHED = {"paper": "*", "replication": "P"}
-WIDE = 3  # from how many times the smallest cost on an axis is logarithmic
+WIDE = 3  # ratio of largest to smallest cost from which an axis is logarithmic
 
 
 @literal_text
 def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
-    """Accuracy against the key that is varied most, a series for each combination of the others."""
+    """Plot accuracy against the key with the most values, a series per combination of the others."""
     key = axis_key(study)
     if key is None:
         return None
-    places, series = axis_positions(study, key), group_series(study)
+    positions, series = axis_positions(study, key), group_series(study)
     are_numbers = all(type(level) in (int, float) for level in study.levels(key))
-    step = 0.016 * (max(places.values()) - min(places.values())) if are_numbers else 0.16
+    step = 0.016 * (max(positions.values()) - min(positions.values())) if are_numbers else 0.16
     figure = new_figure(7, 4.2)
     axis = figure.subplots()
     for number, (name, variants) in enumerate(series.items()):
         look = style(number, len(series))
         shift = step * (number - (len(series) - 1) / 2)
-        if len(variants) == 1 and len(series) > 1 and len(places) > 1:  # the ordinary network beside a varied one
+        if len(variants) == 1 and len(series) > 1 and len(positions) > 1:  # the only baseline beside a varied series
             _level(axis, variants[0])
             continue
-        at = {id(variant): places[_place(variant, key)] + shift for variant in variants}
+        at = {id(variant): positions[as_text(variant.values[key])] + shift for variant in variants}
         if are_numbers:
             axis.plot(
                 [at[id(variant)] for variant in variants], [variant.accuracy.mean for variant in variants], **line(look)
@@ -58,32 +58,28 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
             beside = [at[id(variant)] - 0.45 * step] * len(seeds)
             axis.plot(beside, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
             _mark(axis, at[id(variant)], published_results(variant))
-    axis.set(xlabel=NAMES.get(key, key), ylabel=f"test {study.score}, %")
-    axis.set_xticks(list(places.values()), list(places))
+    axis.set(xlabel=AXIS_TITLES.get(key, key), ylabel=f"test {study.metric_title}, %")
+    axis.set_xticks(list(positions.values()), list(positions))
     _finish(axis)
     return save(figure, f"{title}\n{describe_means(study.variants)}; dots: seeds", path)
 
 
-def _place(variant: Variant, key: str) -> str:
-    return as_text(variant.values[key])
-
-
 def _level(axis: Axes, variant: Variant) -> None:
-    """An arm as a line across, with its interval as a band."""
-    said = ", mean and 95 % interval" if variant.accuracy.interval else ", mean"
-    axis.axhline(variant.accuracy.mean, color="0.3", linestyle=":", label=legend_label(variant.label + said))
+    """Plot a variant as a horizontal line with its interval as a band."""
+    suffix = ", mean and 95 % interval" if variant.accuracy.interval else ", mean"
+    axis.axhline(variant.accuracy.mean, color="0.3", linestyle=":", label=legend_label(variant.label + suffix))
     if variant.accuracy.interval:
         axis.axhspan(*variant.accuracy.interval, color="0.9", zorder=0)
 
 
-def _mark(axis: Axes, place: float, rows: Sequence[PublishedMatch]) -> None:
+def _mark(axis: Axes, x: float, rows: Sequence[PublishedMatch]) -> None:
     for row in rows:
         marker = PUBLISHED[row.who]
-        axis.plot(place, row.accuracy, marker, color="black", markerfacecolor="white", markersize=10, label=row.who)
+        axis.plot(x, row.accuracy, marker, color="black", markerfacecolor="white", markersize=10, label=row.who)
 
 
 def _finish(axis: Axes) -> None:
-    """Light lines to read values at, and each label once."""
+    """Add a grid and a legend with each label once."""
     axis.grid(alpha=0.3)
     handles, labels = _once(axis)
     if handles:
@@ -91,7 +87,7 @@ def _finish(axis: Axes) -> None:
 
 
 def _once(axis: Axes) -> tuple[list[Artist], list[str]]:
-    """What an axis's legend names, each label once, and none that is empty."""
+    """Return the handles and labels of an axis, each label once and none empty."""
     handles, labels = axis.get_legend_handles_labels()
     once = {label: handle for label, handle in zip(labels, handles, strict=True) if label}
     return list(once.values()), list(once)
@@ -99,7 +95,7 @@ def _once(axis: Axes) -> tuple[list[Artist], list[str]]:
 
 @literal_text
 def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
-    """Accuracy against MACs and the speed of training, if speeds compare; a step joins the means that none beats."""
+    """Plot accuracy against MACs and, if comparable, training speed; a step line is the Pareto front of the means."""
     columns = 1 + study.has_even_speeds
     figure = new_figure(2 + 5 * columns, 4.4)
     left, *others = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
@@ -112,7 +108,7 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
         macs = (variant.median("macs") or 0) / 1e6
         for row in published_results(variant):
             _mark(left, row.macs_m or macs, [row])
-    left.set(xlabel="MACs of one image, millions", ylabel=f"test {study.score}, %")
+    left.set(xlabel="MACs of one image, millions", ylabel=f"test {study.metric_title}, %")
     for axis in (left, *others):
         axis.grid(alpha=0.3)
     handles, labels = _once(left)
@@ -122,14 +118,16 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
 
 
 def _against(axis: Axes, study: Study, key: str, unit: float, steps: str) -> None:
-    """Accuracy against a number in the results; with `steps-post` less of it is better, with `steps-pre` more."""
+    """Plot accuracy against a number in result.json; lower is better with `steps-post`, higher with `steps-pre`."""
     known = [(value / unit, variant) for variant in study.variants if (value := variant.median(key)) is not None]
     for number, (value, variant) in enumerate(known):
         look = style(number, len(known))
         runs = [run.result[key] / unit for run in variant.runs if run.result.get(key) is not None]
         axis.plot([min(runs), max(runs)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
         point(axis, value, variant, look, variant.label)
-    best = front([(value, variant.accuracy.mean) for value, variant in known], -1 if steps == "steps-post" else 1)
+    best = pareto_front(
+        [(value, variant.accuracy.mean) for value, variant in known], -1 if steps == "steps-post" else 1
+    )
     axis.plot([x for x, _ in best], [y for _, y in best], color="0.4", linewidth=0.8, drawstyle=steps, zorder=0)
     costs = [value for value, _ in known]
     if known and max(costs) > WIDE * min(costs):
@@ -137,8 +135,8 @@ def _against(axis: Axes, study: Study, key: str, unit: float, steps: str) -> Non
     axis.margins(x=0.12)
 
 
-def front(points: Sequence[tuple[float, float]], better: int) -> list[tuple[float, float]]:
-    """The points that no other one beats, in the order of their costs. better: 1 where more is better, else -1."""
+def pareto_front(points: Sequence[tuple[float, float]], better: int) -> list[tuple[float, float]]:
+    """Return the Pareto front, sorted by cost. better: 1 if a higher cost value is better, else -1."""
     best = [
         (cost, accuracy)
         for cost, accuracy in points
@@ -151,7 +149,7 @@ def front(points: Sequence[tuple[float, float]], better: int) -> list[tuple[floa
 
 @literal_text
 def draw_differences(study: Study, title: str, path: Path) -> Path | None:
-    """Each arm's difference to its baseline, with the differences of single seeds."""
+    """Plot each variant's difference to its baseline, with the differences of single seeds."""
     variants = [variant for variant in study.variants if variant.difference][::-1]
     if not variants:
         return None
@@ -171,7 +169,8 @@ def draw_differences(study: Study, title: str, path: Path) -> Path | None:
     intervals = " with 95 % intervals" if has_interval else ""
     axis.set_yticks(range(len(variants)), [variant.label for variant in variants])
     axis.set(
-        xlabel=f"test {study.score} minus that of {baseline_label(study)}, points", ylim=(-0.6, len(variants) - 0.3)
+        xlabel=f"test {study.metric_title} minus that of {baseline_label(study)}, points",
+        ylim=(-0.6, len(variants) - 0.3),
     )
     axis.grid(alpha=0.3)
     return save(figure, f"{title}\nmeans of paired differences{intervals}; dots: seeds", path)

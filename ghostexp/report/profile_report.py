@@ -1,4 +1,4 @@
-"""The page on several profiles beside each other."""
+"""Write the page that compares several profiles."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,20 +11,20 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.naming import run_title
 from ghostexp.runs.text_files import write_atomically
 
-MODES = ("fused+channels_last", "fused")  # the first that all have measured at batch 1 is shown, or else eager
+MODES = ("fused+channels_last", "fused")  # the first that all runs measured at batch 1, or else eager
 Result = Mapping[str, Any]
 
 
 def find_profiles(patterns: Sequence[str]) -> list[RunDirectory]:
-    """The finished profiles among the directories that patterns name."""
+    """Return the finished profiles among the directories that patterns match."""
     runs = [RunDirectory(path) for pattern in patterns for path in directories(pattern)]
     return [run for run in runs if (run.read_result() or {}).get("task") == "profile"]
 
 
 def write_profiles(runs: Sequence[RunDirectory], title: str, command: str, folder: Path) -> str:
-    """Write README.md, results.csv and, where the papers know accuracies, figure.png; returns the page.
+    """Write README.md, results.csv and, if accuracies are published, figure.png; return the page.
 
-    Raises ValueError: a profile without a measurement at batch 1, or a folder that cannot be.
+    Raises ValueError: a profile without a measurement at batch 1, or a folder that cannot be made.
     """
     results = [run.read_result() or {} for run in runs]
     mode = _mode(results)
@@ -36,12 +36,12 @@ def write_profiles(runs: Sequence[RunDirectory], title: str, command: str, folde
     write_rows(folder / "results.csv", [profile.row() for profile in profiles])
     figure = folder / "figure.png"
     figure.unlink(missing_ok=True)
-    if any(profile.paper and "top1" in profile.paper.figures for profile in profiles):
-        plot_profiles(profiles, figure, f"{_places(results)}, {mode}")
+    if any(profile.paper and "top1" in profile.paper.metrics for profile in profiles):
+        plot_profiles(profiles, figure, f"{_hardware(results)}, {mode}")
         shown = f"![The papers' accuracy against MACs and against measured latency]({figure.name})"
     else:
-        shown = "None of these is a published network by its counts, so there is no accuracy to draw."
-    parts = [f"# {title}", *_circumstances(results, mode), profile_table(profiles).rstrip(), shown]
+        shown = "None of the networks has the counts of a published one: there are no accuracies to plot."
+    parts = [f"# {title}", *_setting(results, mode), profile_table(profiles).rstrip(), shown]
     text = "\n\n".join([*parts, f"```bash\n{command}\n```"]) + "\n"
     write_atomically(folder / "README.md", text)
     return text
@@ -53,23 +53,23 @@ def _mode(results: Sequence[Result]) -> str:
 
 
 def _names(runs: Sequence[RunDirectory]) -> list[str]:
-    """What the networks are called: the directories, with what holds them where two are called alike."""
+    """Name the networks by their directories, with the parent folder where two names are equal."""
     names = [run.path.name.removeprefix("model-") for run in runs]
     return names if len(set(names)) == len(names) else [run_title(run.path) for run in runs]
 
 
-def _circumstances(results: Sequence[Result], mode: str) -> list[str]:
-    """What was counted, and how it was measured."""
+def _setting(results: Sequence[Result], mode: str) -> list[str]:
+    """Describe the counts and the measurement."""
     images = sorted({" x ".join(str(side) for side in result["image"]) for result in results})
-    said = [
+    sentences = [
         f"MACs are multiply-accumulates of convolutions and linear layers for one image of {', '.join(images)}, "
-        f"branches folded. Latency: {mode}, {_places(results)}, one after another; median and quartiles."
+        f"branches folded. Latency: {mode}, {_hardware(results)}, one after another; median and quartiles."
     ]
     if len(images) > 1:
-        said.append("**The networks were given images of different sizes: their costs do not compare.**")
-    return said
+        sentences.append("**Image sizes differ: the costs of the networks are not comparable.**")
+    return sentences
 
 
-def _places(results: Sequence[Result]) -> str:
-    places = [f"{result['hardware']}, {result['threads']} thread{'s'[: result['threads'] > 1]}" for result in results]
-    return "; ".join(dict.fromkeys(places))
+def _hardware(results: Sequence[Result]) -> str:
+    machines = [f"{result['hardware']}, {result['threads']} thread{'s'[: result['threads'] > 1]}" for result in results]
+    return "; ".join(dict.fromkeys(machines))

@@ -1,4 +1,4 @@
-"""Profiles of several networks beside each other and beside the papers: one table, one figure."""
+"""Compare profiles of several networks with each other and with the papers: one table, one plot."""
 
 import re
 import statistics
@@ -20,7 +20,7 @@ TICKS = [digit * 10**power for power in range(-1, 5) for digit in (1, 2, 5)]  # 
 
 @dataclass(frozen=True)
 class Profile:
-    """What `task=profile` says of one network; milliseconds of one mode at batch 1, one or several measurements."""
+    """The profile of one network; milliseconds of one mode at batch 1, one or several measurements."""
 
     name: str
     params: int
@@ -35,8 +35,8 @@ class Profile:
         return statistics.median(self.milliseconds)
 
     def row(self) -> dict[str, Any]:
-        """The columns of results.csv; those of the paper stay empty where it has none."""
-        printed: Mapping[str, float] = self.paper.figures if self.paper else {}
+        """Return the row of results.csv; columns of the paper are empty where it has no value."""
+        printed: Mapping[str, float] = self.paper.metrics if self.paper else {}
         return {
             "network": self.name,
             "params": self.params,
@@ -53,9 +53,9 @@ class Profile:
 
 
 def read_profile(name: str, runs: Sequence[RunDirectory], mode: str, paper: PublishedResult | None = None) -> Profile:
-    """One network's profile from the directories of one or several runs; counts are those of its deployed mode.
+    """Read the profile of one network from one or several runs; counts are those of the deployed network.
 
-    One run alone gives the spread of its own rounds, several that of their medians.
+    The spread is that of the repeats of a single run, or of the medians of several.
 
     paper: the published row; by default the one with these counts. Raises ValueError: a run is not finished, or did
     not measure this mode at batch 1.
@@ -80,10 +80,10 @@ def _result(run: RunDirectory) -> dict[str, Any]:
 
 
 def match_published_network(params: int, macs: int) -> PublishedResult | None:
-    """The published ImageNet network with these counts, to 2 % of each; None where there is none, or several."""
+    """Return the published ImageNet network with these counts, within 2 %; None if there is none, or several."""
     rows = [row for table in ACCURACIES for row in read_published_tables()[table].rows]
     near = [
-        row for row in rows if _near(params, row.figures.get("params_m")) and _near(macs, row.figures.get("macs_m"))
+        row for row in rows if _near(params, row.metrics.get("params_m")) and _near(macs, row.metrics.get("macs_m"))
     ]
     return near[0] if len(near) == 1 else None
 
@@ -93,7 +93,7 @@ def _near(count: int, millions: float | None) -> bool:
 
 
 def profile_table(profiles: Sequence[Profile]) -> str:
-    """The table of a page."""
+    """Format the table of profiles in Markdown."""
     lines = [
         "| network | parameters, M | paper | MACs, M | paper | top-1 in the paper, % | ms, batch 1 (spread) |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -115,13 +115,13 @@ def profile_table(profiles: Sequence[Profile]) -> str:
 
 @literal_text
 def plot_profiles(profiles: Sequence[Profile], path: Path, hardware: str) -> None:
-    """The paper's accuracy against our MACs and against our latency; a line for each family."""
+    """Plot the papers' accuracy against our MACs and our latency; a line per family."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter
 
     families: defaultdict[str, list[Profile]] = defaultdict(list)
     for profile in profiles:
-        if profile.paper and "top1" in profile.paper.figures:
+        if profile.paper and "top1" in profile.paper.metrics:
             families[re.split(r"[ ,]", profile.name)[0]].append(profile)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
     for number, (family, members) in enumerate(families.items()):

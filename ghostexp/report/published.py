@@ -15,16 +15,16 @@ METRIC_KEYS = ("params_m", "macs_m", "acc", "top1", "top5", "map")
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """One published network: its figures (see paper.yaml for units), and what to type for the same."""
+    """One published network: its metrics (units in published.yaml), and the overrides for the same network."""
 
     name: str
-    figures: Mapping[str, float]
-    ours: Mapping[str, Any] = field(default_factory=dict)  # group: option and path: value; empty: we have no such
-    differs: Mapping[str, str] = field(default_factory=dict)  # why our count is not the printed one, by column
+    metrics: Mapping[str, float]
+    ours: Mapping[str, Any] = field(default_factory=dict)  # group: option and path: value; empty: not in this project
+    differs: Mapping[str, str] = field(default_factory=dict)  # why our count differs from the printed one, by column
 
     @property
     def overrides(self) -> list[str]:
-        """What to type for the same network."""
+        """Return the overrides for the same network."""
         return [f"{key}={value}" for key, value in self.ours.items()]
 
 
@@ -40,7 +40,7 @@ class PublishedTable:
 
 @cache
 def read_published_tables() -> dict[str, PublishedTable]:
-    """All published tables by name."""
+    """Read all published tables, by name."""
     data = yaml.safe_load(Path(__file__).with_name("published.yaml").read_bytes())
     return {name: _table(**entry) for name, entry in data.items()}
 
@@ -50,18 +50,18 @@ def _table(title: str, source: str, datamodule: str, rows: dict[str, dict[str, A
 
 
 def _row(name: str, entry: dict[str, Any]) -> PublishedResult:
-    figures = {key: entry[key] for key in METRIC_KEYS if key in entry}
-    return PublishedResult(name, figures, entry.get("ours", {}), entry.get("differs", {}))
+    metrics = {key: entry[key] for key in METRIC_KEYS if key in entry}
+    return PublishedResult(name, metrics, entry.get("ours", {}), entry.get("differs", {}))
 
 
-# What a published network has where its row does not say otherwise.
-PUBLISHED_DEFAULTS = {"model.ratio": 2, "model.dw_size": 3, "model.width": 1.0, "model.norm_act": "plain"}
+# Values of published networks whose row does not state them.
+PUBLISHED_DEFAULTS = {"model.ratio": 2, "model.dw_size": 3, "model.width": 1.0, "model.norm_act": "none"}
 IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class PublishedMatch:
-    """A published accuracy, in percent."""
+    """A published accuracy, in percent, of a variant's network and data."""
 
     name: str
     source: str
@@ -75,26 +75,26 @@ class PublishedMatch:
 
 
 def published_results(variant: Variant) -> list[PublishedMatch]:
-    """Every published accuracy of an arm's network on its data, each once."""
+    """Return every published accuracy of a variant's network on its data, each once."""
     config = _as_published(variant.runs[0].values)
     found = {}
     for name, table in read_published_tables().items():
         if not _same_data(config, table):
             continue
         for row in table.rows:
-            accuracy = next((row.figures[key] for key in ("acc", "top1", "map") if key in row.figures), None)
+            accuracy = next((row.metrics[key] for key in ("acc", "top1", "map") if key in row.metrics), None)
             if accuracy is None or not row.ours or not _same_network(config, row):
                 continue
             is_replication = name.startswith("replication")
             key = (is_replication, accuracy, row.name if is_replication else "")
             found.setdefault(
-                key, PublishedMatch(row.name, table.source, accuracy, row.figures.get("macs_m"), is_replication)
+                key, PublishedMatch(row.name, table.source, accuracy, row.metrics.get("macs_m"), is_replication)
             )
     return list(found.values())
 
 
 def _as_published(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A ghosted network at s = 1 is the ordinary one, and is published under its name."""
+    """Replace a ghost network at s = 1 by its baseline, under whose name it is published."""
     name = str(values.get("model"))
     if values.get("model.ratio") != 1 or not name.startswith("ghost_"):
         return dict(values)
@@ -112,11 +112,11 @@ def _same_data(config: Mapping[str, Any], table: PublishedTable) -> bool:
 
 
 def _same_network(config: Mapping[str, Any], row: PublishedResult) -> bool:
-    """Whether a configuration has all that a row says, and elsewhere what a published network has.
+    """Return whether a configuration has all values of a row, and defaults elsewhere.
 
-    A recipe's name is no part of it: a study keeps it while it varies the recipe's values.
+    The name of a recipe is ignored: a study keeps it while it varies the recipe's values.
     """
-    said = {key: value for key, value in row.ours.items() if key != "experiment"}
-    keeps = [] if config.get("model") != "ghost_resnet50" else ["first"]
-    unsaid = {key: value for key, value in {**PUBLISHED_DEFAULTS, "model.exclude": keeps}.items() if key in config}
-    return bool(said) and all(config.get(key) == value for key, value in {**unsaid, **said}.items())
+    stated = {key: value for key, value in row.ours.items() if key != "experiment"}
+    excluded = [] if config.get("model") != "ghost_resnet50" else ["first"]
+    defaults = {key: value for key, value in {**PUBLISHED_DEFAULTS, "model.exclude": excluded}.items() if key in config}
+    return bool(stated) and all(config.get(key) == value for key, value in {**defaults, **stated}.items())

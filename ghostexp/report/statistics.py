@@ -1,4 +1,4 @@
-"""Means over seeds, and differences between arms over the seeds that they share, with 95 % intervals."""
+"""Compute means over seeds, and paired differences of two variants over common seeds, with 95 % intervals."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 LEVEL = 0.95
-FEWEST = 3  # values that have an interval: of two, it is 12.7 standard errors wide to each side and tells nothing
+FEWEST = 3  # values with an interval; that of two values spans 12.7 standard errors to each side
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,17 @@ class Estimate:
     mean: float
     sd: float | None = None  # of the sample: n - 1 in the denominator
     interval: tuple[float, float] | None = None
-    values: tuple[float, ...] = ()  # themselves, where there are several and yet too few
+    values: tuple[float, ...] = ()  # only where there are several, but fewer than three
 
-    def holds(self, value: float) -> bool:
-        """Whether the interval, which there must be, holds a value."""
+    def contains(self, value: float) -> bool:
+        """Return whether the interval contains a value."""
         assert self.interval is not None
         return self.interval[0] <= value <= self.interval[1]
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A difference to a baseline over the seeds that both have; the other seeds take no part in it."""
+    """A difference to a baseline over common seeds; other seeds are left out."""
 
     estimate: Estimate
     differences: Mapping[int, float]  # by seed
@@ -37,7 +37,7 @@ class Paired:
 
 
 def estimate(values: Sequence[float], possible: tuple[float, float] = (-math.inf, math.inf)) -> Estimate:
-    """Mean, standard deviation and Student's t-interval of the mean, clipped to what is possible.
+    """Compute mean, standard deviation and Student's t-interval of the mean, clipped to the possible range.
 
     Raises ValueError: there are no values.
     """
@@ -59,9 +59,9 @@ def paired(
     baseline: Mapping[int, float],
     possible: tuple[float, float] = (-math.inf, math.inf),
 ) -> Paired | None:
-    """The difference of two arms, each a value by seed, with the t-interval of the differences of equal seeds.
+    """Compute the paired difference of two variants, each a value by seed, with its t-interval.
 
-    None where no seed is in both.
+    None if no seed is common.
     """
     shared = sorted(values.keys() & baseline.keys())
     if not shared:

@@ -1,4 +1,4 @@
-"""A study's table, one row per arm, in Markdown, CSV and LaTeX; and one row per run."""
+"""Format the table of a study, one row per variant, as Markdown, CSV and LaTeX; and one row per run."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +16,15 @@ LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 def cells(study: Study, in_millions: bool = False) -> Cells:
-    """The table as text, with a column for the hardware only where it is not the same for all.
+    """Format the table as text, with a column for the hardware only if it differs.
 
-    in_millions: counts to two decimals of a million, as papers print them, instead of to the digit.
+    in_millions: counts in millions with two decimals, as in papers, instead of exact.
     """
     count, unit = (_millions, ", M") if in_millions else (_count, "")
     columns: dict[str, Callable[[Variant], str]] = {
         "variant": lambda variant: variant.label,
         "n": lambda variant: str(variant.accuracy.n),
-        f"test {study.score}, %": lambda variant: f"{variant.accuracy.mean:.2f}",
+        f"test {study.metric_title}, %": lambda variant: f"{variant.accuracy.mean:.2f}",
         "sd": lambda variant: "" if variant.accuracy.sd is None else f"{variant.accuracy.sd:.2f}",
         "95 % interval": lambda variant: interval(variant.accuracy),
         f"difference to {baseline_label(study)}, points": _difference,
@@ -42,7 +42,7 @@ def cells(study: Study, in_millions: bool = False) -> Cells:
 
 
 def baseline_label(study: Study) -> str:
-    """What the baselines have in common: `s = 1`."""
+    """Return what the baselines have in common: `s = 1`."""
     labels = {variant.baseline.label for variant in study.variants if variant.baseline}
     if len(labels) == 1:
         return labels.pop()
@@ -50,12 +50,12 @@ def baseline_label(study: Study) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """`[93.10, 94.20]`; the values themselves where they are too few, `{93.10, 94.20}`; empty for a single one."""
+    """Format an interval, `[93.10, 94.20]`; of two values, `{93.10, 94.20}`; of a single one, nothing."""
     return _in_brackets(estimate, lambda value: f"{value:.2f}")
 
 
 def difference_text(estimate: Estimate) -> str:
-    """`+0.22 [-0.10, +0.54]`, or with the differences themselves, `+0.22 {+0.10, +0.34}`, or alone."""
+    """Format a difference: `+0.22 [-0.10, +0.54]`, `+0.22 {+0.10, +0.34}` of two values, or `+0.22` of one."""
     return f"{signed(estimate.mean)} {_in_brackets(estimate, signed)}".rstrip()
 
 
@@ -66,13 +66,13 @@ def _in_brackets(estimate: Estimate, text: Callable[[float], str]) -> str:
 
 
 def signed(points: float) -> str:
-    """`+0.22`; what rounds to nothing has no sign."""
+    """Format with a sign, `+0.22`, or as `0.00` if it rounds to zero."""
     text = f"{points:+.2f}"
     return "0.00" if text in ("+0.00", "-0.00") else text
 
 
 def hardware(runs: Sequence[Run]) -> list[str]:
-    """On what runs ran."""
+    """Return the different machines of runs."""
     return sorted({_machine(run.result) for run in runs})
 
 
@@ -87,7 +87,7 @@ def _difference(variant: Variant) -> str:
     if variant.baseline is None:
         return "baseline"
     if variant.difference is None:
-        return "no equal seeds"
+        return "no common seeds"
     found = variant.difference.estimate
     if found.n == 1:
         return f"{signed(found.mean)} (1 pair: no interval)"
@@ -109,7 +109,7 @@ def _millions(value: float | None) -> str:
 
 
 def markdown(rows: Cells) -> str:
-    """A table of a page; all columns but the first are right-aligned."""
+    """Format a Markdown table; all columns but the first are right-aligned."""
     head, *body = rows
     return "\n".join(_line(row) for row in [head, ["---", *["---:"] * (len(head) - 1)], *body])
 
@@ -119,7 +119,7 @@ def _line(row: Sequence[str]) -> str:
 
 
 def latex(rows: Cells, caption: str, label: str) -> str:
-    r"""A table across both columns, for `\input`; needs booktabs."""
+    r"""Format a two-column LaTeX table for `\input`; needs booktabs."""
     head, *body = [[_escape(cell) for cell in row] for row in rows]
     lines = [
         r"% \usepackage{booktabs}",
@@ -145,13 +145,13 @@ def _escape(text: str) -> str:
 
 
 def _stacked(cell: str, breaks: str) -> str:
-    """A cell on several short lines, broken after each match: the table is wide enough without it."""
+    """Break a cell into several short lines, after each match of `breaks`."""
     lines = re.sub(breaks, lambda found: found[0].rstrip() + r" \\ ", cell)
     return cell if lines == cell else rf"\begin{{tabular}}[b]{{@{{}}r@{{}}}}{lines}\end{{tabular}}"
 
 
 def variant_rows(study: Study) -> list[dict[str, Any]]:
-    """The table as numbers, for table.csv; what there is not stays empty."""
+    """Return the table as numbers, for table.csv; missing values are empty."""
     return [_variant_row(variant, study) for variant in study.variants]
 
 
@@ -190,7 +190,7 @@ def _all(rows: Sequence[PublishedMatch], who: str) -> str:
 
 
 def run_rows(study: Study) -> list[dict[str, Any]]:
-    """One row per run, those too that count nowhere, for results.csv."""
+    """Return one row per run, those in no variant included, for results.csv."""
     counted = [_run_row(run, variant.label, study) for variant in study.variants for run in variant.runs]
     return counted + [_run_row(run, "", study) for run in study.others]
 
@@ -201,7 +201,7 @@ def _run_row(run: Run, variant: str, study: Study) -> dict[str, Any]:
     row |= {key: as_text(run.values[key]) if key in run.values else "" for key in study.keys}
     row |= {
         "seed": run.config.get("seed", ""),
-        study.score: test.get(primary_metric(test) or "", ""),
+        study.metric_title: test.get(primary_metric(test) or "", ""),
         "loss": test.get("test/loss", ""),
     }
     row |= {

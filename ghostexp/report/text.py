@@ -1,4 +1,4 @@
-"""What a study shows, in sentences made from its numbers."""
+"""Write the sentences of a report from its numbers."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -8,14 +8,14 @@ from ghostexp.report.published import published_results
 from ghostexp.report.tables import baseline_label, difference_text, hardware, interval
 from ghostexp.report.variants import Study, Variant, as_text
 
-CLAIM = 4.5  # points that s = 10 is said to lose less than, of Ghost-ResNet-56 on CIFAR-10, by a public replication
-LISTED = 8  # as many problems are said of one kind
+CLAIM = 4.5  # points: a replication claims that Ghost-ResNet-56 at s = 10 loses less than these on CIFAR-10
+LISTED = 8  # problems of one status that are listed
 
 
 def summary(study: Study) -> str:
-    """What the arms' differences to their baselines say, with their uncertainty."""
+    """Summarise the differences to the baselines, with intervals."""
     if not study.variants:
-        return "No run is finished: there is nothing to show yet."
+        return "No run is finished yet."
     compared = [variant for variant in study.variants if variant.baseline]
     if not compared:
         return _alone(study.variants)
@@ -24,13 +24,15 @@ def summary(study: Study) -> str:
     above = [variant for variant in known if _interval(variant)[0] > 0]
     open_ = [variant for variant in known if variant not in below + above]
     unknown = [variant for variant in compared if variant not in known]
-    against = f"Test {study.score} against {baseline_label(study)}, in points with 95 % intervals over equal seeds, "
-    against += f"{_count_variants(len(compared))} compared: "
+    against = (
+        f"Test {study.metric_title} against {baseline_label(study)}, in points with 95 % intervals over common seeds, "
+    )
+    against += f"{_variant_count(len(compared))} compared: "
     parts = [
         f"lower for {_list(below)}" if below else "",
         f"higher for {_list(above)}" if above else "",
         f"no difference that {_seeds(open_)} could show for {_list(open_)}" if open_ else "",
-        f"without an interval, for want of three equal seeds: {_list(unknown)}" if unknown else "",
+        f"without an interval (fewer than three common seeds): {_list(unknown)}" if unknown else "",
     ]
     best = max(study.variants, key=lambda variant: variant.accuracy.mean)
     highest = f"The highest mean is that of {best.label}: {_mean(best)}."
@@ -43,11 +45,11 @@ def _mean(variant: Variant) -> str:
 
 
 def _alone(variants: Sequence[Variant]) -> str:
-    return f"Nothing is compared: {'; '.join(f'{variant.label} has {_mean(variant)}' for variant in variants)}."
+    return f"No comparison: {'; '.join(f'{variant.label} has {_mean(variant)}' for variant in variants)}."
 
 
-def _count_variants(count: int) -> str:
-    return f"{count} arm{'s' * (count > 1)}"
+def _variant_count(count: int) -> str:
+    return f"{count} variant{'s' * (count > 1)}"
 
 
 def _list(variants: Sequence[Variant]) -> str:
@@ -56,7 +58,7 @@ def _list(variants: Sequence[Variant]) -> str:
 
 def _difference(variant: Variant) -> str:
     if variant.difference is None:
-        return "no equal seeds"
+        return "no common seeds"
     return difference_text(variant.difference.estimate)
 
 
@@ -72,31 +74,31 @@ def _interval(variant: Variant) -> tuple[float, float]:
 
 
 def has_claim(study: Study) -> bool:
-    """Whether there are s = 10 and its twin at s = 1."""
+    """Return whether there are s = 10 and its baseline at s = 1."""
     return bool(_tens(study))
 
 
 def _tens(study: Study) -> list[Variant]:
-    is_ordinary = study.baseline.get("model.ratio") == 1
+    is_ratio_baseline = study.baseline.get("model.ratio") == 1
     return [
         variant
         for variant in study.variants
-        if is_ordinary and variant.baseline and variant.values["model.ratio"] == 10
+        if is_ratio_baseline and variant.baseline and variant.values["model.ratio"] == 10
     ]
 
 
 def verdict(study: Study) -> str:
-    """Whether s = 10 loses less than the replication says, of each arm that has it; empty where none has."""
+    """State for each variant at s = 10 whether the claim of the replication holds; empty without one."""
     tens = _tens(study)
     if not tens:
         return ""
     run = tens[0].runs[0]
     is_theirs = (run.values["model"], run.values["datamodule"]) == ("ghost_resnet56", "cifar10")
     others = "" if is_theirs else " (not the network and data of the claim)"
-    claim_run_dir = (
-        f'A public replication says of Ghost-ResNet-56 on CIFAR-10 that "s = 10 loses less than {CLAIM} points". '
+    claim = (
+        f'A public replication claims for Ghost-ResNet-56 on CIFAR-10 that "s = 10 loses less than {CLAIM} points". '
     )
-    return f"{claim_run_dir}Of {subject(study)}{others}, this {'; '.join(map(_verdict, tens))}."
+    return f"{claim}For {subject(study)}{others}, this {'; '.join(map(_verdict, tens))}."
 
 
 def _verdict(variant: Variant) -> str:
@@ -108,20 +110,20 @@ def _verdict(variant: Variant) -> str:
 
 
 def subject(study: Study) -> str:
-    """The network and the data, those of them that are not varied."""
+    """Name the network and the data, where they are not varied."""
     run = study.runs[0]
     parts = [str(run.values["model"])] if "model" not in study.keys else ["several networks"]
     return f"{parts[0]} on {_data(run) if 'datamodule' not in study.keys else 'several data'}"
 
 
-def metric_title(study: Study) -> str:
-    """What a report is called where nobody has said it."""
+def default_title(study: Study) -> str:
+    """Return the title of a report without task.title."""
     name = study.name.replace("_", " ")
     return f"{name}: {subject(study)}" if study.variants else name
 
 
 def setting(study: Study) -> str:
-    """What all arms have in common."""
+    """Describe what all variants have in common."""
     if not study.runs:
         return ""
     run = study.runs[0]
@@ -140,18 +142,18 @@ def _data(run: Run) -> str:
 
 
 def notes(study: Study) -> list[str]:
-    """What a reader of the table has to know."""
+    """Return the notes below the table."""
     compared = [variant for variant in study.variants if variant.difference]
     found = []
     if any(variant.accuracy.interval for variant in study.variants):
         found.append(
-            "Intervals are Student's, 95 %, over seeds alone: another test set would move all arms. Each is for one "
-            f"comparison, not adjusted for their number ({len(compared)})."
+            "Intervals are Student's, 95 %, over seeds only: another test set would shift all variants. Each is for "
+            f"one comparison, not adjusted for their number ({len(compared)})."
         )
     if any(variant.accuracy.n == 1 for variant in study.variants):
         found.append("n = 1: a single seed has neither a standard deviation nor an interval.")
     if any(variant.accuracy.n == 2 for variant in study.variants):
-        found.append("n = 2: {braces} hold the two values, where three seeds and more have an interval in [brackets].")
+        found.append("n = 2: {braces} have the two values; three seeds and more have an interval in [brackets].")
     found += [
         _unpaired(variant)
         for variant in study.variants
@@ -159,16 +161,18 @@ def notes(study: Study) -> list[str]:
     ]
     sources = sorted({f"{row.who}: {row.source}" for variant in study.variants for row in published_results(variant)})
     if sources:
-        found.append(f"Published, of the same networks and data, if not trained alike: {'; '.join(sources)}.")
+        found.append(
+            f"Published results of the same networks and data, but maybe of another training: {'; '.join(sources)}."
+        )
     elif study.variants:
-        found.append("No published figure is known of these networks on these data.")
+        found.append("No published results of these networks on these data are known.")
     machines = hardware(study.runs)
     if machines:
         found.append(f"img/s and seconds of training are medians over runs. Hardware: {'; '.join(machines)}.")
     if not study.has_even_speeds:
         found.append(
-            f"Equal runs differ in img/s by a factor of up to {study.speed_spread:.1f}: the machine had other work, "
-            "and the speeds of arms do not compare."
+            f"Runs of one variant differ in img/s by a factor of up to {study.speed_spread:.1f}: other work ran on the "
+            "machine, and the speeds of variants are not comparable."
         )
     baselines = {name for run in study.runs for name in run.result.get("baselines", {})}
     for name in sorted(baselines):
@@ -180,14 +184,14 @@ def notes(study: Study) -> list[str]:
 def _unpaired(variant: Variant) -> str:
     assert variant.baseline is not None
     if variant.difference is None:
-        return f"{variant.label} and {variant.baseline.label} have no seed in common: they are not compared."
+        return f"{variant.label} and {variant.baseline.label} have no common seed: they are not compared."
     seeds = variant.difference.left_out
-    said = f"seed {seeds[0]} is" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))} are"
-    return f"{variant.label}: {said} not in both it and {variant.baseline.label}, and no part of the difference."
+    text = f"seed {seeds[0]} is" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))} are"
+    return f"{variant.label}: {text} not common with {variant.baseline.label} and left out of the difference."
 
 
 def problems(study: Study) -> list[str]:
-    """The runs that count nowhere, each as what it is; a long list of one kind is cut."""
+    """List the runs that are in no variant with their status; of one status, at most LISTED."""
     lines = []
     for state in dict.fromkeys(run.state for run in study.others):
         runs = [run for run in study.others if run.state is state]
@@ -196,6 +200,6 @@ def problems(study: Study) -> list[str]:
     return lines
 
 
-def variant_names(study: Study) -> str:
-    """What a study varies."""
+def varied_keys_text(study: Study) -> str:
+    """List the varied keys with their values."""
     return ", ".join(f"`{key}` ({', '.join(as_text(level) for level in study.levels(key))})" for key in study.keys)

@@ -1,4 +1,4 @@
-"""A study on W&B: its workspace and its report, in the words of wandb-workspaces."""
+"""Build the W&B workspace and the W&B report of a study with wandb-workspaces."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,42 +12,44 @@ from ghostexp.report.load_runs import Run
 from ghostexp.report.tables import cells, markdown
 from ghostexp.report.text import notes, summary, verdict
 from ghostexp.report.variants import Study
-from ghostexp.report.wandb_panels import MOST, Panels, panels_of
+from ghostexp.report.wandb_panels import MOST, Panels, build_panels
 from ghostexp.runs.naming import run_identity
 from ghostexp.runs.sweep_record import find_sweep_name
 
-TALL = 12  # rows of a report's grid for pictures
+TALL = 12  # rows of a report's grid for images
 
 
-class Place(NamedTuple):
-    """Where runs are on W&B; entity: None is the account's own."""
+class WandbProject(NamedTuple):
+    """A project on W&B; entity: None is the account's own."""
 
     project: str
     entity: str | None
 
 
-def place_of(runs: Sequence[Run]) -> Place:
-    """Where all runs are that were logged to W&B.
+def find_project(runs: Sequence[Run]) -> WandbProject:
+    """Return the W&B project of the logged runs.
 
-    Raises ValueError: none was, or they are in several projects.
+    Raises ValueError: no run was logged, or they are in several projects.
     """
     logged = [run.config["logger"]["wandb"] for run in runs if "wandb" in run.config.get("logger", {})]
-    places = sorted({(entry["project"], entry["entity"] or "") for entry in logged})
-    if not places:
-        raise ValueError("task=dashboard: none of the runs was logged to W&B; train them with logger=wandb")
-    if len(places) > 1:
-        found = ", ".join("/".join(part for part in place[::-1] if part) for place in places)
-        raise ValueError(f"task=dashboard: the runs are in several W&B projects ({found}); task.runs=DIR names some")
-    return Place(places[0][0], places[0][1] or None)
+    projects = sorted({(entry["project"], entry["entity"] or "") for entry in logged})
+    if not projects:
+        raise ValueError("task=dashboard: none of the runs was logged to W&B; train with logger=wandb")
+    if len(projects) > 1:
+        found = ", ".join("/".join(part for part in project[::-1] if part) for project in projects)
+        raise ValueError(
+            f"task=dashboard: the runs are in several W&B projects ({found}); select runs by task.runs=DIR"
+        )
+    return WandbProject(projects[0][0], projects[0][1] or None)
 
 
-def workspace_of(study: Study, place: Place, title: str) -> ws.Workspace:
-    """A view of the project that shows the study's runs, those too that are still to come."""
-    sections = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in panels_of(study).items()]
-    runs = ws.RunsetSettings(filters=filters_of(study))
+def build_workspace(study: Study, target: WandbProject, title: str) -> ws.Workspace:
+    """Build a workspace that shows the study's runs, later ones included."""
+    sections = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in build_panels(study).items()]
+    runs = ws.RunsetSettings(filters=build_filters(study))
     return ws.Workspace(
-        entity=place.entity or "",
-        project=place.project,
+        entity=target.entity or "",
+        project=target.project,
         name=title,
         sections=sections,
         settings=ws.WorkspaceSettings(max_runs=MOST),
@@ -55,17 +57,17 @@ def workspace_of(study: Study, place: Place, title: str) -> ws.Workspace:
     )
 
 
-def report_of(study: Study, place: Place, title: str) -> Report:
-    """What the study's page says, with live panels in the place of figures."""
-    runs = Runset(place.entity or "", place.project, study.name, filters=filters_of(study))
-    blocks: list[Any] = [wr.MarkdownBlock(text) for text in page_of(study)]
-    for name, panels in panels_of(study).items():
-        blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=_laid_out(panels))]
-    return Report(place.project, place.entity or "", title[:128], summary(study)[:250], blocks, width="fluid")
+def build_report(study: Study, target: WandbProject, title: str) -> Report:
+    """Build a report with the text of the study's page, and live panels instead of plots."""
+    runs = Runset(target.entity or "", target.project, study.name, filters=build_filters(study))
+    blocks: list[Any] = [wr.MarkdownBlock(text) for text in build_page_blocks(study)]
+    for name, panels in build_panels(study).items():
+        blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=_lay_out(panels))]
+    return Report(target.project, target.entity or "", title[:128], summary(study)[:250], blocks, width="fluid")
 
 
-def filters_of(study: Study) -> list[expr.FilterExpr]:
-    """The trainings of the study's group on W&B, or single runs where these are of no one group."""
+def build_filters(study: Study) -> list[expr.FilterExpr]:
+    """Select the training runs of the study's group on W&B, or single runs without a common group."""
     runs = [*study.runs, *(run for run in study.others if run.config)]
     groups = {
         run.config["logger"]["wandb"]["group"] or find_sweep_name(run.directory.path) for run in runs if _logged(run)
@@ -79,16 +81,16 @@ def _logged(run: Run) -> bool:
     return "wandb" in run.config.get("logger", {})
 
 
-def page_of(study: Study) -> list[str]:
-    """The study's sentences and table."""
+def build_page_blocks(study: Study) -> list[str]:
+    """Return the study's sentences and table as Markdown blocks."""
     if not study.variants:
         return [summary(study)]
     listed = "\n".join(f"- {note}" for note in notes(study))
     return [text for text in (f"**{summary(study)}**", verdict(study), markdown(cells(study)), listed) if text]
 
 
-def _laid_out(panels: Panels) -> Panels:
-    """Panels two by two on a report's grid of 24 columns; pictures need more height than plots."""
+def _lay_out(panels: Panels) -> Panels:
+    """Lay panels out two by two on a report's grid of 24 columns; images need more height than plots."""
     height = TALL if any(isinstance(panel, wr.MediaBrowser) for panel in panels) else 8
     for number, panel in enumerate(panels):
         panel.layout = Layout(x=12 * (number % 2), y=height * (number // 2), w=12, h=height)
@@ -96,12 +98,12 @@ def _laid_out(panels: Panels) -> Panels:
 
 
 def specification(study: Study, project: str, title: str) -> dict[str, Any]:
-    """What both are made of, for no account: with one, the library would ask W&B for the project.
+    """Return the specifications of both without an account: with one, the library would query W&B.
 
-    It has no public name for this; its version is bounded for that.
+    It has no public API for this, so its version is bounded.
     """
-    place = Place(project, None)
-    views = {"workspace": workspace_of(study, place, title), "report": report_of(study, place, title)}
+    target = WandbProject(project, None)
+    views = {"workspace": build_workspace(study, target, title), "report": build_report(study, target, title)}
     return {
         name: {
             "title": title,

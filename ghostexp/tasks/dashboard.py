@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostexp.report.load_runs import Run, find_runs, find_study
-from ghostexp.report.text import metric_title
+from ghostexp.report.text import default_title
 from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
@@ -26,9 +26,9 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     task = config["task"]
     runs, baseline = override_texts(task["runs"]), parse_baseline(task["baseline"])
     found = find_study(directory.path.parent) if runs is None else find_runs(runs)
-    place = wandb_dashboard.place_of(found.runs)
+    place = wandb_dashboard.find_project(found.runs)
     study = build_study(directory.path.parent.name, found, baseline)
-    title, path = task["title"] or metric_title(study), directory.path / "dashboard.json"
+    title, path = task["title"] or default_title(study), directory.path / "dashboard.json"
     write_json(path, wandb_dashboard.specification(study, place.project, title), indent=1)
     if unsynced := _unsynced(found.runs):
         print(f"{len(unsynced)} runs are not on W&B yet: wandb sync {' '.join(_shortest(unsynced))}")
@@ -36,7 +36,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
         print(f"no W&B key: run wandb login, then this command again; specification: {path}")
         return {"runs": len(found.runs), "workspace": None, "report": None}
     place = place._replace(entity=place.entity or _call_wandb(_own_entity))
-    build = {"workspace": wandb_dashboard.workspace_of, "report": wandb_dashboard.report_of}
+    build = {"workspace": wandb_dashboard.build_workspace, "report": wandb_dashboard.build_report}
     urls = {name: _call_wandb(lambda make=make: make(study, place, title).save().url) for name, make in build.items()}
     print(*(f"{name:<9}  {url}" for name, url in urls.items()), sep="\n")
     return {"runs": len(found.runs), **urls}

@@ -7,8 +7,8 @@ from typing import Any
 
 from ghostexp.report.load_runs import find_runs, find_study
 from ghostexp.report.profile_report import find_profiles, write_profiles
-from ghostexp.report.readme import command_of, write_report
-from ghostexp.report.text import metric_title
+from ghostexp.report.readme import sweep_command, write_report
+from ghostexp.report.text import default_title
 from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 
@@ -34,8 +34,8 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
         print(f"outputs: {output_dir}")
         return {"profiles": len(profiles), "to": str(output_dir)}
     study = build_study(directory.path.parent.name, found, baseline)
-    commands = [text for text in (command_of(found, study.keys), command) if text]
-    text = write_report(study, task["title"] or metric_title(study), commands, output_dir)
+    commands = [text for text in (sweep_command(found, study.keys), command) if text]
+    text = write_report(study, task["title"] or default_title(study), commands, output_dir)
     print(text, f"outputs: {output_dir}", sep="\n")
     counts = {"arms": len(study.variants), "runs": len(study.runs), "not_counted": len(study.others)}
     return {**counts, "to": str(output_dir)}

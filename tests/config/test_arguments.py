@@ -178,7 +178,7 @@ def test_data_paths_with_special_characters_are_kept(capsys: pytest.CaptureFixtu
     assert command("datamodule=image_folder", f"datamodule.root={tmp_path}/{ODD}") == 1
     assert f"datamodule.root={tmp_path}/{ODD}: no such folder" in capsys.readouterr().err
     assert command("task=report", f"task.runs={ODD}") == 1
-    assert f"task.runs={ODD}: no trainings there" in capsys.readouterr().err
+    assert f"task.runs={ODD}: must match directories of training runs" in capsys.readouterr().err
 
 
 def test_sweep_works_in_a_path_with_special_characters(tmp_path: Path) -> None:

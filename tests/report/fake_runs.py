@@ -1,4 +1,4 @@
-"""Run directories written by hand: what a training would leave, without one."""
+"""Run directories as a training leaves them, written without one."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ from ghostexp.runs.directory import RunDirectory
 
 CHOICES = {"model": "ghost_resnet20", "datamodule": "digits", "optimizer": "nesterov", "scheduler": "onecycle"}
 CONFIG = {
-    "model": {"ratio": 2, "dw_size": 3, "form": "plain", "keep": [], "network": {"shortcut": "A"}},
+    "model": {"ratio": 2, "dw_size": 3, "norm_act": "none", "exclude": [], "network": {"shortcut": "A"}},
     "datamodule": {"train_fraction": 1.0, "num_classes": 10, "batch_size": 64, "validate_on": "test"},
     "optimizer": {"lr": 0.1},
-    "scheduler": {"rise": 0.3},
+    "scheduler": {"pct_start": 0.3},
     "trainer": {"max_epochs": 3},
     "task": {"name": "fit"},
 }
 
 
 def start(path: Path, seed: int, changes: Mapping[str, Any], choices: Mapping[str, str] | None = None) -> RunDirectory:
-    """A run that has begun, its configuration changed by path."""
+    """Start a run, its configuration changed by path."""
     config: dict[str, Any] = json.loads(json.dumps(CONFIG))
     config |= {"seed": seed, "name": path.parent.name, "choices": CHOICES | dict(choices or {})}
     config["datamodule"]["seed"] = seed
@@ -37,7 +37,7 @@ def start(path: Path, seed: int, changes: Mapping[str, Any], choices: Mapping[st
 
 
 def finish(run: RunDirectory, accuracy: float, **others: Any) -> None:
-    """Give a run its result and a curve that ends there."""
+    """Write the result of a run, and a curve that ends there."""
     result = {
         "task": "fit",
         "metrics": {"test": {"test/acc1": accuracy, "test/loss": 0.1}},
@@ -58,7 +58,7 @@ def finish(run: RunDirectory, accuracy: float, **others: Any) -> None:
 
 
 def study(folder: Path, accuracies: Mapping[int, Sequence[float]], name: str | None = "ratio_ablation") -> Path:
-    """A finished study of ratios: accuracies by ratio, those of seeds 0, 1, 2, ..."""
+    """Write a finished study of ratios: accuracies by ratio, of seeds 0, 1, 2, ..."""
     jobs = {}
     for ratio, values in accuracies.items():
         for seed, accuracy in enumerate(values):

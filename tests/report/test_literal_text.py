@@ -1,4 +1,4 @@
-"""Names come from outside: figures show them as they are, and none of them is mathematics."""
+"""Plots show names literally, never as mathematics."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from PIL import Image
 
 from ghostexp.report.boxes import AnnotatedImage, Box, plot_boxes
 from ghostexp.report.confusion import Mistake, draw_confusion, draw_mistakes
-from ghostexp.report.layer_plots import Shown, draw_fits, draw_kernels, draw_kinds, draw_maps
+from ghostexp.report.layer_plots import MapGrid, draw_fits, draw_kernels, draw_kinds, draw_maps
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import new_figure, save
 from ghostexp.report.readme import write_report
@@ -19,12 +19,12 @@ from ghostexp.report.variants import build_study
 from tests.report.fake_runs import finish, start
 
 REPORT = Path(__file__).parent.parent.parent / "ghostexp" / "report"
-NAMES = ["n_$5_$", "c_$1$", "a\\b^c_%d{x}"]  # the first is no valid mathematics, the second would lose its dollars
+NAMES = ["n_$5_$", "c_$1$", "a\\b^c_%d{x}"]  # the first is invalid mathematics, the second would lose its dollars
 
 
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """All that figures write, one of which being mathematics fails."""
+    """Record the texts of plots; fail on mathematics."""
     found: list[str] = []
     draw_text = RendererAgg.draw_text
 
@@ -39,7 +39,7 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_class_and_run_names_of_a_test(texts: list[str], tmp_path: Path) -> None:
+def test_class_names_are_literal(texts: list[str], tmp_path: Path) -> None:
     draw_confusion(np.eye(3, dtype=int), NAMES, "cost_$5_$", tmp_path / "a.png")
     assert {*NAMES, "cost_$5_$"} <= set(texts)
     mistakes = [Mistake(0, NAMES[0], NAMES[1], 0.9, 1.0)]
@@ -47,11 +47,11 @@ def test_class_and_run_names_of_a_test(texts: list[str], tmp_path: Path) -> None
     assert f"→ {NAMES[1]}, 90 %" in texts
     box = Box(1, 1, 5, 5, 0, NAMES[0])
     plot_boxes([AnnotatedImage(NAMES[0], Image.new("RGB", (8, 8)), [box], [box])], "cost_$5_$", tmp_path / "c.png")
-    assert f"{NAMES[0]}: found" in texts
+    assert f"{NAMES[0]}: detections" in texts
 
 
-def test_layer_names(texts: list[str], tmp_path: Path) -> None:
-    shown = Shown(np.zeros((1, 4, 4, 1)), [[np.zeros((1, 2, 2))]], [[NAMES[1]]], [NAMES[0]])
+def test_layer_names_are_literal(texts: list[str], tmp_path: Path) -> None:
+    shown = MapGrid(np.zeros((1, 4, 4, 1)), [[np.zeros((1, 2, 2))]], [[NAMES[1]]], [NAMES[0]])
     draw_maps(shown, NAMES[2], tmp_path / "a.png")
     draw_kernels(np.ones((1, 3, 3)), [{"kind": "blur", "tap": 1.0}], NAMES[0], tmp_path / "b.png")
     kinds: dict[str, float] = dict.fromkeys(("identity", "shift", "blur", "edge", "mixed"), 0.2)
@@ -60,7 +60,7 @@ def test_layer_names(texts: list[str], tmp_path: Path) -> None:
     assert set(NAMES) <= set(texts)
 
 
-def test_variants_of_a_report_whose_learning_rates_differ(texts: list[str], tmp_path: Path) -> None:
+def test_variant_labels_are_literal(texts: list[str], tmp_path: Path) -> None:
     jobs = {}
     for name, last in (("_$x_$", 0.1), ("b^2", 0.001)):
         jobs[name.strip("$_^")] = [f"scheduler={name}", "seed=0"]
@@ -74,7 +74,7 @@ def test_variants_of_a_report_whose_learning_rates_differ(texts: list[str], tmp_
     assert sum(text.lstrip("\N{ZERO WIDTH SPACE}") == "_$x_$" for text in texts) >= 3  # legends leave out `_...`
 
 
-def test_every_figure_is_written_where_mathematics_is_refused(tmp_path: Path) -> None:
-    assert [path.name for path in REPORT.glob("*.py") if "savefig" in path.read_text()] == ["drawing.py"]
+def test_save_requires_literal_text(tmp_path: Path) -> None:
+    assert [path.name for path in REPORT.glob("*.py") if "savefig" in path.read_text()] == ["plot_style.py"]
     with pytest.raises(AssertionError, match="literal_text"):
         save(new_figure(1, 1), "title", tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""What the figures of a report are drawn from."""
+"""The values that the plots of a report show."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ import pytest
 from ghostexp.report.curves import curve
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import axis_key, axis_positions, group_series
-from ghostexp.report.plots import front
+from ghostexp.report.plots import pareto_front
 from ghostexp.report.variants import build_study
 from tests.report.fake_runs import finish, start, study
 
 
-def test_a_curve_has_the_values_of_all_seeds_that_have_the_epoch(tmp_path: Path) -> None:
+def test_curve_has_values_of_seeds_with_the_epoch(tmp_path: Path) -> None:
     folder = study(tmp_path, {1: [90.0, 92.0]})
     metrics = folder / "ratio-1_seed-1" / "metrics.csv"
     metrics.write_text("step,epoch,val/acc1,lr\n2,1,71.0,0.1\n4,2,,0.05\n")
@@ -25,19 +25,19 @@ def test_a_curve_has_the_values_of_all_seeds_that_have_the_epoch(tmp_path: Path)
     ("better", "wanted"),
     [(-1, [(1.0, 90.0), (2.0, 92.0), (4.0, 93.0)]), (1, [(4.0, 93.0), (5.0, 91.0)])],
 )
-def test_the_front_has_the_points_that_no_other_beats(better: int, wanted: list[tuple[float, float]]) -> None:
+def test_pareto_front_has_undominated_points(better: int, wanted: list[tuple[float, float]]) -> None:
     points = [(4.0, 93.0), (2.0, 92.0), (2.0, 91.5), (3.0, 91.0), (1.0, 90.0), (5.0, 91.0)]
-    assert front(points, better) == wanted
+    assert pareto_front(points, better) == wanted
 
 
-def test_the_axis_is_the_key_with_most_values_and_the_others_are_series(tmp_path: Path) -> None:
-    for number, (form, ratio) in enumerate([("plain", 2), ("plain", 4), ("plain", 10), ("bn", 2), ("bn", 4)]):
-        finish(start(tmp_path / str(number), 0, {"model.norm_act": form, "model.ratio": ratio}), 90.0)
+def test_axis_key_has_most_values_and_others_are_series(tmp_path: Path) -> None:
+    for number, (norm_act, ratio) in enumerate([("none", 2), ("none", 4), ("none", 10), ("bn", 2), ("bn", 4)]):
+        finish(start(tmp_path / str(number), 0, {"model.norm_act": norm_act, "model.ratio": ratio}), 90.0)
     found = build_study("mine", find_study(tmp_path))
     assert axis_key(found) == "model.ratio"
     assert axis_positions(found, "model.ratio") == {"2": 2.0, "4": 4.0, "10": 10.0}
-    assert axis_positions(found, "model.norm_act") == {"plain": 0.0, "bn": 1.0}
+    assert axis_positions(found, "model.norm_act") == {"none": 0.0, "bn": 1.0}
     assert {name: len(variants) for name, variants in group_series(found).items()} == {
-        "form = plain": 3,
-        "form = bn": 2,
+        "norm_act = none": 3,
+        "norm_act = bn": 2,
     }

@@ -1,4 +1,4 @@
-"""Profiles beside each other and beside the papers."""
+"""Comparison of profiles with each other and with the papers."""
 
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ TIMES = [("eager", 1, 30.0), ("fused", 1, 20.0), ("fused", 16, 90.0)]
 
 
 def finished(path: Path, fused: float = 20.0, **others: Any) -> RunDirectory:
-    """A directory of a finished profile."""
+    """Write the directory of a finished profile."""
     path.mkdir(parents=True)
     times: list[dict[str, Any]] = [{"mode": mode, "batch": batch, "median_ms": ms} for mode, batch, ms in TIMES]
     times[1]["median_ms"] = fused
     times = [row | {"low_ms": row["median_ms"] - 1, "high_ms": row["median_ms"] + 2} for row in times]
-    place = {"hardware": "a machine", "threads": 1, "image": [3, 224, 224]}
+    machine = {"hardware": "a machine", "threads": 1, "image": [3, 224, 224]}
     RunDirectory(path).write_config({"task": {"name": "profile"}})
-    RunDirectory(path).write_result({"task": "profile", **COUNTS, **place, "latency": times, **others})
+    RunDirectory(path).write_result({"task": "profile", **COUNTS, **machine, "latency": times, **others})
     return RunDirectory(path)
 
 
-def test_a_network_s_passes_are_one_row_with_their_median_and_range(tmp_path: Path) -> None:
+def test_read_profile_has_median_and_range_of_runs(tmp_path: Path) -> None:
     runs = [finished(tmp_path / str(number), ms) for number, ms in enumerate((20.0, 26.0, 21.0))]
     row = read_profile("mine", runs, "fused").row()
     assert (row["ms"], row["ms_low"], row["ms_high"]) == (21.0, 20.0, 26.0)
@@ -44,12 +44,12 @@ def test_a_network_s_passes_are_one_row_with_their_median_and_range(tmp_path: Pa
         (6_156_908, 167_048_288, None),  # GhostNetV2 and V3 are printed with the same counts
     ],
 )
-def test_a_published_network_is_known_by_its_counts(params: int, macs: int, name: str | None) -> None:
+def test_match_published_network_by_counts(params: int, macs: int, name: str | None) -> None:
     row = match_published_network(params, macs)
     assert (row.name if row else None) == name
 
 
-def test_a_run_that_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_read_profile_names_unusable_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none: not a finished run of task=profile"):
         read_profile("mine", [RunDirectory(tmp_path / "none")], "fused")
     with pytest.raises(ValueError, match="fit: not a finished run of task=profile"):
@@ -62,7 +62,7 @@ def profile_of(name: str, ms: float, counts: tuple[int, int]) -> Profile:
     return Profile(name, *counts, 7, 2**20, (ms,), match_published_network(*counts))
 
 
-def test_the_table_and_the_figure_have_all_that_the_papers_know(tmp_path: Path) -> None:
+def test_profile_table_and_plot_have_published_values(tmp_path: Path) -> None:
     known = profile_of("GhostNet 1.0x", 21.0, (5_182_508, 141_150_512))
     unknown = profile_of("mine", 5.0, (1, 1))
     lines = profile_table([known, unknown]).splitlines()
@@ -72,12 +72,12 @@ def test_the_table_and_the_figure_have_all_that_the_papers_know(tmp_path: Path) 
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
-def test_one_run_has_the_spread_of_its_own_rounds(tmp_path: Path) -> None:
+def test_read_profile_of_one_run_has_spread_of_repeats(tmp_path: Path) -> None:
     row = read_profile("mine", [finished(tmp_path / "a", 20.0)], "fused").row()
     assert (row["ms"], row["ms_low"], row["ms_high"]) == (20.0, 19.0, 22.0)
 
 
-def test_a_report_on_profiles_sets_them_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_task_compares_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finished(tmp_path / "sweep" / "model-a")
     finished(tmp_path / "sweep" / "model-b", params_deployed=1)
     assert command("task=report", "name=sweep", f"output_dir={tmp_path}") == 0
@@ -91,12 +91,12 @@ def test_a_report_on_profiles_sets_them_beside_each_other(tmp_path: Path, capsys
     assert page in capsys.readouterr().out
 
 
-def test_a_sweep_of_profiles_ends_with_their_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_profile_sweep_ends_with_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ("task=profile", "model=resnet20,ghost_resnet20", "task.modes=[]", "task.batch_sizes=[1]", "task.repeats=1")
     assert command("-m", *words, "n_jobs=2", "name=costs", f"output_dir={tmp_path}") == 0
     page = (tmp_path / "costs_profile" / "report" / "README.md").read_text()
     assert "| resnet20 | 0.27 |" in page
     assert "| ghost_resnet20 | 0.14 |" in page
-    assert "None of these is a published network" in page
-    said = capfd.readouterr().out
-    assert said.index("2 jobs finished") < said.index("# costs_profile")
+    assert "None of the networks has the counts of a published one" in page
+    output = capfd.readouterr().out
+    assert output.index("2 jobs finished") < output.index("# costs_profile")

@@ -1,4 +1,4 @@
-"""`task=report` through the command line, on run directories written by hand."""
+"""`task=report` by command line, on fake runs."""
 
 import csv
 import json
@@ -15,39 +15,39 @@ from tests.report.fake_runs import finish, start, study
 
 RATIOS = {1: [95.0, 94.0, 96.0], 2: [94.0, 94.5, 95.0], 10: [90.0, 91.0, 92.5]}
 FILES = {"README.md", "results.csv", "table.csv", "table.tex"}
-FIGURES = {"accuracy.png", "curves.png", "differences.png", "pareto.png"}
+PLOTS = {"accuracy.png", "curves.png", "differences.png", "pareto.png"}
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
-def test_a_study_becomes_a_page_with_tables_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_has_page_tables_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = study(tmp_path / "outputs" / "ratio_ablation", RATIOS)
     (folder / "ratio-2_seed-2" / "result.json").unlink()
     assert command("task=report", "study=ratio_ablation") == 0
     report = folder / "report"
-    assert {path.name for path in report.iterdir()} >= FILES | FIGURES
+    assert {path.name for path in report.iterdir()} >= FILES | PLOTS
     text = (report / "README.md").read_text()
     assert text in capsys.readouterr().out
     assert text.startswith("# ratio ablation: ghost_resnet20 on digits\n\n**Test accuracy against s = 1")
     assert "| s = 10 | 3 | 91.17 | 1.26 | [88.04, 94.29] | -3.83 [-6.42, -1.25] | 138,826 |" in text
     assert "- unfinished: `ratio-2_seed-2` (3 of 3 epochs" in text
     assert "python -m ghostexp task=report study=ratio_ablation\n" in text
-    assert [row["n"] for row in rows_of(report / "table.csv")] == ["3", "2", "3"]
-    runs = {row["run"]: row for row in rows_of(report / "results.csv")}
+    assert [row["n"] for row in read_csv(report / "table.csv")] == ["3", "2", "3"]
+    runs = {row["run"]: row for row in read_csv(report / "results.csv")}
     assert len(runs) == 9
     wanted = {"accuracy": "91.0", "variant": "s = 10", "seed": "1", "model.ratio": "10", "macs": "251660"}
     assert runs["ratio-10_seed-1"].items() >= wanted.items()
     assert (runs["ratio-2_seed-2"]["state"], runs["ratio-2_seed-2"]["variant"]) == ("unfinished", "")
     assert json.loads((report / "result.json").read_text())["not_counted"] == 1
-    for name in FIGURES:
+    for name in PLOTS:
         with Image.open(report / name) as image:
             assert image.convert("L").getextrema() == (0, 255), name
 
 
-def test_a_study_says_with_what_its_arms_are_compared(tmp_path: Path) -> None:
+def test_report_names_baseline(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "scheduler_comparison"
     for scheduler, accuracy in (("onecycle", 95.0), ("cosine", 94.0), ("constant", 90.0)):
         for seed in (0, 1):
@@ -60,25 +60,25 @@ def test_a_study_says_with_what_its_arms_are_compared(tmp_path: Path) -> None:
     assert "Test accuracy against cosine" in (folder / "report" / "README.md").read_text()
 
 
-def test_evidence_goes_where_it_is_wanted_and_nothing_else_does(tmp_path: Path) -> None:
+def test_report_writes_only_into_output_dir(tmp_path: Path) -> None:
     study(tmp_path / "outputs" / "ratios", {1: [95.0], 2: [94.0]})
-    to = tmp_path / "experiments" / "mine"
-    assert command("task=report", "name=ratios", f"task.output_dir={to}", "task.title='Ratios (JPEG)'") == 0
-    assert {path.name for path in to.iterdir()} == FILES | FIGURES
-    assert (to / "README.md").read_text().startswith("# Ratios (JPEG)\n")
+    target = tmp_path / "experiments" / "mine"
+    assert command("task=report", "name=ratios", f"task.output_dir={target}", "task.title='Ratios (JPEG)'") == 0
+    assert {path.name for path in target.iterdir()} == FILES | PLOTS
+    assert (target / "README.md").read_text().startswith("# Ratios (JPEG)\n")
 
 
-def test_a_study_of_which_nothing_is_finished_says_so(tmp_path: Path) -> None:
+def test_report_without_finished_runs(tmp_path: Path) -> None:
     folder = study(tmp_path / "outputs" / "ratio_ablation", {1: [95.0]})
     (folder / "ratio-1_seed-0" / "result.json").unlink()
     (folder / "report").mkdir()
     (folder / "report" / "curves.png").write_bytes(b"of an earlier report")
     assert command("task=report", "study=ratio_ablation") == 0
-    assert "No run is finished" in (folder / "report" / "README.md").read_text()
+    assert "No run is finished yet." in (folder / "report" / "README.md").read_text()
     assert not (folder / "report" / "curves.png").exists()
 
 
-def test_a_report_needs_no_torch(tmp_path: Path) -> None:
+def test_report_does_not_import_torch(tmp_path: Path) -> None:
     folder = study(tmp_path / "outputs" / "ratio_ablation", {1: [95.0], 2: [94.0]})
     heavy = ("torch", "lightning", "scipy.stats", "matplotlib.pyplot")
     script = (
@@ -101,7 +101,7 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
         ("{tmp}/none/*", "outputs/mine/report"),
     ],
 )
-def test_a_report_is_beside_its_runs(runs: str | list[str] | None, wanted: str, tmp_path: Path) -> None:
+def test_report_directory_is_beside_runs(runs: str | list[str] | None, wanted: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     texts = [text.format(tmp=tmp_path) for text in runs] if isinstance(runs, list) else runs
@@ -113,11 +113,17 @@ def test_a_report_is_beside_its_runs(runs: str | list[str] | None, wanted: str, 
     ("arguments", "wanted"),
     [
         (["study=width"], "task=report: there is no "),
-        (["study=ratio_ablation", "seed=0"], "seed=0: cannot be set with task=report of a study; allowed: study, debug, name, task"),
+        (
+            ["study=ratio_ablation", "seed=0"],
+            "seed=0: cannot be set with task=report of a study; allowed: study, debug, name, task",
+        ),
         (["study=width", "name=ratio_ablation"], "study=width: "),
         (["-m", "name=ratio_ablation", "seed=0,1"], "seed=0,1: cannot be set with task=report of a study"),
         (["study=ratio_ablation", "task.runs=x"], "task.runs: selects the runs; leave out study= and -m"),
-        (["study=ratio_ablation", "task.baseline={model.ratio:7}"], "task.baseline={'model.ratio': 7}: no arm has it"),
+        (
+            ["study=ratio_ablation", "task.baseline={model.ratio:7}"],
+            "task.baseline={'model.ratio': 7}: must be values of a variant",
+        ),
         (
             ["study=ratio_ablation", "task.baseline=s"],
             "task.baseline=s: must be a mapping such as {model.ratio:1}",
@@ -126,11 +132,11 @@ def test_a_report_is_beside_its_runs(runs: str | list[str] | None, wanted: str, 
             ["study=ratio_ablation", "task.output_dir=outputs/ratio_ablation/sweep.yaml/x"],
             "task.output_dir=outputs/ratio_ablation/sweep",
         ),
-        (["task.runs=no/such/*"], "task.runs=no/such/*: no trainings there"),
+        (["task.runs=no/such/*"], "task.runs=no/such/*: must match directories of training runs"),
         (["task.runs=[]"], "task.runs=[]: must be a directory, a glob, or a list of them"),
     ],
 )
-def test_a_wrong_report_is_one_line(
+def test_report_errors_are_one_line(
     arguments: list[str],
     wanted: str,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""What a report says, and that it says it of the numbers: sentences, verdicts, tables, published figures."""
+"""Sentences, verdicts, tables and published results of a report agree with the numbers."""
 
 import json
 import re
@@ -23,12 +23,12 @@ def study_at(folder: Path, accuracies: Mapping[int, Sequence[float]]) -> Study:
     return build_study("mine", find_study(study(folder, accuracies)))
 
 
-def test_the_sentence_says_what_the_intervals_say(tmp_path: Path) -> None:
+def test_summary_agrees_with_intervals(tmp_path: Path) -> None:
     unclear = {2: [95.5, 93.5, 95.8], 3: [95.5, 93.5, 96.2]}
     clear = {1: [95.0, 94.0, 96.0], 4: [96.0, 95.1, 97.0], 10: [90.0, 89.1, 90.9]}
     found = study_at(tmp_path, {**clear, **unclear})
     assert summary(found) == (
-        "Test accuracy against s = 1, in points with 95 % intervals over equal seeds, 4 arms compared: "
+        "Test accuracy against s = 1, in points with 95 % intervals over common seeds, 4 variants compared: "
         "lower for s = 10 (-5.00 [-5.25, -4.75]); higher for s = 4 (+1.03 [+0.89, +1.18]); "
         "no difference that 3 seeds could show for s = 2 (-0.07 [-1.34, +1.21]), s = 3 (+0.07 [-1.21, +1.34]). "
         "The highest mean is that of s = 4: 96.03 % [93.67, 98.39], n = 3."
@@ -36,7 +36,7 @@ def test_the_sentence_says_what_the_intervals_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tens", "said"),
+    ("tens", "wanted"),
     [
         ([91.0, 90.1, 92.1], "**holds** for s = 10 (-3.93 [-4.08, -3.79])"),
         ([90.0, 89.1, 91.0], "**does not hold** for s = 10 (-4.97 [-5.11, -4.82])"),
@@ -45,30 +45,30 @@ def test_the_sentence_says_what_the_intervals_say(tmp_path: Path) -> None:
         ([91.0], "is **undecided** for s = 10 (-4.00, no interval)"),
     ],
 )
-def test_the_claim_of_the_replication_gets_a_verdict(tens: list[float], said: str, tmp_path: Path) -> None:
+def test_verdict_on_claim_of_replication(tens: list[float], wanted: str, tmp_path: Path) -> None:
     found = verdict(study_at(tmp_path, {1: [95.0, 94.0, 96.0], 10: tens}))
     assert "Ghost-ResNet-56 on CIFAR-10" in found
-    assert f"Of ghost_resnet20 on digits (not the network and data of the claim), this {said}." in found
+    assert f"For ghost_resnet20 on digits (not the network and data of the claim), this {wanted}." in found
 
 
-def test_without_s_10_or_s_1_there_is_no_verdict(tmp_path: Path) -> None:
+def test_verdict_needs_ratios_10_and_1(tmp_path: Path) -> None:
     assert verdict(study_at(tmp_path / "a", {1: [95.0, 94.0], 5: [91.0, 90.0]})) == ""
     assert verdict(study_at(tmp_path / "b", {2: [95.0, 94.0], 10: [91.0, 90.0]})) == ""
 
 
-def test_one_seed_has_no_interval_and_unequal_seeds_are_no_pairs_and_both_is_said(tmp_path: Path) -> None:
+def test_notes_name_single_and_unpaired_seeds(tmp_path: Path) -> None:
     found = study_at(tmp_path, {1: [95.0], 2: [94.0, 93.0, 94.5]})
     row, other = markdown(cells(found)).splitlines()[2:]
     assert row.startswith("| s = 1 | 1 | 95.00 |  |  | baseline |")
     assert "| -1.00 (1 pair: no interval) |" in other
-    assert "without an interval, for want of three equal seeds: s = 2 (-1.00)" in summary(found)
-    said = "\n".join(notes(found))
-    assert "n = 1: a single seed has neither a standard deviation nor an interval" in said
-    assert "s = 2: seeds 1, 2 are not in both it and s = 1" in said
+    assert "without an interval (fewer than three common seeds): s = 2 (-1.00)" in summary(found)
+    text = "\n".join(notes(found))
+    assert "n = 1: a single seed has neither a standard deviation nor an interval" in text
+    assert "s = 2: seeds 1, 2 are not common with s = 1" in text
     assert [variant_rows(found)[0][key] for key in ("accuracy_sd", "accuracy_low", "pairs")] == ["", "", ""]
 
 
-def test_different_machines_are_named_and_not_averaged_in_silence(tmp_path: Path) -> None:
+def test_table_names_different_machines(tmp_path: Path) -> None:
     same = study_at(tmp_path / "a", {1: [95.0, 94.0], 2: [94.0, 93.0]})
     assert "hardware" not in cells(same)[0]
     folder = study(tmp_path / "b", {1: [95.0, 94.0], 2: [94.0, 93.0]})
@@ -90,13 +90,13 @@ B = {"model.network": {"shortcut": "B"}}
     [
         (VGG, {}, [("paper", 93.7), ("replication", 93.63), ("replication", 92.83)]),
         (VGG, {"model.ratio": 5}, [("paper", 92.9)]),
-        (VGG, {"model.ratio": 1}, [("paper", 93.6)]),  # the ordinary network, by whatever name
+        (VGG, {"model.ratio": 1}, [("paper", 93.6)]),  # the baseline, under either name
         (VGG, {"model.dw_size": 7}, [("paper", 93.1)]),
         (VGG, {"model.norm_act": "bn"}, []),
         (VGG, {"model.exclude": ["first"]}, []),
         (VGG, {"datamodule.train_fraction": 0.1}, []),
         (VGG | {"datamodule": "cifar100"}, {}, []),
-        (VGG, {"datamodule.validate_on": "val"}, [("paper", 93.7), ("replication", 92.89)]),
+        (VGG, {"datamodule.validate_on": "holdout"}, [("paper", 93.7), ("replication", 92.89)]),
         (RESNET, B, [("replication", 92.2), ("replication", 91.3)]),
         (RESNET | {"scheduler": "multistep"}, B, [("replication", 92.55)]),
         (RESNET, {"model.dw_size": 1}, [("paper", 92.7)]),
@@ -110,7 +110,7 @@ B = {"model.network": {"shortcut": "B"}}
         ({"model": "ghostnet", "datamodule": "image_folder"}, {"datamodule.num_classes": 5, "model.width": 0.5}, []),
     ],
 )
-def test_published_figures_are_those_of_the_same_network_on_the_same_data(
+def test_published_results_match_network_and_data(
     choices: dict[str, str], changes: dict[str, Any], wanted: list[tuple[str, float]], tmp_path: Path
 ) -> None:
     finish(start(tmp_path / "run", 0, changes, choices), 92.0)
@@ -118,7 +118,7 @@ def test_published_figures_are_those_of_the_same_network_on_the_same_data(
     assert [(row.who, row.accuracy) for row in published_results(variant)] == wanted
 
 
-def test_our_difference_to_what_is_published_is_in_the_table(tmp_path: Path) -> None:
+def test_table_has_difference_to_published_results(tmp_path: Path) -> None:
     finish(start(tmp_path / "run", 0, {}, VGG), 93.2)
     rows = cells(build_study("mine", find_study(tmp_path)))
     row = dict(zip(*rows, strict=True))
@@ -126,7 +126,7 @@ def test_our_difference_to_what_is_published_is_in_the_table(tmp_path: Path) -> 
     assert row["replication, % (ours minus it)"] == "93.63 (-0.43); 92.83 (+0.37)"
 
 
-def test_the_latex_table_is_whole_and_escaped(tmp_path: Path) -> None:
+def test_latex_table_is_complete_and_escaped(tmp_path: Path) -> None:
     found = study_at(tmp_path, {1: [95.0, 94.0, 94.5], 2: [94.0, 93.5, 94.0]})
     text = latex(cells(found, in_millions=True), "50 % of_a & #1 {x}", "my_study")
     assert r"\caption{50 \% of\_a \& \#1 \{x\}}" in text
@@ -140,20 +140,20 @@ def test_the_latex_table_is_whole_and_escaped(tmp_path: Path) -> None:
     assert r"$-$0.67 [$-$1.38, $+$0.05] & 0.14 & 1.26 &" in rows[1]
 
 
-def test_speeds_of_a_busy_machine_are_said_not_to_compare(tmp_path: Path) -> None:
+def test_notes_name_incomparable_speeds(tmp_path: Path) -> None:
     folder = study(tmp_path / "study", {1: [95.0, 95.0], 2: [94.0, 94.0]})
-    assert not [line for line in notes(build_study("study", find_study(folder))) if "had other work" in line]
+    assert not [line for line in notes(build_study("study", find_study(folder))) if "other work ran" in line]
     run = RunDirectory(folder / "ratio-2_seed-1")
     run.write_result((run.read_result() or {}) | {"images_per_second": 400.0})
-    (line,) = [line for line in notes(build_study("study", find_study(folder))) if "had other work" in line]
+    (line,) = [line for line in notes(build_study("study", find_study(folder))) if "other work ran" in line]
     assert "by a factor of up to 2.5" in line
 
 
-def test_what_rounds_to_nothing_has_no_sign() -> None:
+def test_signed_omits_sign_of_zero() -> None:
     assert [signed(value) for value in (-0.004, 0.0, 0.004, -0.006, 1.0)] == ["0.00", "0.00", "0.00", "-0.01", "+1.00"]
 
 
-def test_detectors_are_compared_by_map(tmp_path: Path) -> None:
+def test_report_compares_detectors_by_map(tmp_path: Path) -> None:
     folder = study(tmp_path / "study", {1: [25.0, 26.0], 2: [24.0, 24.5]})
     for path in folder.glob("*/result.json"):
         result = json.loads(path.read_text())
@@ -169,12 +169,12 @@ def test_detectors_are_compared_by_map(tmp_path: Path) -> None:
     assert "mAP" in (tmp_path / "page" / "results.csv").read_text().splitlines()[0].split(",")
 
 
-def test_two_seeds_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_two_seeds_are_shown_as_values(tmp_path: Path) -> None:
     found = study_at(tmp_path, {1: [95.0, 55.0], 2: [94.0, 93.0]})
     text = markdown(cells(found))
     assert "| s = 1 | 2 | 75.00 | 28.28 | {95.00, 55.00} | baseline |" in text
     assert "| {94.00, 93.00} | +18.50 {-1.00, +38.00} |" in text
-    assert "for want of three equal seeds: s = 2 (+18.50 {-1.00, +38.00})." in summary(found)
-    assert any(line.startswith("n = 2: {braces} hold the two values") for line in notes(found))
+    assert "(fewer than three common seeds): s = 2 (+18.50 {-1.00, +38.00})." in summary(found)
+    assert any(line.startswith("n = 2: {braces} have the two values") for line in notes(found))
     assert [variant_rows(found)[0][key] for key in ("accuracy_low", "difference_low")] == ["", ""]
     assert describe_means(found.variants) == "means (n = 2), without intervals"

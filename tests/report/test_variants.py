@@ -1,4 +1,4 @@
-"""What a report takes runs for: arms, repetitions, foreigners, failures, and what each arm is compared with."""
+"""Status of runs in a report, variants, and their baselines."""
 
 import shutil
 from pathlib import Path
@@ -7,25 +7,25 @@ import pytest
 import yaml
 
 from ghostexp.report.load_runs import RunStatus, find_runs, find_study
-from ghostexp.report.readme import command_of
+from ghostexp.report.readme import sweep_command
 from ghostexp.report.variants import build_study
 from tests.report.fake_runs import finish, start, study
 
 RATIOS = {1: [95.0, 94.0, 96.0], 2: [94.0, 94.5, 95.0], 10: [90.0, 91.0, 92.5]}
 
 
-def test_a_study_has_an_arm_for_each_ratio_in_order_and_pairs_it_with_the_ordinary_network(tmp_path: Path) -> None:
+def test_variants_are_sorted_and_paired_with_ratio_1(tmp_path: Path) -> None:
     found = build_study("mine", find_study(study(tmp_path, {10: RATIOS[10], 2: RATIOS[2], 1: RATIOS[1]})))
     assert [variant.label for variant in found.variants] == ["s = 1", "s = 2", "s = 10"]
     assert [variant.accuracy.mean for variant in found.variants] == pytest.approx([95.0, 94.5, 91.16667], abs=1e-4)
-    ordinary, _, ten = found.variants
-    assert ordinary.baseline is None
-    assert ten.baseline is ordinary
+    ratio_one, _, ten = found.variants
+    assert ratio_one.baseline is None
+    assert ten.baseline is ratio_one
     assert ten.difference is not None
     assert ten.difference.differences == {0: -5.0, 1: -3.0, 2: -3.5}
 
 
-def test_each_run_that_cannot_count_is_listed_as_what_it_is(tmp_path: Path) -> None:
+def test_runs_in_no_variant_have_status_and_note(tmp_path: Path) -> None:
     folder = study(tmp_path / "study", RATIOS)
     (folder / "ratio-2_seed-2" / "result.json").unlink()
     unfinished = folder / "ratio-2_seed-2"
@@ -45,10 +45,10 @@ def test_each_run_that_cannot_count_is_listed_as_what_it_is(tmp_path: Path) -> N
     states = {run.name: (run.state, run.note) for run in found.others}
     assert states.pop("ratio-1_seed-2")[0] is RunStatus.UNREADABLE
     assert states == {
-        unfinished.name: (RunStatus.UNFINISHED, "3 of 3 epochs; it runs, or resume= continues it"),
+        unfinished.name: (RunStatus.UNFINISHED, "3 of 3 epochs; still running, or to be continued by resume="),
         "ratio-10_seed-2": (RunStatus.FAILED, "the loss of step 6 is not a finite number"),
         "ratio-3_seed-0": (RunStatus.INCOMPATIBLE, "trainer.max_epochs is 9, not 3"),
-        "ratio-1_again": (RunStatus.DUPLICATE, "the same arm and seed as ratio-1_seed-0, which counts"),
+        "ratio-1_again": (RunStatus.DUPLICATE, "same variant and seed as ratio-1_seed-0, which is used"),
         "ratio-4_seed-0": (RunStatus.MISSING, "not started"),
         "ratio-1_seed-7": (RunStatus.UNREADABLE, "ValueError: config.yaml has no choices"),
     }
@@ -60,7 +60,7 @@ def test_each_run_that_cannot_count_is_listed_as_what_it_is(tmp_path: Path) -> N
     assert found.variants[0].accuracy.mean == 94.5
 
 
-def test_values_that_follow_from_a_swept_group_make_nobody_foreign(tmp_path: Path) -> None:
+def test_values_of_swept_group_keep_runs_compatible(tmp_path: Path) -> None:
     jobs = {}
     for name, rise in (("cosine", 0.0), ("onecycle", 0.3)):
         for seed in (0, 1):
@@ -73,10 +73,10 @@ def test_values_that_follow_from_a_swept_group_make_nobody_foreign(tmp_path: Pat
     found = build_study("mine", find_study(tmp_path))
     assert found.others == []
     assert [variant.label for variant in found.variants] == ["cosine", "onecycle"]
-    assert found.variants[1].baseline is found.variants[0]  # without an ordinary network, the first
+    assert found.variants[1].baseline is found.variants[0]  # without s = 1, the first
 
 
-def test_a_twin_is_the_baseline_where_several_keys_vary(tmp_path: Path) -> None:
+def test_baseline_matches_other_keys(tmp_path: Path) -> None:
     jobs = {}
     for ratio in (2, 1):
         for width in (1, 3):
@@ -87,20 +87,20 @@ def test_a_twin_is_the_baseline_where_several_keys_vary(tmp_path: Path) -> None:
     variants = {variant.label: variant for variant in build_study("mine", find_study(tmp_path)).variants}
     for width in (1, 3):
         assert variants[f"s = 2, d = {width}"].baseline is variants[f"s = 1, d = {width}"]
-    asked = {
+    requested = {
         variant.label: variant for variant in build_study("mine", find_study(tmp_path), {"model.dw_size": 1}).variants
     }
-    assert asked["s = 2, d = 3"].baseline is asked["s = 2, d = 1"]
-    with pytest.raises(ValueError, match=r"7\}: no arm has it; there are s = 1, d = 1; s = 1, d = 3; "):
+    assert requested["s = 2, d = 3"].baseline is requested["s = 2, d = 1"]
+    with pytest.raises(ValueError, match=r"7\}: must be values of a variant; there are s = 1, d = 1; s = 1, d = 3; "):
         build_study("mine", find_study(tmp_path), {"model.dw_size": 7})
 
 
-def test_any_runs_are_told_apart_by_all_that_differs_but_seeds(tmp_path: Path) -> None:
+def test_find_runs_varied_keys_are_all_that_differ(tmp_path: Path) -> None:
     for seed in (0, 1):
         finish(start(tmp_path / "a" / str(seed), seed, {"optimizer.lr": 0.1}), 90.0 + seed)
         finish(start(tmp_path / "b" / str(seed), seed, {"optimizer.lr": 0.2}), 92.0 + seed)
-        ordinary = {"model": {"shortcut": "A"}, "optimizer.lr": 0.2}
-        finish(start(tmp_path / "c" / str(seed), seed, ordinary, {"model": "resnet20"}), 93.0 + seed)
+        ratio_one = {"model": {"shortcut": "A"}, "optimizer.lr": 0.2}
+        finish(start(tmp_path / "c" / str(seed), seed, ratio_one, {"model": "resnet20"}), 93.0 + seed)
     found = build_study(
         "mine", find_runs([f"{tmp_path}/a/*", str(tmp_path / "b"), f"{tmp_path}/c/0", f"{tmp_path}/c/1"])
     )
@@ -110,7 +110,7 @@ def test_any_runs_are_told_apart_by_all_that_differs_but_seeds(tmp_path: Path) -
     assert [(variant.label, variant.accuracy.n) for variant in found.variants] == [(label, 2) for label in labels]
 
 
-def test_a_sweep_named_by_its_directory_is_all_of_it(tmp_path: Path) -> None:
+def test_find_runs_sweep_directory_has_missing_jobs(tmp_path: Path) -> None:
     shutil.rmtree(study(tmp_path / "mine", RATIOS) / "ratio-2_seed-0")
     found = build_study("mine", find_runs([str(tmp_path / "mine")]))
     assert [(run.name, run.state) for run in found.others] == [("ratio-2_seed-0", RunStatus.MISSING)]
@@ -118,7 +118,7 @@ def test_a_sweep_named_by_its_directory_is_all_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "typed", "wanted"),
+    ("name", "overrides", "wanted"),
     [
         ("ratio_ablation", ["study=ratio_ablation"], "python -m ghostexp study=ratio_ablation"),
         (None, ["name=mine"], "python -m ghostexp -m model.ratio=1,2 seed=0,1 name=mine"),
@@ -129,25 +129,25 @@ def test_a_sweep_named_by_its_directory_is_all_of_it(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_command_of_the_runs_is_known_without_the_places_of_a_machine(
-    name: str | None, typed: list[str], wanted: str, tmp_path: Path
+def test_sweep_command_leaves_out_machine_paths(
+    name: str | None, overrides: list[str], wanted: str, tmp_path: Path
 ) -> None:
     folder = study(tmp_path, {1: [95.0, 94.0], 2: [94.0, 93.0]}, name)
     (folder / "ratio-1_seed-0" / ".hydra").mkdir()
-    record = [typed[0], "model.ratio=1", "seed=0", *typed[1:]]
+    record = [overrides[0], "model.ratio=1", "seed=0", *overrides[1:]]
     (folder / "ratio-1_seed-0" / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(record))
-    assert command_of(find_study(folder), ["model.ratio"]) == wanted
+    assert sweep_command(find_study(folder), ["model.ratio"]) == wanted
 
 
-def test_places_without_trainings_are_named(tmp_path: Path) -> None:
+def test_find_runs_without_training_runs_raises(tmp_path: Path) -> None:
     start(tmp_path / "test", 0, {"task.name": "test"})
-    with pytest.raises(ValueError, match=r"task\.runs=.*none.*: no trainings there"):
+    with pytest.raises(ValueError, match=r"task\.runs=.*none.*: must match directories of training runs"):
         find_runs([f"{tmp_path}/none*"])
-    with pytest.raises(ValueError, match="no trainings there; study=NAME"):
+    with pytest.raises(ValueError, match="no training runs found; set study=NAME"):
         find_study(tmp_path)
 
 
-def test_a_lone_ordinary_network_is_told_by_its_ratio_and_the_others_without(tmp_path: Path) -> None:
+def test_labels_omit_common_ratio(tmp_path: Path) -> None:
     jobs = {}
     for ratio, side in ((2, 1), (2, 5), (1, 3)):
         jobs[f"{ratio}_{side}"] = [f"model.dw_size={side}", f"model.ratio={ratio}", "seed=0"]

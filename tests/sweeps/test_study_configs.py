@@ -91,9 +91,9 @@ def test_network_cost_matches_the_paper_or_is_listed_as_different(table: Publish
     cost = count_cost(network, (data["in_chans"], data["image_size"], data["image_size"]))
     macs = backbone_macs(network) if is_backbone else cost.macs
     for column, ours in (("params_m", cost.params / 1e6), ("macs_m", macs / 1e6)):
-        if column in row.figures:
-            agrees = abs(ours - row.figures[column]) < last_digit(row.figures[column])
-            assert agrees != (column in row.differs), (column, ours, row.figures[column])
+        if column in row.metrics:
+            agrees = abs(ours - row.metrics[column]) < last_digit(row.metrics[column])
+            assert agrees != (column in row.differs), (column, ours, row.metrics[column])
 
 
 def last_digit(printed: float) -> float:

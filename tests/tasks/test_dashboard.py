@@ -12,8 +12,8 @@ from wandb_workspaces.workspaces import Workspace
 
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.variants import Study, build_study
-from ghostexp.report.wandb_dashboard import filters_of, page_of
-from ghostexp.report.wandb_panels import panels_of
+from ghostexp.report.wandb_dashboard import build_filters, build_page_blocks
+from ghostexp.report.wandb_panels import build_panels
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import flatten
 from ghostexp.runs.naming import run_identity
@@ -197,7 +197,7 @@ def test_panels_show_published_values(tmp_path: Path) -> None:
     for ratio in (1, 2):
         run = fake_runs.start(tmp_path / f"ratio-{ratio}", 0, {"model.ratio": ratio, "model.dw_size": 1}, choices)
         fake_runs.finish(run, 92.0 + ratio)
-    results = panels_of(load_study(tmp_path))["Results"]
+    results = build_panels(load_study(tmp_path))["Results"]
     (text,) = [panel.markdown for panel in results if hasattr(panel, "markdown")]
     assert "| s = 2 | paper | 92.70 |" in text
 
@@ -205,7 +205,7 @@ def test_panels_show_published_values(tmp_path: Path) -> None:
 def test_panels_group_by_non_numeric_keys(tmp_path: Path) -> None:
     for name in ("cosine", "onecycle"):
         fake_runs.finish(fake_runs.start(tmp_path / name, 0, {}, {"scheduler": name}), 90.0)
-    found = panels_of(load_study(tmp_path))
+    found = build_panels(load_study(tmp_path))
     axes = [panel.x for panel in found["Results"] if type(panel).__name__ == "ScatterPlot"]
     assert [axis.name for axis in axes] == ["macs", "images_per_second"]
     assert {panel.groupby.name for panel in found["Learning curves"]} == {"choices.scheduler"}
@@ -219,10 +219,10 @@ def test_filters_without_group_name_each_run(tmp_path: Path) -> None:
         config = run.read_config() | {"logger": {"wandb": {"project": "a", "entity": None, "group": None}}}
         run.write_config(config)
         ids.append(run_identity(run.path, config))
-    (found,) = filters_of(load_study(tmp_path))
+    (found,) = build_filters(load_study(tmp_path))
     assert (found.key.name, found.op, sorted(found.value)) == ("ID", "IN", sorted(ids))
 
 
 def test_page_of_study_without_finished_run(tmp_path: Path) -> None:
     fake_runs.start(tmp_path / "ratio-1", 0, {})
-    assert page_of(load_study(tmp_path)) == ["No run is finished: there is nothing to show yet."]
+    assert build_page_blocks(load_study(tmp_path)) == ["No run is finished yet."]

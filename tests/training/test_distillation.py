@@ -127,7 +127,10 @@ def test_teacher_as_model_equals_teacher_as_run(teacher: Path, tmp_path: Path) -
     [
         (["loss.distill.teacher=no/such/run"], "loss.distill.teacher=no/such/run: not a run directory"),
         (["loss.distill.teacher={teacher}", "loss.distill.temperature=0"], "loss.distill.temperature=0: a number > 0"),
-        (["loss.distill.teacher={teacher}", "loss.distill.weight=1.5"], "loss.distill.weight=1.5: must be a number in [0, 1]"),
+        (
+            ["loss.distill.teacher={teacher}", "loss.distill.weight=1.5"],
+            "loss.distill.weight=1.5: must be a number in [0, 1]",
+        ),
         (
             ["loss.distill.teacher={teacher}", "datamodule.num_classes=7"],
             "must be trained with datamodule.num_classes=7, got 10",

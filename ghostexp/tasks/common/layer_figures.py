@@ -12,7 +12,7 @@ from ghostexp.analysis.feature_maps import FeatureMaps, cheap_filters, extract_f
 from ghostexp.analysis.layer_statistics import LayerStatistics
 from ghostexp.analysis.similarity import SIZES, distinct_pairs
 from ghostexp.report import layer_plots
-from ghostexp.report.layer_plots import Array, Shown
+from ghostexp.report.layer_plots import Array, MapGrid
 
 Rows = list[dict[str, Any]]
 
@@ -107,7 +107,7 @@ def draw_summaries(
     return drawn
 
 
-def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> Shown:
+def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> MapGrid:
     """Select intrinsic maps and their ghosts, from highest to lowest correlation with the first ghost."""
     assert maps.ghosts is not None
     size = torch.full((inside.intrinsic,), -1.0, dtype=torch.float64)  # of those without ghosts
@@ -124,15 +124,15 @@ def ghosts_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> 
         "intrinsic",
         *("ghost" if maps.ghosts_per_map == 1 else f"ghost {number + 1}" for number in range(maps.ghosts_per_map)),
     ]
-    return Shown(_array(pixels.movedim(1, -1)), columns, labels, rows)
+    return MapGrid(_array(pixels.movedim(1, -1)), columns, labels, rows)
 
 
-def pairs_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> Shown:
+def pairs_shown(pixels: Tensor, maps: FeatureMaps, inside: LayerStatistics) -> MapGrid:
     """Select the most similar pairs of convolved maps."""
     pairs = distinct_pairs(inside.partners, inside.partner_r.nan_to_num(0), COLUMNS)
     columns = [[_array(maps.intrinsic[:, index]) for index in pair] for pair in pairs]
     labels = [[f"map {partner}", f"map {index}, r = {float(inside.partner_r[index]):.2f}"] for partner, index in pairs]
-    return Shown(_array(pixels.movedim(1, -1)), columns, labels, ["map", "partner"])
+    return MapGrid(_array(pixels.movedim(1, -1)), columns, labels, ["map", "partner"])
 
 
 def _array(tensor: Tensor) -> Array:
