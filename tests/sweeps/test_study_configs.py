@@ -136,7 +136,7 @@ def test_wrong_sweep_is_one_line_error(arguments: list[str], wanted: str, capfd:
 def test_directory_of_another_study_is_rejected(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "outputs" / "mine"
     folder.mkdir(parents=True)
-    (folder / "sweep.yaml").write_text("study: width\npoints: {}\n")
+    (folder / "sweep.yaml").write_text("study: width\njobs: {}\n")
     assert command("study=ratio_ablation", "name=mine") == 1
     assert f"study=ratio_ablation: {folder} contains study width; set another name=..." in capfd.readouterr().err
     assert command("-m", "seed=0,1", "name=mine") == 1
