@@ -37,7 +37,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     commands = [text for text in (sweep_command(found, study.keys), command) if text]
     text = write_report(study, task["title"] or default_title(study), commands, output_dir)
     print(text, f"outputs: {output_dir}", sep="\n")
-    counts = {"arms": len(study.variants), "runs": len(study.runs), "not_counted": len(study.others)}
+    counts = {"variants": len(study.variants), "runs": len(study.runs), "not_counted": len(study.others)}
     return {**counts, "to": str(output_dir)}
 
 

@@ -104,7 +104,7 @@ def test_changed_data_finds_jobs_finished_with_other_images(
     monkeypatch.setattr(data_check, "call_in_process", lambda _, jobs: data_check._check_all(jobs))
     assert changed_data(jobs) == []
     Image.fromarray(np.zeros((66, 66, 3), np.uint8)).save(tree / "test/bee/0001.png")
-    message = f"datamodule.root={tree}: not what this run was trained on (test: 4 images -> 4 images, others); "
+    message = f"datamodule.root={tree}: must be the data of this run (test: 4 images -> 4 images, others); "
     assert [(name, error.removeprefix(message)) for name, error in changed_data(jobs)] == [
         (name, "name=... starts a new sweep") for name in ("seed-0", "seed-1")
     ]
@@ -121,7 +121,7 @@ def test_sweep_rejects_jobs_finished_with_other_images(tree: Path, capsys: pytes
     Image.fromarray(np.zeros((66, 66, 3), np.uint8)).save(tree / "test/bee/0001.png")
     assert command(*sweep) == 1
     error = capsys.readouterr().err
-    message = f"datamodule.root={tree}: not what this run was trained on (test: 4 images -> 4 images, others); "
+    message = f"datamodule.root={tree}: must be the data of this run (test: 4 images -> 4 images, others); "
     assert f"error: seed-0 and 1 others: {message}" in error
     shutil.rmtree(tree)  # missing images do not invalidate results
     assert command(*sweep) == 0

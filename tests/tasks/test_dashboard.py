@@ -170,7 +170,7 @@ def logged_study(folder: Path, loggers: Sequence[Mapping[str, Any]], name: str |
 @pytest.mark.parametrize(
     ("loggers", "wanted"),
     [
-        ([{}, {}], "none of the runs was logged to W&B; train them with logger=wandb"),
+        ([{}, {}], "none of the runs was logged to W&B; train with logger=wandb"),
         ([{"project": "a", "entity": None}, {"project": "b", "entity": "us"}], "several W&B projects (a, us/b)"),
     ],
 )

@@ -52,7 +52,7 @@ def test_visualize_baseline_has_no_ghosts(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "visualize"
     assert {path.name for path in folder.glob("*.png")} == {"pairs_layer1.0.png", "fits.png"}
     assert not (folder / "ghosts.csv").exists()
-    assert "None of these layers makes ghosts" in (folder / "README.md").read_text()
+    assert "None of these layers has ghosts" in (folder / "README.md").read_text()
     assert float(rows_of(folder / "pairs.csv")[0]["unexplained_7"]) < 1
 
 

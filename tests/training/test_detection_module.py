@@ -198,7 +198,7 @@ def test_resumed_detector_equals_uninterrupted_run(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(DetectionModule, "training_step", stopping)
         assert command(*TINY_DETECTOR, in_directory(tmp_path / "stopped")) != 0
-    assert command(f"resume={tmp_path / 'broken'}") == 0
+    assert command(f"resume={tmp_path / 'stopped'}") == 0
     assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
 
 

@@ -126,7 +126,10 @@ def test_teacher_as_model_equals_teacher_as_run(teacher: Path, tmp_path: Path) -
     ("arguments", "wanted"),
     [
         (["loss.distill.teacher=no/such/run"], "loss.distill.teacher=no/such/run: not a run directory"),
-        (["loss.distill.teacher={teacher}", "loss.distill.temperature=0"], "loss.distill.temperature=0: a number > 0"),
+        (
+            ["loss.distill.teacher={teacher}", "loss.distill.temperature=0"],
+            "loss.distill.temperature=0: must be a number > 0",
+        ),
         (
             ["loss.distill.teacher={teacher}", "loss.distill.weight=1.5"],
             "loss.distill.weight=1.5: must be a number in [0, 1]",
