@@ -146,7 +146,8 @@ def test_run_killed_at_random_moments_equals_uninterrupted_run(
     config, result = uninterrupted.read_config(), uninterrupted.read_result()
     assert result is not None
     is_ranks = config["trainer"]["devices"] > 1
-    warm_up(["ghostexp.tasks.fit", *targets(config)])
+    if not is_ranks:  # a fork server of this test would count as a leftover of the command
+        warm_up(["ghostexp.tasks.fit", *targets(config)])
     longest = time.monotonic() - started if is_ranks else result["wall_seconds"]
     rng, kills, runs = random.Random(case), 0, 0
     while kills < math.ceil(KILLS / len(CASES)):
