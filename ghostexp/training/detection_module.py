@@ -30,8 +30,8 @@ class DetectionModule(BaseModule):
     """A detector: the network's own losses, each logged by its name, and COCO's twelve metrics, in percent.
 
     A batch is images, (3, H, W) each, and targets: `boxes` (n, 4) as left, top, right, bottom in pixels of the image
-    and `labels` (n,) from 0 on. Under evaluation a target also has `image_id`, `original`, the height and width of the
-    image before it was scaled, and `truth`: all annotations in pixels of that.
+    and `labels` (n,) from 0 on. Under evaluation a target also has `image_id`, `original_size`, the height and width of
+    the image before it was scaled, and `ground_truth`: all annotations in pixels of that.
     Metrics refer to the original images, as COCO's do; those that no object contributes to are left out.
     """
 
