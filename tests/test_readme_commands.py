@@ -1,13 +1,14 @@
 """READMEs: their commands compose, examples run, and every link, path and option that they name exists.
 
 Bash reads the code blocks, with `python` and `ghostexp` replaced by functions that print their arguments, in restricted
-mode and without a PATH: nothing else can run. A block whose first line is `# PATH.py` or `# PATH.yaml` is a file, which
+mode and with a PATH that does not exist: nothing else can run. A block whose first line is `# PATH.py` or `# PATH.yaml` is a file, which
 the commands find in their working directory.
 """
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,6 @@ ROOT = Path(__file__).parent.parent
 READMES = [ROOT / folder / "README.md" for folder in (".", "conf", "ghostexp", "experiments", "tests")]
 PAGES = sorted((ROOT / "experiments").glob("*/README.md"))
 STUBS = """
-PATH=
 python() { if [ "$1 $2" = "-m ghostexp" ]; then shift 2; ghostexp "$@"; fi; }
 ghostexp() { printf 'COMMAND'; printf '\\037%s' "$@"; printf '\\036'; }
 """
@@ -51,11 +51,20 @@ def blocks(text: str) -> Iterator[tuple[str, str]]:
     yield from re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def run_with_stubs(script: str) -> str:
+    """Run a script in which only `python`, `ghostexp` and what bash itself has can run; returns its output."""
+    # the PATH comes from outside: restricted mode refuses to change it in the script
+    bash = shutil.which("bash")
+    assert bash
+    command_line = [bash, "--restricted", "-c", STUBS + script]
+    environment = {"PATH": "/does-not-exist"}
+    return subprocess.run(command_line, env=environment, capture_output=True, text=True, cwd="/", timeout=60).stdout
+
+
 def extract_commands(readme: Path) -> list[list[str]]:
     """The arguments of every ghostexp command in a README, from code blocks and from inline code."""
     text = readme.read_text()
-    script = STUBS + "\n".join(content for language, content in blocks(text) if language == "bash")
-    printed = subprocess.run(["bash", "--restricted", "-c", script], capture_output=True, text=True, cwd="/").stdout
+    printed = run_with_stubs("\n".join(content for language, content in blocks(text) if language == "bash"))
     found = [record.split("\x1f")[1:] for record in re.findall(r"COMMAND([^\x1e]*)\x1e", printed)]
     inline = re.findall(r"`python -m ghostexp(?![\w.]) *([^`]*)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     return found + [shlex.split(arguments) for arguments in inline]
@@ -128,6 +137,10 @@ def check_composes(arguments: list[str]) -> None:
             assert errors == []
         choices = config.hydra.runtime.choices
         resolve_config(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices, parsed)
+
+
+def test_readme_scripts_run_nothing_else() -> None:
+    assert run_with_stubs("uname; ls; /bin/ls; pytest --version; python -m ghostexp a=1") == "COMMAND\x1fa=1\x1e"
 
 
 @pytest.mark.parametrize("text", [text for text in COMMANDS if text and text not in RUN])
