@@ -133,8 +133,8 @@ def test_detector_optimizer_is_its_default_unless_another_is_chosen() -> None:
     assert optimizer_of("model=retinanet_ghostnet")["_target_"].endswith(".adamw")
     assert optimizer_of("model=faster_rcnn_replication", "optimizer.lr=3")["lr"] == 3
     assert optimizer_of("model=retinanet_ghostnet", "optimizer=sgd")["_target_"].endswith(".sgd")
-    assert optimizer_of("experiment=retinanet_ghostnet_coco")["lr"] == 0.01  # a recipe's own
-    assert optimizer_of("model=ghostnet") == optimizer_of("optimizer=nesterov")
+    assert optimizer_of("experiment=coco/retinanet")["lr"] == 0.01  # a recipe's own
+    assert optimizer_of("model=ghostnet") == optimizer_of("optimizer=sgd_nesterov")
 
 
 def optimizer_of(*overrides: str) -> dict[str, Any]:
