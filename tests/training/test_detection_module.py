@@ -220,7 +220,7 @@ def test_profile_detector_parts(tmp_path: Path, capsys: pytest.CaptureFixture[st
     result = result_of(tmp_path)
     assert [row["batch"] for row in result["module_ms"]] == [1, 2]
     for row in result["module_ms"]:
-        assert row["trunk"] + row["pyramid"] + row["heads"] == pytest.approx(row["whole"])
+        assert row["backbone"] + row["fpn"] + row["heads"] == pytest.approx(row["total"])
         assert min(row.values()) > 0
     assert result["macs"] == sum(int(row["macs"]) for row in csv.DictReader((tmp_path / "layers.csv").open()))
     assert f"{result['backbone_macs']:,}: the full backbone at 224 x 224" in capsys.readouterr().out
