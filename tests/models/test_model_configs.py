@@ -9,13 +9,14 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ghostexp.config.config_files import list_options
 from ghostexp.models.base import Network
 from ghostexp.models.ghost_module import GhostModule
 from ghostexp.models.torchvision_timm import TorchvisionNetwork
 
 CONF = Path(__file__).parents[2] / "conf"
 DETECTORS = {"faster_rcnn_ghostnet", "faster_rcnn_replication", "retinanet_ghostnet"}  # see test_detection.py
-CONFIGS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - DETECTORS)
+CONFIGS = sorted({*list_options("model", CONF)} - DETECTORS)
 IMAGES = [(1, 8), (3, 32), (3, 64)]  # channels, side
 
 

@@ -42,7 +42,7 @@ def losses(run: Path) -> list[float]:
 def targets_of_errors(run: Path) -> dict[str, str]:
     """Return the targets of the misclassified images, by index in the test set."""
     with (run / "misclassified.csv").open() as file:
-        return {row["image"]: row["truth"] for row in csv.DictReader(file)}
+        return {row["image"]: row["target"] for row in csv.DictReader(file)}
 
 
 def test_two_devices_match_one_device(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
