@@ -90,6 +90,8 @@ def run(composed: DictConfig, command: ParsedCommand) -> int:
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
         check_strategy(config["trainer"].get("strategy", "auto"))
         count, nodes = num_processes(config["trainer"]), config["trainer"]["num_nodes"]
+        if config["trainer"]["devices"] in ("auto", -1, "-1"):
+            config["trainer"]["devices"] = count  # recorded: it decides how many images share a BatchNorm statistic
         check_task(config["task"]["name"], count, nodes)
         check_launch_environment(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
         if not claim_run_dir(directory, config):

@@ -20,6 +20,7 @@ from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.detection.fpn import check_strides
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.fingerprint import world_size
 from ghostexp.runs.naming import run_identity, run_title
 from ghostexp.tasks.common import weights_source
 from ghostexp.training.base_module import BaseModule
@@ -28,6 +29,7 @@ from ghostexp.training.callbacks.progress_bar import EpochProgressBar
 from ghostexp.training.classification_module import ClassificationModule
 from ghostexp.training.detection_module import DetectionModule
 from ghostexp.training.distillation import Distillation
+from ghostexp.training.distributed import DDP, check_sync_batchnorm
 from ghostexp.training.loggers import RunInfo
 
 Config = dict[str, Any]
@@ -174,8 +176,11 @@ def _cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
 def build_lightning_module(config: Config, network: nn.Module, distillation: Distillation | None = None) -> BaseModule:
     """Build the LightningModule of a classifier or a detector: network, loss, optimizer and schedule.
 
-    Raises ValueError: a classification loss for a detector, or its boxes in half precision.
+    Raises ValueError: a classification loss for a detector, or its boxes in half precision, or a BatchNorm that cannot
+    be synchronised.
     """
+    if config["trainer"].get("sync_batchnorm"):
+        check_sync_batchnorm(network)
     if not isinstance(network, DetectionModel):
         return _build_classification_module(config, network, distillation)
     precision = str(config["trainer"]["precision"])
@@ -225,9 +230,13 @@ def build_trainer(config: Config, callbacks: list[Callback], loggers: list[Logge
 
     Raises ValueError: values that Lightning refuses, or a Trainer that does not use all processes of this run.
     """
+    node = dict(config["trainer"])
+    ours: dict[str, Any] = {}
+    if world_size(node) > 1 and isinstance(node.get("strategy"), str):
+        ours["strategy"] = DDP(find_unused_parameters=node.pop("strategy").endswith("_true"))
     try:
         trainer = instantiate_node(
-            config["trainer"],
+            node,
             "trainer",
             callbacks=callbacks,
             logger=loggers or False,
@@ -238,6 +247,7 @@ def build_trainer(config: Config, callbacks: list[Callback], loggers: list[Logge
             enable_checkpointing=bool(callbacks),
             enable_progress_bar=any(isinstance(callback, EpochProgressBar) for callback in callbacks),
             enable_model_summary=False,
+            **ours,
         )
     except USER_ERRORS as error:
         message = str(error)
