@@ -36,7 +36,7 @@ def frozen_resnet20(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
 def losses(run: Path) -> list[float]:
     """Return the mean training loss of every epoch."""
     with (run / "metrics.csv").open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
 def targets_of_errors(run: Path) -> dict[str, str]:
