@@ -8,6 +8,21 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Install the shortcuts in the processes that run tests, not in the one that distributes them."""
+    if not config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        from tests import shortcuts
+
+        shortcuts.install()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let slow tests take their time."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(0))
+
+
 @pytest.fixture(autouse=True)
 def _isolate_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GHOSTEXP_OUTPUTS", str(tmp_path / "outputs"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.cli import TINY, command, finish, in_directory
+from tests.cli import TINY, command, finish_cold, in_directory
 
 # Arguments, and part of the expected message: the key as typed, and what is allowed.
 KEYS = [
@@ -414,6 +414,6 @@ def test_traceback_is_shown_with_debug(capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_new_process_prints_one_line_error(arguments: list[str], wanted: str) -> None:
-    code, _, err = finish(*arguments)
+    code, _, err = finish_cold(*arguments)
     assert code == 1
     expect_one_line(err, wanted)
