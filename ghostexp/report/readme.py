@@ -108,7 +108,18 @@ def sweep_command(found: RunSet, keys: Sequence[str]) -> str | None:
         for text in (text for overrides in found.jobs.values() for text in overrides):
             values.setdefault(text.partition("=")[0], {})[text.partition("=")[2]] = None
         kept = ["-m", *(f"{key}={','.join(few)}" for key, few in values.items()), *kept]
-    return shlex.join(["python", "-m", "ghostexp", *kept])
+    return shlex.join(["python", "-m", "ghostexp", *_config_dir(record.with_name("hydra.yaml")), *kept])
+
+
+def _config_dir(record: Path) -> list[str]:
+    """Return the option --config-dir of a recorded command, relative to where it was given, or none."""
+    runtime = yaml.safe_load(record.read_bytes())["hydra"]["runtime"] if record.is_file() else {"config_sources": []}
+    folders = [source["path"] for source in runtime["config_sources"] if source["provider"] == "command-line"]
+    return [text for folder in folders for text in ("--config-dir", _shown(Path(folder), Path(runtime["cwd"])))]
+
+
+def _shown(folder: Path, cwd: Path) -> str:
+    return str(folder.relative_to(cwd)) if folder.is_relative_to(cwd) else "DIR"
 
 
 def _key(text: str) -> str:

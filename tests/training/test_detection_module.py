@@ -65,7 +65,7 @@ def test_coco_metrics_equal_pycocotools(tmp_path: Path, capsys: pytest.CaptureFi
     data.images.test.annotations.ground_truth["iscrowd"][::7] = 1  # detections in a crowd are ignored
     pairs = [pair for batch in data.test_dataloader() for pair in zip(*batch, strict=True)]
     network = NoisyDetector({float(image.double().sum()): target for image, target in pairs})
-    detector = DetectionModule(network, lambda _: SGD([nn.Parameter()], 0.1), schedulers.constant, loss_names=())
+    detector = DetectionModule(network, lambda _: SGD([nn.Parameter()], 0.1), schedulers.Constant, loss_names=())
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     trainer.test(detector, data.test_dataloader(), verbose=False)
     found, truth = tmp_path / "found.json", tmp_path / "truth.json"
