@@ -23,13 +23,14 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import world_size
 from ghostexp.runs.naming import run_identity, run_title
 from ghostexp.tasks.common import weights_source
+from ghostexp.tasks.common.acceleration import allow_tf32, compile_network
 from ghostexp.training.base_module import BaseModule
 from ghostexp.training.callbacks.checkpoint import AtomicCheckpointIO
 from ghostexp.training.callbacks.progress_bar import EpochProgressBar
 from ghostexp.training.classification_module import ClassificationModule
 from ghostexp.training.detection_module import DetectionModule
 from ghostexp.training.distillation import Distillation
-from ghostexp.training.distributed import DDP, check_sync_batchnorm
+from ghostexp.training.distributed import check_sync_batchnorm
 from ghostexp.training.loggers import RunInfo
 
 Config = dict[str, Any]
@@ -117,6 +118,7 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
         needed = "must be false for a detector" if "backbone" in node else "needs model.weights"
         raise ValueError(f"model.reset_head=true: {needed}")
     has_checkpoint = config["run"] is not None or is_resumed
+    allow_tf32(config.get("tf32", True))
     torch.manual_seed(config["seed"])
     loaded, macs = None, None
     if "backbone" in node:
@@ -128,9 +130,7 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
         loaded = weights_source.load_weights_source(network, str(source), _weights_folder(config), reset_head)
     if config["channels_last"]:
         network = network.to(memory_format=torch.channels_last)
-    if config["compile"]:
-        compiled = network.backbone if isinstance(network, DetectionModel) else network
-        compiled.compile()  # in place, so that the names in the state dict stay
+    compile_network(network, config.get("compile", False))
     return BuiltModel(network, cost, loaded, macs)
 
 
@@ -232,9 +232,9 @@ def build_trainer(config: Config, callbacks: list[Callback], loggers: list[Logge
     Raises ValueError: values that Lightning refuses, or a Trainer that does not use all processes of this run.
     """
     node = dict(config["trainer"])
-    ours: dict[str, Any] = {}
     if world_size(node) > 1 and isinstance(node.get("strategy"), str):
-        ours["strategy"] = DDP(find_unused_parameters=node.pop("strategy").endswith("_true"))
+        unused = node["strategy"].endswith("_true")
+        node["strategy"] = {"_target_": "ghostexp.training.distributed.DDP", "find_unused_parameters": unused}
     try:
         trainer = instantiate_node(
             node,
@@ -248,7 +248,6 @@ def build_trainer(config: Config, callbacks: list[Callback], loggers: list[Logge
             enable_checkpointing=bool(callbacks),
             enable_progress_bar=any(isinstance(callback, EpochProgressBar) for callback in callbacks),
             enable_model_summary=False,
-            **ours,
         )
     except USER_ERRORS as error:
         message = str(error)
