@@ -4,9 +4,10 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ghostexp.config.key import Key
-from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, NAME, ROOT, SET_HERE, SWEEPER, TASKS, Keys
+from ghostexp.config.key import Key, Keys
+from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SET_HERE, SWEEPER
 from ghostexp.config.signatures import signature
+from ghostexp.config.task_keys import NAME, TASKS
 
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # keys of every node with a target
 OWN = ("ghostexp.", "lightning.pytorch.Trainer")  # targets whose arguments are in the tables

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 
 from ghostexp.config.json_schema import RECIPES, schemas
 from ghostexp.config.key import Key
-from ghostexp.config.keys import GROUPS, LOSS, ROOT, SET_HERE, TASKS
+from ghostexp.config.keys import GROUPS, LOSS, ROOT, SET_HERE
 from ghostexp.config.schema import key_of
 from ghostexp.config.signatures import signature
+from ghostexp.config.task_keys import TASKS
 from ghostexp.models.validation import RULES
 from ghostexp.runs import config_keys
 from tests.cli import command
