@@ -1,9 +1,11 @@
 """Define the keys of conf/datamodule: type, range and description."""
 
-from ghostexp.config.key import Keys, array, boolean, choice, integer, number, string
+from ghostexp.config.key import Keys, array, boolean, choice, integer, mapping, number, string
 
 DATAMODULE: Keys = {
     "root": string("Directory of the data set."),
+    "train": mapping("Dataset of the training images."),
+    "test": mapping("Dataset of the test images."),
     "download": boolean("Download the data set if it is missing."),
     "num_images": integer("Number of training images; the test set has a quarter as many.", least=1),
     "num_classes": integer("Number of classes; must match the data.", least=1),
@@ -33,5 +35,6 @@ DATAMODULE: Keys = {
     "randaugment_magnitude": integer("RandAugment magnitude.", least=0),
     "mixup_alpha": number("Mixup alpha; 0: off.", least=0),
     "cutmix_alpha": number("CutMix alpha; 0: off; with Mixup, each is applied with probability 1/2.", least=0),
+    "transforms": mapping("Transforms of torchvision v2 by name, applied to uint8 images after the others.").or_null(),
     "scale_jitter": number("Random scaling: 0.25 scales an image by 1/1.25 to 1.25.", least=0, most=4),
 }

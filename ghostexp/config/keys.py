@@ -17,6 +17,11 @@ ROOT: Keys = {
     "logger": mapping("Where metrics are logged: python -m ghostexp logger=wandb."),
     "task": mapping("What to run: python -m ghostexp task=test run=DIR."),
     "loss": mapping("Loss of a classifier."),
+    "metrics": mapping("More metrics of a classifier: python -m ghostexp metrics.f1._target_=..."),
+    "monitor": string(
+        "Metric that selects the best epoch and compares runs; null: acc1, or map of a detector."
+    ).or_null(),
+    "lightning_module": mapping("LightningModule; null: that of a classifier or a detector.").or_null(),
     "channels_last": boolean("Memory format of images and weights: changes speed, not results."),
     "compile": boolean("Compile the network with torch.compile: changes speed, not results."),
     "threads": integer(
@@ -31,10 +36,14 @@ ROOT: Keys = {
     "data_dir": string("Directory of the data sets, and of their downloads."),
     "run": string("Directory of an earlier run, whose configuration and weights are used.").or_null(),
     "resume": string("Directory of a run to continue.").or_null(),
+    "allow": array(
+        "Packages that the configuration of run= or resume= may call, beside ghostexp and torch.", also=["string"]
+    ),
     "traceback": boolean("Show errors with their traceback instead of in one line."),
 }
 
 LOSS: Keys = {
+    "_target_": string("Class of a loss of logits and targets, called with the keys beside it."),
     "label_smoothing": number("Fraction of the target distributed over all classes.", least=0, below=1),
     "distill": mapping("Knowledge distillation from a trained teacher (arXiv 1503.02531)."),
 }
@@ -93,7 +102,8 @@ SET_HERE: dict[str, dict[str, str]] = {
     },
     "callbacks": {
         "folder": "checkpoints are written to the run directory; use output_dir= and name=, or hydra.run.dir=",
-        "monitor": "it is the validation metric",
+        "monitor": "use monitor=NAME",
+        "mode": "it is that of the metric, monitor=NAME",
     },
     "logger": {"run": "use output_dir= and name=, or hydra.run.dir="},
     "optimizer": {"network": "it is model"},
