@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from ghostexp.config.key import Key
-from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SWEEPER, TASKS, Keys
+from ghostexp.config.key import Key, Keys
+from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SWEEPER
+from ghostexp.config.task_keys import TASKS
 
 BEGIN, END = "<!-- keys:begin -->", "<!-- keys:end -->"
 FOLDERS = {"task", *GROUPS}  # folders of conf/ whose keys have a table

@@ -1,7 +1,7 @@
 """Base of all datamodules: arguments and their checks, the sets that are used, and their loaders."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -203,6 +203,16 @@ class DataModule(LightningDataModule, Generic[E]):
     def test_images(self) -> int:
         """Count the test images."""
         return len(self._load().test)
+
+    def test_index(self, rank: int, batch: int, position: int) -> int:
+        """Return the index in the test set of an image of a test, by process, batch and position in the batch."""
+        start, _ = replace(self.distributed_batches, rank=rank).eval_ranges(self.test_images)[batch]
+        return start + position
+
+    def test_file(self, index: int) -> str:
+        """Return the file of a test image; empty where there is none."""
+        files = getattr(self._load().test, "paths", None)
+        return "" if files is None else str(files[index])
 
     def test_sample(self, count: int) -> ResumableLoader:
         """Build a loader of up to `count` test images, evenly spaced over the test set; the same on every device."""

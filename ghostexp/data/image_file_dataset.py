@@ -70,12 +70,12 @@ class ImageFileDataset:
         return find_unreadable(self.paths[indices].tolist(), self.cache)
 
     def train_transform(self, augmentation: Augmentation) -> v2.Transform:
-        """Build the training transform: random resized crop, then flip, RandAugment and erasing where they are on."""
+        """Build the training transform: random resized crop, then flip, RandAugment, other transforms and erasing."""
         steps: list[v2.Transform] = [v2.RandomResizedCrop(self.image_size)]
         if augmentation.hflip:
             steps.append(v2.RandomHorizontalFlip())
-        if augmentation.randaugment_num_ops:
-            steps.append(v2.RandAugment(augmentation.randaugment_num_ops, augmentation.randaugment_magnitude))
+        if (transform := augmentation.of_image()) is not None:
+            steps.append(transform)
         steps.append(self.to_tensor)
         if augmentation.random_erasing:
             steps.append(v2.RandomErasing(augmentation.random_erasing))

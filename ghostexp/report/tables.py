@@ -8,7 +8,7 @@ from ghostexp.report.load_runs import Run, RunStatus
 from ghostexp.report.published import PublishedMatch, published_results
 from ghostexp.report.statistics import Estimate
 from ghostexp.report.variants import Study, Variant, as_text, symbol
-from ghostexp.runs.metrics import primary_metric
+from ghostexp.runs.metrics import format_metric, primary_metric
 
 Cells = list[list[str]]  # the first row is the head
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}"}
@@ -24,7 +24,9 @@ def cells(study: Study, in_millions: bool = False) -> Cells:
     columns: dict[str, Callable[[Variant], str]] = {
         "variant": lambda variant: variant.label,
         "n": lambda variant: str(variant.accuracy.n),
-        f"test {study.metric_title}, %": lambda variant: f"{variant.accuracy.mean:.2f}",
+        f"test {study.metric_label}": lambda variant: format_metric(study.metric, variant.accuracy.mean).removesuffix(
+            " %"
+        ),
         "sd": lambda variant: "" if variant.accuracy.sd is None else f"{variant.accuracy.sd:.2f}",
         "95 % interval": lambda variant: interval(variant.accuracy),
         f"difference to {baseline_label(study)}, points": _difference,
@@ -201,7 +203,7 @@ def _run_row(run: Run, variant: str, study: Study) -> dict[str, Any]:
     row |= {key: as_text(run.values[key]) if key in run.values else "" for key in study.keys}
     row |= {
         "seed": run.config.get("seed", ""),
-        study.metric_title: test.get(primary_metric(test) or "", ""),
+        study.metric_title: test.get(primary_metric(run.result) or "", ""),
         "loss": test.get("test/loss", ""),
     }
     row |= {

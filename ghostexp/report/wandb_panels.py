@@ -30,7 +30,7 @@ def build_panels(study: Study) -> dict[str, Panels]:
 def _results(study: Study) -> Panels:
     """Build panels of accuracy by the varied key, against it if numeric, MACs and speed, and published values."""
     key, metric = axis_key(study), study.metric
-    unit = f"test {study.metric_title}, %"
+    unit = f"test {study.metric_label}"
     panels: Panels = []
     if key is not None:
         symbol = AXIS_TITLES.get(key, key)
@@ -71,7 +71,7 @@ def _curves(study: Study) -> Panels:
         group = wr.Config(_path(study, key))
         grouped = {"groupby": group, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
     titles = {
-        study.metric.replace("test/", "val/"): f"validation {study.metric_title}, %",
+        study.metric.replace("test/", "val/"): f"validation {study.metric_label}",
         "val/loss": "validation loss",
         "train/loss": "training loss",
         "lr": "learning rate",

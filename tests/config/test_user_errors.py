@@ -75,7 +75,7 @@ VALUES = [
     (["model.norm_act=fancy"], "model.norm_act=fancy: must be one of"),
     (["model.network.shortcut=C"], "model.network.shortcut=C: must be one of A, B"),
     (["model=vgg16"], "32 x 32 is the smallest image that works; found 8 x 8"),
-    (["model._target_=ghostexp.models.nothing"], "model: "),
+    (["model._target_=ghostexp.models.nothing"], "model._target_=ghostexp.models.nothing: not found"),
     (["model.weights=no/such/file"], "model.weights=no/such/file: no such file; must be a file, a run's directory,"),
     (["model.weights=5"], "model.weights=5: no such file"),
     (["model.reset_head=true"], "model.reset_head=true: needs model.weights"),
