@@ -51,7 +51,7 @@ class ClassFolders:
 def list_class_folders(folder: Path) -> ClassFolders:
     """List class folders, each recursively; ValueError if there is none, or one without images.
 
-    Torchvision's `find_classes` and `make_dataset` count hidden folders as classes, and do not tell what they leave out.
+    Torchvision's `find_classes` and `make_dataset` list hidden folders too, and do not tell what they leave out.
     """
     folders = class_folders(folder)
     if not folders:
