@@ -49,7 +49,7 @@ class Optimization:
         Raises ValueError: the factory builds something else, or refuses its arguments.
         """
         if not _is_class_of(self.schedule, LRScheduler):
-            factor = _call("scheduler", self.schedule, epochs, steps_per_epoch)
+            factor: Callable[[int], float] = _call("scheduler", self.schedule, epochs, steps_per_epoch)
             if not callable(factor):
                 raise ValueError(
                     f"scheduler: must build a torch.optim.lr_scheduler.LRScheduler, or a function from step to the "
