@@ -171,6 +171,7 @@ VALUES = [
         ["model=retinanet_ghostnet"],
         "datamodule=digits: must have boxes for a detector, as shapes or coco do, got",
     ),
+    ([*DETECTOR, "loss.distill.teacher=none_such"], "loss.distill.teacher: must not be set for a detector"),
     (
         [*DETECTOR, "trainer.precision=bf16-true"],
         "trainer.precision=bf16-true: rounds boxes of a detector; use trainer.",
