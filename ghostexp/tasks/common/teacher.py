@@ -19,7 +19,8 @@ def build_distillation(
 ) -> tuple[Distillation, dict[str, Any]] | tuple[None, None]:
     """Build the distillation and its entry of result.json; None twice if there is no teacher.
 
-    Raises ValueError: the student is a detector, no run there, one on other images or classes, or a model without weights.
+    Raises ValueError: the student is a detector, no run there, one on other images or classes, a model without
+    weights.
     """
     distill = config["loss"].get("distill") or {}  # missing in configurations without the key
     if distill.get("teacher") is None:
