@@ -39,6 +39,14 @@ KEYS = [
     (["+loss.distil=1"], "loss has no distil; there is label_smoothing, distill; did you mean loss.distill?"),
     (["+logger.csv.path=x"], "+logger.csv.path=x: logger.csv has no path"),
     (["+task.top=3"], "+task.top=3: task has no top; there is name"),
+    (
+        ["-m", "seed=0,1", "model.rato=2"],
+        "model.rato=2: model has no rato; there is weights, reset_head, network, ratio",
+    ),
+    (["model=ghostnet", "model.kwargs.x=1"], "model.kwargs.x=1: model has no kwargs; there is weights, reset_head"),
+    (["debug=on"], "debug=on: not found; there is default"),
+    (["--config-dir=/none_such"], "--config-dir=/none_such: no such folder"),
+    (["output_dir=/proc/none_such"], "output_dir=/proc/none_such: cannot be written (No such file or directory)"),
     (["+model.ratio=2"], "+model.ratio: already exists; leave out the plus"),
     (["seed=0,1"], "seed=0,1: several values need -m"),
     (["optimizer.lr=\u6570"], "type 'optimizer.lr=\"\u6570\"'"),
@@ -163,6 +171,7 @@ VALUES = [
         ["model=retinanet_ghostnet"],
         "datamodule=digits: must have boxes for a detector, as shapes or coco do, got",
     ),
+    ([*DETECTOR, "loss.distill.teacher=none_such"], "loss.distill.teacher: must not be set for a detector"),
     (
         [*DETECTOR, "trainer.precision=bf16-true"],
         "trainer.precision=bf16-true: rounds boxes of a detector; use trainer.",
@@ -406,7 +415,7 @@ def test_traceback_is_shown_with_debug(capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "wanted"),
     [
         (["model=ghostnt"], "model=ghostnt: not found"),
-        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network, ratio"),
+        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be an integer >= 1"),
         (["resume=no/such/run"], "no/such/run: not a run directory"),
         (["-m", "model=resnet20,resnet21"], "model=resnet21: not found"),

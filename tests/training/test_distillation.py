@@ -60,7 +60,7 @@ def test_distillation_keeps_teacher_frozen() -> None:
 def test_build_distillation_loads_run_weights(teacher: Path) -> None:
     config = RunDirectory(teacher).read_config()
     config["loss"]["distill"]["teacher"] = str(teacher)
-    distillation, record = build_distillation(config)
+    distillation, record = build_distillation(config, nn.Identity())
     assert distillation is not None
     assert record is not None
     trained = checkpoint.read_checkpoint(teacher / "checkpoints" / "last.ckpt")["state_dict"]
