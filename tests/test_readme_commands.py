@@ -1,8 +1,8 @@
 """READMEs: their commands compose, examples run, and every link, path and option that they name exists.
 
 Bash reads the code blocks, with `python` and `ghostexp` replaced by functions that print their arguments, in restricted
-mode and with a PATH that does not exist: nothing else can run. A block whose first line is `# PATH.py` or `# PATH.yaml` is a file, which
-the commands find in their working directory.
+mode and with a PATH that does not exist: nothing else can run. A block whose first line is `# PATH.py` or `# PATH.yaml`
+is a file, which the commands find in their working directory.
 """
 
 import os
