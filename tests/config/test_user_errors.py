@@ -1,6 +1,5 @@
 """Check that errors of a command are one line that names the key or the file, with a non-zero exit code."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -252,14 +251,6 @@ def test_missing_gpu_is_one_line_error(arguments: list[str], wanted: str, capsys
     expect_one_line(capsys.readouterr().err, wanted)
 
 
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a finished run, of which tests damage copies."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    assert command(*TINY, in_directory(run)) == 0
-    return run
-
-
 def truncate(run: Path) -> None:
     """Truncate the last checkpoint."""
     path = run / "checkpoints" / "last.ckpt"
@@ -342,12 +333,10 @@ def test_damaged_or_different_run_is_one_line_error(
     damage: Callable[[Path], None] | None,
     arguments: list[str],
     wanted: str,
-    finished_run: Path,
-    tmp_path: Path,
+    tiny_run: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run, run)
+    run = tiny_run
     (run / "result.json").unlink()
     if damage is not None:
         damage(run)
