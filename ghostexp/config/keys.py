@@ -117,6 +117,9 @@ DATAMODULE: Keys = {
     "max_size": integer("Maximum of the longer side in pixels; null: no limit.", least=1).or_null(),
     "num_workers": integer("Worker processes that load images.", least=0),
     "batch_size": integer("Images per optimizer step, over all devices, nodes and accumulation steps.", least=1),
+    "eval_batch_size": integer(
+        "Images per batch of a validation or test, over all devices and nodes; null: batch_size.", least=1
+    ).or_null(),
     "seed": integer("Seed of shuffling and augmentation.", least=0),
     "validate_on": choice("Validate on the test set, or on a holdout part of the training set.", "test", "holdout"),
     "split_seed": integer("Seed of the holdout split and of train_fraction, independent of seed.", least=0),

@@ -75,7 +75,7 @@ def describe_mistakes(worst: TopLosses, datamodule: ClassificationDataModule, na
     files = getattr(datamodule.images.test, "paths", None)
     mistakes = []
     for loss, target, prediction, probability, rank, batch, position in columns:
-        start, _ = replace(datamodule.distributed_batches, rank=rank).eval_ranges(datamodule.test_images)[batch]
+        start, _ = replace(datamodule.eval_batches, rank=rank).eval_ranges(datamodule.test_images)[batch]
         image = start + position
         file = "" if files is None else display_name(str(files[image]))
         mistakes.append(
