@@ -19,7 +19,6 @@ from ghostexp.training.loggers import log_metrics
 from ghostexp.training.schedulers import Schedule
 from ghostexp.training.top_losses import TestOutputs
 
-
 # Lightning advises sync_dist=True, with two collectives for each metric; ours are equal on all ranks.
 warnings.filterwarnings("ignore", message=".*recommended to use .*sync_dist=True")
 

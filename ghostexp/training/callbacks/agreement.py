@@ -1,4 +1,4 @@
-"""Let the ranks of a run agree on what each of them sees alone, such as a signal, with one collective every few steps."""
+"""Let the ranks of a run agree on what each sees alone, such as a signal, with one collective every few steps."""
 
 import time
 
