@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ghostexp.config.arguments import hydra_args
 from ghostexp.config.compose import CONF, resolve_config
-from ghostexp.config.config_files import naming_files
+from ghostexp.config.config_files import describe_groups, naming_files
 from ghostexp.config.hydra_errors import to_user_error
 from ghostexp.config.run_overlay import ParsedCommand, claim_run_dir, cleanup_unused_run_dir, parse_command_line
 from ghostexp.errors import print_error
@@ -73,9 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def register_resolvers() -> None:
-    """Register the resolvers of names: `${run_name:...}`."""
+    """Register the resolvers of names, `${run_name:...}`, and of the groups in `--help`."""
     for name in ("run_dir", "run_name", "record_subdir", "sweep_dir"):
         OmegaConf.register_new_resolver(name, getattr(naming, name), replace=True)
+    OmegaConf.register_new_resolver("config_groups", describe_groups, replace=True)
 
 
 def run(composed: DictConfig, command: ParsedCommand) -> int:

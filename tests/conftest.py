@@ -6,6 +6,22 @@ from pathlib import Path
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same results on a machine with GPUs; tests/gpu shows them to its commands
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Install the shortcuts in the processes that run tests, not in the one that distributes them."""
+    if not config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        from tests import shortcuts
+
+        shortcuts.install()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let slow tests take their time."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture(autouse=True)

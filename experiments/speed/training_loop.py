@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ghostexp.__main__ import CONF, register_resolvers
-from ghostexp.data.base import ResumableLoader
+from ghostexp.data.dataloader import ResumableLoader
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.provenance import cpu
 from ghostexp.tasks.common import instantiate

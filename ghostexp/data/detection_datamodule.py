@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ghostexp.data.base import Channels, DataModule, ResumableLoader
+from ghostexp.data.base import Channels, DataModule
 from ghostexp.data.coco_annotations import Annotations, ResizeShortestEdge, Target, transform_with_boxes
-from ghostexp.data.dataloader import BatchSpec, EvalBatchSampler, MultiprocessLoader, TrainBatchSampler
+from ghostexp.data.dataloader import BatchSpec, EvalBatchSampler, MultiprocessLoader, ResumableLoader, TrainBatchSampler
 from ghostexp.data.digest import DIGITS, digest_arrays
 from ghostexp.data.image_file_dataset import float_tensor
 from ghostexp.data.sampling import AspectRatioGroupedSampler, DistributedBatches, EpochSampler

@@ -10,7 +10,7 @@ from ghostexp.report.curves import draw_curves
 from ghostexp.report.load_runs import RunSet
 from ghostexp.report.plots import draw_accuracy, draw_differences, draw_pareto
 from ghostexp.report.tables import cells, latex, markdown, run_rows, variant_rows
-from ghostexp.report.text import notes, problems, setting, summary, varied_keys_text, verdict
+from ghostexp.report.text import claim_text, notes, problems, setting, summary, varied_keys_text
 from ghostexp.report.variants import Study
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.text_files import write_atomically
@@ -62,7 +62,7 @@ def draw_plots(study: Study, title: str, folder: Path) -> dict[str, str]:
 
 def build_readme(study: Study, title: str, commands: Sequence[str], captions: dict[str, str]) -> str:
     """Build the page in Markdown: summary, table, runs that are not averaged, plots, commands."""
-    parts = [f"# {title}", f"**{summary(study)}**", verdict(study)]
+    parts = [f"# {title}", f"**{summary(study)}**", claim_text(study)]
     if study.variants:
         varied = f"Varied: {varied_keys_text(study)}. " if study.keys else ""
         parts += [f"{varied}In all: {setting(study)}", markdown(cells(study)), _list(notes(study))]
@@ -108,7 +108,18 @@ def sweep_command(found: RunSet, keys: Sequence[str]) -> str | None:
         for text in (text for overrides in found.jobs.values() for text in overrides):
             values.setdefault(text.partition("=")[0], {})[text.partition("=")[2]] = None
         kept = ["-m", *(f"{key}={','.join(few)}" for key, few in values.items()), *kept]
-    return shlex.join(["python", "-m", "ghostexp", *kept])
+    return shlex.join(["python", "-m", "ghostexp", *_config_dir(record.with_name("hydra.yaml")), *kept])
+
+
+def _config_dir(record: Path) -> list[str]:
+    """Return the option --config-dir of a recorded command, relative to where it was given, or none."""
+    runtime = yaml.safe_load(record.read_bytes())["hydra"]["runtime"] if record.is_file() else {"config_sources": []}
+    folders = [source["path"] for source in runtime["config_sources"] if source["provider"] == "command-line"]
+    return [text for folder in folders for text in ("--config-dir", _shown(Path(folder), Path(runtime["cwd"])))]
+
+
+def _shown(folder: Path, cwd: Path) -> str:
+    return str(folder.relative_to(cwd)) if folder.is_relative_to(cwd) else "DIR"
 
 
 def _key(text: str) -> str:

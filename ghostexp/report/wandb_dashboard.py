@@ -10,11 +10,12 @@ from wandb_workspaces.reports.v2.interface import Layout, Report, Runset
 
 from ghostexp.report.load_runs import Run
 from ghostexp.report.tables import cells, markdown
-from ghostexp.report.text import notes, summary, verdict
+from ghostexp.report.text import claim_text, notes, summary
 from ghostexp.report.variants import Study
 from ghostexp.report.wandb_panels import MOST, Panels, build_panels
 from ghostexp.runs.naming import run_identity
 from ghostexp.runs.sweep_record import find_sweep_name
+from ghostexp.runs.wandb_names import shorten_name
 
 TALL = 12  # rows of a report's grid for images
 
@@ -73,7 +74,7 @@ def build_filters(study: Study) -> list[expr.FilterExpr]:
         run.config["logger"]["wandb"]["group"] or find_sweep_name(run.directory.path) for run in runs if _logged(run)
     }
     if len(groups) == 1 and None not in groups:
-        return [expr.Metric("Group") == groups.pop(), expr.Metric("JobType") == "fit"]
+        return [expr.Metric("Group") == shorten_name(groups.pop()), expr.Metric("JobType") == "fit"]
     return [expr.Metric("ID").isin([run_identity(run.directory.path, run.config) for run in runs if _logged(run)])]
 
 
@@ -86,7 +87,7 @@ def build_page_blocks(study: Study) -> list[str]:
     if not study.variants:
         return [summary(study)]
     listed = "\n".join(f"- {note}" for note in notes(study))
-    return [text for text in (f"**{summary(study)}**", verdict(study), markdown(cells(study)), listed) if text]
+    return [text for text in (f"**{summary(study)}**", claim_text(study), markdown(cells(study)), listed) if text]
 
 
 def _lay_out(panels: Panels) -> Panels:

@@ -32,7 +32,7 @@ from ghostexp.training.callbacks.checkpoint import (
     read_checkpoint,
 )
 from ghostexp.training.callbacks.throughput import Throughput
-from ghostexp.training.loggers.wandb import finish, log_tested_model
+from ghostexp.training.loggers.wandb_outputs import finish, log_tested_model
 
 log = logging.getLogger(__name__)
 

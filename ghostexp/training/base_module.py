@@ -59,8 +59,10 @@ class BaseModule(pl.LightningModule):
         assert epochs is not None
         optimizer = self.build_optimizer(self.network)
         _ = self.trainer.estimated_stepping_batches  # builds the loader, whose length is needed
-        schedule = LambdaLR(optimizer, self.build_lr_factor(epochs, self._steps_per_epoch()))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        schedule = self.build_lr_factor(epochs, self._steps_per_epoch())
+        # A function: LambdaLR would save the fields of an object, and restore them over those of a resumed run.
+        scheduler = LambdaLR(optimizer, lambda done: schedule(done))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _steps_per_epoch(self) -> int:
         """Count the optimizer steps of an epoch.

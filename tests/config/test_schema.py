@@ -51,7 +51,7 @@ def test_schema_accepts_each_file_and_rejects_misspelt_keys(path: Path) -> None:
 
 @pytest.mark.parametrize("folder", RECIPES)
 def test_recipes_reference_the_root_schema(folder: str) -> None:
-    assert {schema_of(path) for path in (CONF / folder).glob("*.yaml")} == {(CONF / "schema.json").resolve()}
+    assert {schema_of(path) for path in (CONF / folder).rglob("*.yaml")} == {(CONF / "schema.json").resolve()}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.cli import TINY, command, finish, in_directory
+from tests.cli import TINY, command, finish_cold, in_directory
 
 # Arguments, and part of the expected message: the key as typed, and what is allowed.
 KEYS = [
@@ -18,7 +18,13 @@ KEYS = [
     (["scheduler=cosin"], "scheduler=cosin: not found; there are constant"),
     (["optimizer=lion"], "optimizer=lion: not found; there are adamw"),
     (["task=train"], "task=train: not found; there are dashboard, export, fit"),
-    (["experiment=none_such"], "experiment=none_such: not found; there are cifar10, coco, digits"),
+    (["experiment=none_such"], "experiment=none_such: not found; there are cifar10/default, "),
+    (
+        ["experiment=cifar10/none"],
+        "experiment=cifar10/none: not found; there are cifar10/default, cifar10/ghost_resnet56",
+    ),
+    (["experiment=cifar10"], "experiment=cifar10: not found; there are cifar10/default, "),
+    (["datamodule=_base2"], "datamodule=_base2: not found; there are cifar10, cifar100, coco, digits, fake"),
     (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network, ratio, dw_size"),
     (["modle=ghostnet"], "did you mean model?"),
     (["+sed=1"], "+sed=1: the configuration has no sed; there is seed, name"),
@@ -296,7 +302,7 @@ def spoil_config(run: Path) -> None:
             ["run={run}", "task=test", "data_dir=elsewhere"],
             "data_dir=elsewhere: run= uses the data_dir of that run",
         ),
-        (None, ["run={run}", "task=test", "datamodule.shift=1"], "datamodule has no shift; there is num_images"),
+        (None, ["run={run}", "task=test", "datamodule.shift=1"], "datamodule has no shift; there is mean, std, seed"),
         (None, ["run={run}", "resume={run}"], "use either run= (test, predict, ... of a finished run) or resume="),
         (None, ["task=report", "run={run}"], "task=report reads several runs; use task.runs="),
         (None, ["task=dashboard", "resume={run}"], "task=dashboard reads several runs; use task.runs="),
@@ -408,6 +414,6 @@ def test_traceback_is_shown_with_debug(capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_new_process_prints_one_line_error(arguments: list[str], wanted: str) -> None:
-    code, _, err = finish(*arguments)
+    code, _, err = finish_cold(*arguments)
     assert code == 1
     expect_one_line(err, wanted)

@@ -14,7 +14,7 @@ import pytest
 from ghostexp.runs.csv_table import CSVTable, read_rows, write_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import escape, write_json
-from tests.cli import command, finish, in_directory
+from tests.cli import command, finish_cold, in_directory
 from tests.data.fake_image_folders import write_tree
 
 PACKAGE = Path(__file__).parents[2] / "ghostexp"
@@ -120,7 +120,7 @@ def test_non_utf8_file_names_are_supported(tmp_path: Path, capsys: pytest.Captur
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
     assert [Path(one["path"]).name for one in predictions] == ["0001.png", "\\xb0\\xa1.png", "0000.png", "0001.png"]
-    assert [one["truth"] for one in predictions] == ["ant", "ant", "caf\\xe9", "caf\\xe9"]
+    assert [one["target"] for one in predictions] == ["ant", "ant", "caf\\xe9", "caf\\xe9"]
     assert "\\xb0\\xa1.png" in capsys.readouterr().out
 
 
@@ -129,12 +129,12 @@ def test_run_in_c_locale_has_utf8_names(tmp_path: Path) -> None:
     tree = write_tree(tmp_path, {"train": 2, "test": 2}, classes=("ant", "bee"), size=16)
     rename(tree, "bee", CAT.encode())
     run = tree / "run"
-    code, _, err = finish(*FOLDER, f"datamodule.root={tree}", in_directory(run), timeout=300, **C_LOCALE)
+    code, _, err = finish_cold(*FOLDER, f"datamodule.root={tree}", in_directory(run), timeout=300, **C_LOCALE)
     assert (code, err) == (0, "")
-    code, out, _ = finish("task=predict", f"run={run}", f"task.input={tree}/test", timeout=300, **C_LOCALE)
+    code, out, _ = finish_cold("task=predict", f"run={run}", f"task.input={tree}/test", timeout=300, **C_LOCALE)
     assert code == 0
     assert "\\u732b" in out
     assert CAT in (run / "per_class.csv").read_text(encoding="utf-8")
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
-    assert [one["truth"] for one in predictions] == ["ant", "ant", CAT, CAT]
+    assert [one["target"] for one in predictions] == ["ant", "ant", CAT, CAT]

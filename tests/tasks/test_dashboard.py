@@ -17,6 +17,7 @@ from ghostexp.report.wandb_panels import build_panels
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import flatten
 from ghostexp.runs.naming import run_identity
+from ghostexp.runs.wandb_names import shorten_name
 from tests.cli import TINY, command
 from tests.offline_wandb import config_of, records, rows, summary_of
 from tests.report import fake_runs
@@ -221,6 +222,18 @@ def test_filters_without_group_name_each_run(tmp_path: Path) -> None:
         ids.append(run_identity(run.path, config))
     (found,) = build_filters(load_study(tmp_path))
     assert (found.key.name, found.op, sorted(found.value)) == ("ID", "IN", sorted(ids))
+
+
+def test_filters_name_the_group_as_the_logger_does(tmp_path: Path) -> None:
+    group = "a" * 200  # the logger shortens it to the server's limit
+    run = fake_runs.start(tmp_path / "run", 0, {})
+    fake_runs.finish(run, 90.0)
+    run.write_config(run.read_config() | {"logger": {"wandb": {"project": "a", "entity": None, "group": group}}})
+    found = build_filters(load_study(tmp_path))
+    assert [(one.key.name, one.op, one.value) for one in found] == [
+        ("Group", "=", shorten_name(group)),
+        ("JobType", "=", "fit"),
+    ]
 
 
 def test_page_of_study_without_finished_run(tmp_path: Path) -> None:

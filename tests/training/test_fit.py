@@ -122,7 +122,7 @@ def test_eval_loss_over_many_batches_is_exact_in_bf16() -> None:
     nn.init.zeros_(network.weight)
     nn.init.zeros_(network.bias)
     classifier = ClassificationModule(
-        network, lambda network: SGD(network.parameters()), schedulers.constant, num_classes=10
+        network, lambda network: SGD(network.parameters()), schedulers.Constant, num_classes=10
     )
     classifier.to(torch.bfloat16)
     classifier.on_test_epoch_start()
