@@ -115,7 +115,9 @@ DATAMODULE: Keys = {
     "mean": array("Mean of each channel, in [0, 1]; null: that of the data set.").or_null(),
     "std": array("Standard deviation of each channel, in [0, 1]; null: that of the data set.").or_null(),
     "max_size": integer("Maximum of the longer side in pixels; null: no limit.", least=1).or_null(),
-    "num_workers": integer("Worker processes that load images.", least=0),
+    "num_workers": integer(
+        "Worker processes that load images; null: as many as CPU threads, the cores of a rank or job.", least=0
+    ).or_null(),
     "batch_size": integer("Images per optimizer step, over all devices, nodes and accumulation steps.", least=1),
     "eval_batch_size": integer(
         "Images per batch of a validation or test, over all devices and nodes; null: batch_size.", least=1
