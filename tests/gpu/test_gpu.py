@@ -1,7 +1,7 @@
 """What only a GPU can show: each test is a command in a process of its own, which sees the GPUs.
 
-    pytest tests/gpu                            # skipped where there is no GPU
-    GHOSTEXP_GPU_TESTS=cpu pytest tests/gpu     # the same commands on the CPU, to check the tests themselves
+pytest tests/gpu                            # skipped where there is no GPU
+GHOSTEXP_GPU_TESTS=cpu pytest tests/gpu     # the same commands on the CPU, to check the tests themselves
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import TINY, TINY_DETECTOR, finish, in_directory, start, wait_for
+from tests.cli import TINY, TINY_DETECTOR, finish_cold, in_directory, start_cold, wait_for
 
 ON_CPU = os.environ.get("GHOSTEXP_GPU_TESTS") == "cpu"
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(not (GPUS or ON_CPU), reason="no GPU: nvidia-smi
 def run(path: Path, *arguments: str, code: int = 0) -> str:
     """Run a command on the GPU; returns its errors."""
     environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **VISIBLE}
-    found, _, err = finish(*arguments, ACCELERATOR, in_directory(path), timeout=280, **environment)
+    found, _, err = finish_cold(*arguments, ACCELERATOR, in_directory(path), timeout=280, **environment)
     assert found == code, err
     return err
 
@@ -62,13 +62,13 @@ def test_resume_is_bit_exact(precision: str, tmp_path: Path) -> None:
     run(tmp_path / "whole", *long)
     stopped = tmp_path / "stopped"
     environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **VISIBLE}
-    process = start(*long, ACCELERATOR, in_directory(stopped), **environment)
+    process = start_cold(*long, ACCELERATOR, in_directory(stopped), **environment)
     wait_for(stopped / "metrics.csv")
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     if not (stopped / "result.json").exists():
-        code, _, err = finish(f"resume={stopped}", timeout=280, **environment)
+        code, _, err = finish_cold(f"resume={stopped}", timeout=280, **environment)
         assert code == 0, err
     assert (stopped / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
 
@@ -101,7 +101,7 @@ def test_two_ranks_train_and_a_failing_one_ends_both(tmp_path: Path) -> None:
 
 def test_test_on_gpu_equals_test_on_cpu(tmp_path: Path) -> None:
     run(tmp_path / "run", *TINY, "optimizer.lr=0.01")
-    code, _, err = finish(
+    code, _, err = finish_cold(
         "task=test", f"run={tmp_path / 'run'}", "trainer.accelerator=cpu", in_directory(tmp_path / "cpu")
     )
     assert code == 0, err
