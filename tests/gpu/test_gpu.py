@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def count_gpus() -> int:
 
 
 GPUS = count_gpus()
-VISIBLE = {} if ON_CPU else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(GPUS)))}
+VISIBLE: Any = {} if ON_CPU else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(GPUS)))}
 ACCELERATOR = "trainer.accelerator=cpu" if ON_CPU else "trainer.accelerator=gpu"
 EXACT = "trainer.deterministic=true"
 pytestmark = pytest.mark.skipif(not (GPUS or ON_CPU), reason="no GPU: nvidia-smi lists none")
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.skipif(not (GPUS or ON_CPU), reason="no GPU: nvidia-smi
 
 def run(path: Path, *arguments: str, code: int = 0) -> str:
     """Run a command on the GPU; returns its errors."""
-    environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **VISIBLE}
+    environment: Any = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **VISIBLE}
     found, _, err = finish_cold(*arguments, ACCELERATOR, in_directory(path), timeout=280, **environment)
     assert found == code, err
     return err
@@ -61,7 +62,7 @@ def test_resume_is_bit_exact(precision: str, tmp_path: Path) -> None:
     long = (*TINY, "trainer.max_epochs=60", f"trainer.precision={precision}", EXACT, "optimizer.lr=0.01")
     run(tmp_path / "whole", *long)
     stopped = tmp_path / "stopped"
-    environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **VISIBLE}
+    environment: Any = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **VISIBLE}
     process = start_cold(*long, ACCELERATOR, in_directory(stopped), **environment)
     wait_for(stopped / "metrics.csv")
     time.sleep(1)
