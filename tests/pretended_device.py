@@ -154,6 +154,7 @@ def convert(func: Any, source: Tensor, kwargs: dict[str, Any]) -> Tensor:
     to_device = isinstance(source, DeviceTensor) if device is None else is_pretended(device)
     if to_device != isinstance(source, DeviceTensor):
         note("to_device" if to_device else "to_host", "to")
+        counts["bytes_to_device"] += source.nbytes if to_device else 0
     counts["operations"] += to_device
     rest = kwargs | ({"device": torch.device("cpu")} if to_device else {})
     result = func(unwrap(source), **rest)

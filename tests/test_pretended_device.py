@@ -78,7 +78,8 @@ def test_image_files_are_copied_once_a_batch(tmp_path: Path) -> None:
     data += ("datamodule.image_size=72", "datamodule.batch_size=4", "datamodule.num_workers=0")
     small = [text for text in EIGHT if not text.startswith("datamodule")]
     run = run_pretended(*small, *data, in_directory(tmp_path / "run"))
-    assert waits(run)[1:] == [(0, 2, 0)] * 4  # images and labels
+    assert waits(run)[1:] == [(0, 2, 0)] * 4
+    assert run.steps[-1]["bytes_to_device"] == 4 * (3 * 72 * 72 + 8)  # images as uint8, and labels
 
 
 def test_detector_trains_and_evaluates(tmp_path: Path) -> None:

@@ -14,8 +14,13 @@ DATAMODULE: Keys = {
     "mean": array("Mean of each channel, in [0, 1]; null: that of the data set.").or_null(),
     "std": array("Standard deviation of each channel, in [0, 1]; null: that of the data set.").or_null(),
     "max_size": integer("Maximum of the longer side in pixels; null: no limit.", least=1).or_null(),
-    "num_workers": integer("Worker processes that load images.", least=0),
+    "num_workers": integer(
+        "Worker processes that load images; null: as many as CPU threads, the cores of a rank or job.", least=0
+    ).or_null(),
     "batch_size": integer("Images per optimizer step, over all devices, nodes and accumulation steps.", least=1),
+    "eval_batch_size": integer(
+        "Images per batch of a validation or test, over all devices and nodes; null: batch_size.", least=1
+    ).or_null(),
     "seed": integer("Seed of shuffling and augmentation.", least=0),
     "validate_on": choice("Validate on the test set, or on a holdout part of the training set.", "test", "holdout"),
     "split_seed": integer("Seed of the holdout split and of train_fraction, independent of seed.", least=0),

@@ -73,6 +73,9 @@ CALLBACKS: Keys = {
     "save_every_n_epochs": integer("Epochs between two checkpoints.", least=1).or_null(),
     "save_every_n_steps": integer("Steps between two checkpoints.", least=1).or_null(),
     "save_every_n_minutes": number("Minutes between two checkpoints.", above=0).or_null(),
+    "min_seconds_between_saves": number(
+        "Seconds within which no second checkpoint is due by epochs; a new best and the last epoch are saved.", least=0
+    ),
     "progress": boolean("Show the progress of a training."),
 }
 

@@ -54,6 +54,7 @@ class DataModule(LightningDataModule, Generic[E]):
     """
 
     batch_size: int  # over all devices, nodes and accumulation steps
+    eval_batch_size: int | None = None  # over all devices and nodes; None: batch_size
     num_classes: int
     in_chans: int
     image_size: int
@@ -69,6 +70,8 @@ class DataModule(LightningDataModule, Generic[E]):
         super().__init__()
         for key in ("batch_size", "num_classes", "in_chans", "image_size"):
             require_int(key, getattr(self, key), 1)
+        if self.eval_batch_size is not None:
+            require_int("eval_batch_size", self.eval_batch_size, 1)
         require_int("seed", self.seed, 0)
         require_int("split_seed", self.split_seed, 0)
         require(
@@ -191,13 +194,11 @@ class DataModule(LightningDataModule, Generic[E]):
         """Build the loader of the validation set: with validate_on=test, the test set."""
         if self.val_indices is None:
             return self.test_dataloader()
-        return self._register_loader(self._load().train.eval_loader(self.val_indices, self.distributed_batches))
+        return self._register_loader(self._load().train.eval_loader(self.val_indices, self.eval_batches))
 
     def test_dataloader(self) -> ResumableLoader:
         """Build the loader of the test set."""
-        return self._register_loader(
-            self._load().test.eval_loader(torch.arange(self.test_images), self.distributed_batches)
-        )
+        return self._register_loader(self._load().test.eval_loader(torch.arange(self.test_images), self.eval_batches))
 
     @property
     def test_images(self) -> int:
@@ -206,7 +207,7 @@ class DataModule(LightningDataModule, Generic[E]):
 
     def test_index(self, rank: int, batch: int, position: int) -> int:
         """Return the index in the test set of an image of a test, by process, batch and position in the batch."""
-        start, _ = replace(self.distributed_batches, rank=rank).eval_ranges(self.test_images)[batch]
+        start, _ = replace(self.eval_batches, rank=rank).eval_ranges(self.test_images)[batch]
         return start + position
 
     def test_file(self, index: int) -> str:
@@ -237,6 +238,11 @@ class DataModule(LightningDataModule, Generic[E]):
         return DistributedBatches(
             self.batch_size, trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches
         )
+
+    @property
+    def eval_batches(self) -> DistributedBatches:
+        """Return this process's part of the global batches of an evaluation."""
+        return replace(self.distributed_batches, batch_size=self.eval_batch_size or self.batch_size)
 
     def _progress(self) -> tuple[int, int]:
         """Return the epoch and the number of its finished batches, as Lightning counts them.

@@ -123,12 +123,13 @@ class MultiprocessLoader(ResumableLoader[B]):
         load_batch: Callable[[BatchSpec], B],
         batch_sampler: TrainBatchSampler | EvalBatchSampler,
         *,
-        num_workers: int,
+        num_workers: int | None,
         pin_memory: bool,
     ) -> None:
         self.dataset = _BatchDataset(load_batch)
         self.batch_sampler = batch_sampler
-        self.num_workers = num_workers
+        # As many workers as threads: the cores that this process has beside other ranks and jobs.
+        self.num_workers = torch.get_num_threads() if num_workers is None else num_workers
         self.pin_memory = pin_memory
         self.loader: DataLoader[B | ValueError] | None = None
         self.failures: SimpleQueue[str] | None = None  # why workers exited

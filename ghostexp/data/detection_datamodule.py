@@ -51,7 +51,7 @@ class DetectionDataset:
         train_transform: v2.Transform,
         eval_transform: v2.Transform,
         to_tensor: Callable[[Image.Image], Tensor],
-        num_workers: int,
+        num_workers: int | None,
     ) -> None:
         self.source = source
         self.annotations = annotations
@@ -142,7 +142,7 @@ class DetectionDataModule(DataModule[DetectionDataset]):
     hflip: bool = True
     scale_jitter: float = 0.0  # shorter side from image_size / (1 + scale_jitter) to image_size * (1 + scale_jitter)
     aspect_ratio_grouping: bool = False  # batches of only wide or only tall images: less padding
-    num_workers: int = 0
+    num_workers: int | None = 0  # None: as many as CPU threads
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,7 +152,8 @@ class DetectionDataModule(DataModule[DetectionDataset]):
         for key in ("hflip", "aspect_ratio_grouping"):
             require(isinstance(getattr(self, key), bool), key, getattr(self, key), "must be true or false")
         require_number("scale_jitter", self.scale_jitter, 0, 4)
-        require_int("num_workers", self.num_workers, 0)
+        if self.num_workers is not None:
+            require_int("num_workers", self.num_workers, 0)
 
     def default_normalisation(self) -> tuple[Channels, Channels]:
         """Return ImageNet's mean and std."""

@@ -1,9 +1,9 @@
-"""Image files too large for memory, decoded and transformed by DataLoader workers."""
+"""Image files too large for memory: decoded and transformed by DataLoader workers, normalised on the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from ghostexp.data.image_check import find_unreadable
 from ghostexp.data.image_files import read_image
 from ghostexp.data.image_folders import ClassFolders
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
-from ghostexp.data.transforms import Augmentation, mix_batch, seeded
+from ghostexp.data.transforms import Augmentation, MixParams, Normalize, mix_batch, seeded
 
 EVAL_RESIZE = 256 / 224  # ratio of the shorter side to the centre crop
 
@@ -40,7 +40,7 @@ class ImageFileDataset:
         in_chans: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        num_workers: int,
+        num_workers: int | None,
     ) -> None:
         # A list would be copied into every worker, page by page.
         self.paths = np.array([str(path) for path in tree.paths])
@@ -49,16 +49,17 @@ class ImageFileDataset:
         self.cache = tree.cache_folder / f"{tree.folder.name}-readable.npy"
         self.image_size = image_size
         self.in_chans = in_chans
-        self.to_tensor = float_tensor(mean, std)
+        self.mean = mean
+        self.std = std
         self.num_workers = num_workers
-        self.pin_memory = False
+        self.device = torch.device("cpu")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Self:
-        """Use pinned memory if device is a GPU; batches are made on the CPU."""
-        self.pin_memory = device.type == "cuda"
+        """Set the device of the batches."""
+        self.device = device
         return self
 
     def digest(self) -> str:
@@ -70,58 +71,110 @@ class ImageFileDataset:
         return find_unreadable(self.paths[indices].tolist(), self.cache)
 
     def train_transform(self, augmentation: Augmentation) -> v2.Transform:
-        """Build the training transform: random resized crop, then flip, RandAugment, other transforms and erasing."""
-        steps: list[v2.Transform] = [v2.RandomResizedCrop(self.image_size)]
+        """Build the training transform to uint8 (C, H, W): random resized crop; flip, RandAugment, others, erasing."""
+        steps: list[Callable[..., Any]] = [v2.RandomResizedCrop(self.image_size)]
         if augmentation.hflip:
             steps.append(v2.RandomHorizontalFlip())
         if (transform := augmentation.of_image()) is not None:
             steps.append(transform)
-        steps.append(self.to_tensor)
+        steps.append(v2.PILToTensor())
         if augmentation.random_erasing:
-            steps.append(v2.RandomErasing(augmentation.random_erasing))
+            fill = [round(255 * mean) for mean in self.mean]
+            steps.append(v2.RandomErasing(augmentation.random_erasing, value=fill))  # pyright: ignore[reportArgumentType]
         return v2.Compose(steps)
 
-    def eval_transform(self) -> v2.Transform:
-        """Build the evaluation transform: resize to 8/7 of image_size, then centre crop."""
+    def pixel_transform(self) -> v2.Transform:
+        """Build the evaluation transform to uint8 (C, H, W): resize to 8/7 of image_size, then centre crop."""
         resize = v2.Resize(round(self.image_size * EVAL_RESIZE))
-        return v2.Compose([resize, v2.CenterCrop(self.image_size), self.to_tensor])
+        return v2.Compose([resize, v2.CenterCrop(self.image_size), v2.PILToTensor()])
+
+    def eval_transform(self) -> Callable[[Image.Image], Tensor]:
+        """Build the evaluation transform to normalised float32 (C, H, W)."""
+        pixels, normalize = self.pixel_transform(), Normalize(self.mean, self.std, torch.device("cpu"))
+        return lambda image: normalize(pixels(image))
 
     def train_loader(
         self, sampler: EpochSampler, augmentation: Augmentation, num_classes: int
     ) -> ResumableLoader[Batch]:
         """Build the loader of augmented batches."""
-        load_batch = FileBatches(self, self.train_transform(augmentation), num_classes)
-        return self._loader(load_batch, TrainBatchSampler(sampler))
+        load_batch = FileBatches(self, self.train_transform(augmentation))
+        return ImageFileLoader(self, load_batch, TrainBatchSampler(sampler), num_classes)
 
     def eval_loader(self, indices: Tensor, distributed_batches: DistributedBatches) -> ResumableLoader[Batch]:
         """Build the loader of the images at indices, in that order, without augmentation."""
-        load_batch = FileBatches(self, self.eval_transform(), num_classes=0)
-        return self._loader(load_batch, EvalBatchSampler(indices, distributed_batches))
+        load_batch = FileBatches(self, self.pixel_transform())
+        return ImageFileLoader(self, load_batch, EvalBatchSampler(indices, distributed_batches), num_classes=0)
 
-    def _loader(
-        self, load_batch: "FileBatches", batch_sampler: TrainBatchSampler | EvalBatchSampler
-    ) -> MultiprocessLoader[Batch]:
-        return MultiprocessLoader(load_batch, batch_sampler, num_workers=self.num_workers, pin_memory=self.pin_memory)
+
+Pixels = tuple[Tensor, Tensor, MixParams | None]  # uint8 images (N, C, H, W), classes (N,), and how they are mixed
 
 
 class FileBatches:
-    """Loads batches of files; runs in the workers."""
+    """Loads batches of pixels, a quarter of the bytes of float32; runs in the workers."""
 
-    def __init__(self, data: ImageFileDataset, transform: Callable[[Image.Image], Tensor], num_classes: int) -> None:
+    def __init__(self, data: ImageFileDataset, transform: Callable[[Image.Image], Tensor]) -> None:
         self.data = data
         self.transform = transform
-        self.num_classes = num_classes
 
-    def __call__(self, spec: BatchSpec) -> Batch:
+    def __call__(self, spec: BatchSpec) -> Pixels:
         """Load the batch of a spec; ValueError with the path of an image that cannot be read."""
         images = torch.stack([self._image(index, seed) for index, seed in spec.images()])
-        labels = self.data.labels[spec.indices]
-        return mix_batch(images, labels, self.num_classes, spec.mix)
+        return images, self.data.labels[spec.indices], spec.mix
 
     def _image(self, index: int, seed: int | None) -> Tensor:
         image = read_image(Path(self.data.paths[index]), self.data.in_chans)
         with nullcontext() if seed is None else seeded(seed):
             return self.transform(image)
+
+
+class ImageFileLoader(MultiprocessLoader[Batch]):
+    """Batches of float32 images (N, C, H, W), normalised and mixed on their device."""
+
+    def __init__(
+        self,
+        data: ImageFileDataset,
+        load_batch: FileBatches,
+        batch_sampler: TrainBatchSampler | EvalBatchSampler,
+        num_classes: int,
+    ) -> None:
+        load = cast("Callable[[BatchSpec], Batch]", load_batch)  # pixels, of which __iter__ makes batches
+        pin = data.device.type == "cuda"
+        super().__init__(load, batch_sampler, num_workers=data.num_workers, pin_memory=pin)
+        self.device = data.device
+        self.normalize = Normalize(data.mean, data.std, data.device)
+        self.num_classes = num_classes
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, labels, mix in copied_ahead(cast("Iterator[Pixels]", super().__iter__()), self.device):
+            yield mix_batch(self.normalize(images), labels, self.num_classes, mix)
+
+
+def copied_ahead(batches: Iterator[Pixels], device: torch.device) -> Iterator[Pixels]:
+    """Move batches to a device; to a GPU, each is copied while the one before it is used."""
+    if device.type != "cuda":
+        for images, labels, mix in batches:
+            yield images.to(device), labels.to(device), mix
+        return
+    stream, waiting = torch.cuda.Stream(device), None
+    for images, labels, mix in batches:
+        with torch.cuda.stream(stream):
+            copied = images.to(device, non_blocking=True), labels.to(device, non_blocking=True), mix
+            copying = torch.cuda.Event()
+            copying.record(stream)
+        if waiting is not None:
+            yield _after_copy(*waiting)
+        waiting = copied, copying
+    if waiting is not None:
+        yield _after_copy(*waiting)
+
+
+def _after_copy(batch: Pixels, copying: torch.cuda.Event) -> Pixels:
+    """Let the computations wait for a batch's copy, and its memory be freed only after them."""
+    computing = torch.cuda.current_stream(batch[0].device)
+    computing.wait_event(copying)
+    for tensor in batch[:2]:
+        tensor.record_stream(computing)
+    return batch
 
 
 def float_tensor(mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Transform:

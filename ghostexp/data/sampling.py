@@ -4,9 +4,9 @@ Everything here is a function of (seed, epoch, position in the epoch). There is 
 the batches of an uninterrupted run, and at the same global batch size all devices together get those of one device.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -62,18 +62,17 @@ class DistributedBatches:
     def eval_ranges(self, count: int) -> list[tuple[int, int]]:
         """Divide count images into this device's ranges: each image on one device, equally many ranges on all.
 
-        DDP synchronises buffers in every forward: a device with one batch more than the others would wait forever.
+        All ranges but the last have one length, so that a compiled network sees few.
         """
         if count < self.world_size:
             raise ValueError(
                 f"trainer.devices: must be at most {count}, the number of images to evaluate, got {self.world_size}"
             )
-        chunks = min(math.ceil(count / self.batch_size), count // self.world_size)
-        ranges = []
-        for chunk in range(chunks):
-            start, stop = _part(0, count, chunk, chunks)
-            ranges.append(_part(start, stop, self.rank, self.world_size))
-        return ranges
+        size = max(self.batch_size, self.world_size)
+        starts = list(range(0, count, size))
+        if count - starts[-1] < self.world_size:  # too few for all devices: a part of the range before
+            starts.pop()
+        return [_part(start, stop, self.rank, self.world_size) for start, stop in pairwise([*starts, count])]
 
 
 def _part(start: int, stop: int, number: int, parts: int) -> tuple[int, int]:

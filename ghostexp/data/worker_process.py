@@ -95,10 +95,10 @@ def failure_of(error: Exception, num_workers: int, reported: str | None, exit_co
     if os.strerror(errno.EMFILE) in reason:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"{key}: too many open files, `ulimit -n` is {limit}; raise it, or set datamodule.num_workers=0"
-    if os.strerror(errno.ENOSPC) in reason:
+    killed = [signal.Signals(-code).name for code in exit_codes if code is not None and code < 0]
+    if os.strerror(errno.ENOSPC) in reason or "SIGBUS" in killed:
         larger = "make it larger (docker run --shm-size=8g), or set datamodule.num_workers=0"
         return f"{key}: the shared memory of the workers, /dev/shm, is full; {larger}"
-    killed = [signal.Signals(-code).name for code in exit_codes if code is not None and code < 0]
     if killed and isinstance(error, RuntimeError):
         hint = " (out of memory?)" if killed[0] == "SIGKILL" else ""
         return f"{key}: a worker process was ended by {killed[0]}{hint}; fewer workers need less memory"

@@ -64,10 +64,16 @@ GROUPS = {  # groups of conf/ whose files may set any key, and Hydra's own confi
 # Below keys that decide the result, those that do not.
 IGNORED_KEYS = frozenset(
     {
-        *(f"datamodule.{key}" for key in ("root", "num_workers", "download")),
+        *(f"datamodule.{key}" for key in ("root", "num_workers", "download", "eval_batch_size")),
         *(
             f"callbacks.{key}"
-            for key in ("save_every_n_epochs", "save_every_n_steps", "save_every_n_minutes", "progress")
+            for key in (
+                "save_every_n_epochs",
+                "save_every_n_steps",
+                "save_every_n_minutes",
+                "min_seconds_between_saves",
+                "progress",
+            )
         ),
         *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "log_every_n_steps")),
         *(f"trainer.{key}" for key in ("benchmark", "deterministic", "detect_anomaly", "profiler")),

@@ -99,22 +99,28 @@ class RMSpropTF(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._step(param, param.grad, group)
+            params = [param for param in group["params"] if param.grad is not None]
+            if params:
+                self._step(params, group)
         return loss
 
-    def _step(self, param: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[param]
-        if not state:
-            state["square"] = torch.ones_like(param)
-            state["momentum"] = torch.zeros_like(param)
+    def _step(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Update the parameters of a group, with one call for all of them: on a GPU each call is a launch."""
+        foreach: Any = torch  # whose foreach functions have no types
+        for param in params:
+            if not self.state[param]:
+                self.state[param] = {"square": torch.ones_like(param), "momentum": torch.zeros_like(param)}
+        grads = [param.grad for param in params]
+        squares, momenta = ([self.state[param][name] for param in params] for name in ("square", "momentum"))
         if group["weight_decay"] != 0:
-            grad = grad.add(param, alpha=group["weight_decay"])
-        state["square"].mul_(group["alpha"]).addcmul_(grad, grad, value=1 - group["alpha"])
-        root = (state["square"] + group["eps"]).sqrt_()
-        state["momentum"].mul_(group["momentum"]).addcdiv_(grad, root, value=group["lr"])
-        param.sub_(state["momentum"])
+            grads = foreach._foreach_add(grads, params, alpha=group["weight_decay"])
+        foreach._foreach_mul_(squares, group["alpha"])
+        foreach._foreach_addcmul_(squares, grads, grads, 1 - group["alpha"])
+        roots = foreach._foreach_add(squares, group["eps"])
+        foreach._foreach_sqrt_(roots)
+        foreach._foreach_mul_(momenta, group["momentum"])
+        foreach._foreach_addcdiv_(momenta, grads, roots, group["lr"])
+        foreach._foreach_sub_(params, momenta)
 
 
 def _check(**values: float) -> None:

@@ -38,7 +38,7 @@ def test_test_batches_have_each_image_once_with_ground_truth(root: Path) -> None
     module = coco(root)
     batches = list(module.test_dataloader())
     assert ids(batches) == [500 + number for number in range(len(SIZES))]
-    assert [len(images) for images, _ in batches] == [1, 2, 2, 2]
+    assert [len(images) for images, _ in batches] == [2, 2, 2, 1]
     (image, *_), (target, *_) = batches[0]
     ground_truth = target["ground_truth"]
     assert image.shape == (3, 24, 36)
@@ -50,7 +50,7 @@ def test_test_batches_have_each_image_once_with_ground_truth(root: Path) -> None
     types = [tensor.dtype for tensor in tensors_of(target)]
     floats, whole = torch.float32, torch.int64
     assert types == [floats, whole, whole, whole, floats, whole, whole, floats]
-    assert tensors_of(batches[-1][1][1])[0].shape == tensors_of(batches[-1][1][1]["ground_truth"])[0].shape == (0, 4)
+    assert tensors_of(batches[-1][1][-1])[0].shape == tensors_of(batches[-1][1][-1]["ground_truth"])[0].shape == (0, 4)
 
 
 def test_labels_are_categories_sorted_by_id(root: Path) -> None:

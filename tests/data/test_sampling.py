@@ -69,3 +69,10 @@ def test_permutation_depends_on_seed_and_epoch_only() -> None:
 def test_mixed_seed_has_no_collisions() -> None:
     tuples = [(s, e) for s in range(30) for e in range(30)] + [(s, e, 0) for s in range(30) for e in range(30)]
     assert len({mixed_seed(*numbers) for numbers in tuples}) == len(tuples)
+
+
+def test_eval_ranges_have_one_length_but_for_the_last() -> None:
+    for world_size in (1, 3):
+        lengths = [stop - start for start, stop in DistributedBatches(128, 0, world_size).eval_ranges(10_000)]
+        assert len(set(lengths[:-1])) == 1
+    assert len(DistributedBatches(1000).eval_ranges(10_000)) == 10

@@ -1,10 +1,14 @@
 """Test training in several processes: equal to one process, and no process left."""
 
 import csv
+import json
 import os
 import signal
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,3 +89,78 @@ def test_killed_parent_leaves_no_rank_and_run_resumes(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM, err
     assert f"to continue: python -m ghostexp resume={run}" in err
     assert processes_in(run) == []
+
+
+COLLECTIVES = ("all_reduce", "reduce", "broadcast", "barrier", "all_gather", "all_gather_into_tensor")
+COLLECTIVES += ("all_gather_object", "broadcast_object_list", "_broadcast_coalesced")
+
+
+def counting_resnet8(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
+    """ResNet-8 that writes the collectives before each training step to a file, apart from DDP's own in C++."""
+    counts: Counter[str] = Counter()
+    steps: list[dict[str, int]] = []
+
+    def count(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return call(*arguments, **options)
+
+        return counted
+
+    def look(network: nn.Module, _: object) -> None:
+        if network.training and "RANK" in os.environ:
+            steps.append(dict(counts))
+            counts.clear()
+            Path(os.environ["COUNTS"] + os.environ["RANK"]).write_text(json.dumps(steps))
+
+    if "RANK" in os.environ:
+        for name in COLLECTIVES:
+            setattr(torch.distributed, name, count(name, getattr(torch.distributed, name)))
+    network = ResNet(8, num_classes, in_chans)
+    network.register_forward_pre_hook(look)
+    return network
+
+
+def test_step_on_two_devices_has_no_collective_beside_the_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COUNTS", str(tmp_path / "counts"))
+    target = "model._target_=tests.runner.test_multi_process.counting_resnet8"
+    rest = ("datamodule.batch_size=2", "trainer.devices=2", "trainer.max_epochs=1", "callbacks.ema=0.9")
+    assert command(*TINY, target, *rest, in_directory(tmp_path / "run")) == 0
+    for rank in "01":
+        steps = json.loads((tmp_path / f"counts{rank}").read_text())[1:]  # the first has what came before
+        print(f"rank {rank}, collectives of {len(steps)} steps: {steps}")
+        assert all(step in ({}, {"all_reduce": 1}) for step in steps)  # one that asks for signals and clocks
+        assert sum(not step for step in steps) > len(steps) / 2
+
+
+def failing_resnet8(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
+    """ResNet-8 whose third training step ends rank 1 as the environment says, and writes when."""
+    steps = iter(range(1000))
+
+    def end(network: nn.Module, _: object) -> None:
+        if network.training and os.environ.get("RANK") == "1" and next(steps) == 2:
+            Path(os.environ["ENDED"]).write_text(str(time.time()))
+            if os.environ["HOW"] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("no memory left on this device")
+
+    network = ResNet(8, num_classes, in_chans)
+    network.register_forward_pre_hook(end)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("raise", "rank-1: RuntimeError: no memory left"), ("kill", "process 1 was killed by SIGKILL")]
+)
+def test_failing_rank_ends_the_run_within_seconds(
+    how: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ENDED", str(tmp_path / "ended"))
+    monkeypatch.setenv("HOW", how)
+    target = "model._target_=tests.runner.test_multi_process.failing_resnet8"
+    assert command(*TINY, target, "trainer.devices=2", in_directory(tmp_path / "run")) != 0
+    assert time.time() - float((tmp_path / "ended").read_text()) < 10
+    assert f"error: {reason}" in capfd.readouterr().err
+    assert processes_in(tmp_path / "run") == []

@@ -27,7 +27,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3)
-    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 28, 9))
+    monkeypatch.setattr("torch.cuda.nccl.version", lambda: (2, 28, 9))
     return torch.device("cuda", 2)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD, lr_scheduler
 
 from ghostexp.training import optimizers, schedulers
+from tests.training.test_ema import OperationCounter
 
 STEPS = 7  # per epoch
 
@@ -87,6 +88,19 @@ def test_rmsprop_tf_equals_timm(decay: float) -> None:
             optimizer.step()
     assert torch.allclose(ours.weight, theirs.weight, rtol=1e-5)
     assert torch.allclose(ours.bias, theirs.bias, rtol=1e-5)
+
+
+def test_rmsprop_tf_calls_do_not_grow_with_the_number_of_tensors() -> None:
+    counts = []
+    for layers in (1, 20):
+        network = nn.Sequential(*(nn.Linear(3, 3) for _ in range(layers)))
+        optimizer = optimizers.rmsprop_tf(network, 0.05, 0.9, 0.9, 1e-3, 1e-5, exclude_norm_bias=False)
+        for _ in range(2):  # the first step creates the state
+            network(torch.ones(1, 3)).sum().backward()
+            with OperationCounter() as counter:
+                optimizer.step()
+        counts.append(sum(counter.counts.values()))
+    assert counts[0] == counts[1]
 
 
 def test_exclude_norm_bias_sets_no_weight_decay() -> None:

@@ -30,11 +30,12 @@ class ImageFolder(ClassificationDataModule):
     """
 
     root: str
-    num_workers: int = 4  # for images larger than 64
+    num_workers: int | None = None  # for images larger than 64; None: as many as CPU threads
 
     def __post_init__(self) -> None:
         require(isinstance(self.root, str) and bool(self.root), "root", self.root, "must be a folder")
-        require_int("num_workers", self.num_workers, 0)
+        if self.num_workers is not None:
+            require_int("num_workers", self.num_workers, 0)
         super().__post_init__()
         require(self.in_chans in (1, 3), "in_chans", self.in_chans, "must be 1 (grey) or 3 (colour)")
         if self.image_size > LARGEST_IN_MEMORY:

@@ -41,7 +41,7 @@ class CheckEvaluation(Callback):
         indices = torch.arange(len(part)) if indices is None else indices
         batches = _count_batches(datamodule, len(indices), "limit_val_batches", limit)
         last = replace(
-            datamodule.distributed_batches, rank=datamodule.distributed_batches.world_size - 1
+            datamodule.eval_batches, rank=datamodule.eval_batches.world_size - 1
         )  # whose images come last in each batch
         seen = indices[: last.eval_ranges(len(indices))[batches - 1][1]]
         if not part.annotations.has_objects()[seen.numpy()].any():
@@ -56,7 +56,7 @@ def _count_batches(datamodule: DataModule, images: int, key: str, limit: float) 
 
     Raises ValueError: none.
     """
-    batches = len(datamodule.distributed_batches.eval_ranges(images))
+    batches = len(datamodule.eval_batches.eval_ranges(images))
     left = min(limit, batches) if isinstance(limit, int) else int(batches * limit)
     if left == 0:
         raise ValueError(f"trainer.{key}={limit}: must leave at least one of {batches} batches")

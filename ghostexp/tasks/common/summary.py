@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from torch.cuda import nccl
 
 from ghostexp.analysis.compression import conv_reductions
 from ghostexp.data.base import DataModule
@@ -57,7 +58,7 @@ def device_info(device: torch.device) -> dict[str, Any]:
         info["gpu"] = {
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
-            "nccl": ".".join(str(part) for part in torch.cuda.nccl.version()),
+            "nccl": ".".join(str(part) for part in nccl.version()),
             "driver": nvidia_driver(),
             "tf32": torch.backends.cudnn.allow_tf32,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,

@@ -21,6 +21,7 @@ def build_callbacks(
     save_every_n_epochs: int | None = 1,
     save_every_n_steps: int | None = None,
     save_every_n_minutes: float | None = None,
+    min_seconds_between_saves: float = 0,
     progress: bool = True,
     mode: Literal["max", "min"] = "max",
 ) -> list[Callback]:
@@ -32,7 +33,8 @@ def build_callbacks(
         raise ValueError(f"callbacks.ema={ema}: must be a decay in (0, 1), or null")
     if patience is not None and patience < 1:
         raise ValueError(f"callbacks.patience={patience}: must be a number of epochs >= 1, or null")
-    checkpoints = ModelCheckpoint(folder, monitor, save_every_n_epochs, save_every_n_steps, save_every_n_minutes, mode)
+    often = (save_every_n_epochs, save_every_n_steps, save_every_n_minutes, min_seconds_between_saves)
+    checkpoints = ModelCheckpoint(folder, monitor, *often, mode)
     callbacks: list[Callback] = [TerminateOnNaN(checkpoints.last), WarnOnDivergence(), Throughput()]
     if ema is not None:
         callbacks.append(EMAWeightAveraging(ema))

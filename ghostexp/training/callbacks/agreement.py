@@ -1,4 +1,4 @@
-"""Let the ranks of a run agree on what each of them sees alone, such as a signal, by one collective now and then."""
+"""Let the ranks of a run agree on what each sees alone, such as a signal, with one collective every few steps."""
 
 import time
 
@@ -28,7 +28,7 @@ class RankAgreement:
         self.steps_left -= 1
         if self.steps_left > 0 and not now:
             return (False,) * len(wishes)
-        seconds = (time.monotonic() - self.asked_at) / self.steps
+        seconds = (time.monotonic() - self.asked_at) / self.steps  # of a step
         values = torch.tensor([*wishes, seconds], dtype=torch.float64, device=trainer.strategy.root_device)
         torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
         *answers, seconds = values.tolist()

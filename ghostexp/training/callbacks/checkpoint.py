@@ -92,11 +92,14 @@ class ModelCheckpoint(Checkpoint):
         every_epochs: int | None = 1,
         every_steps: int | None = None,
         every_minutes: float | None = None,
+        min_seconds: float = 0,
         mode: Literal["max", "min"] = "max",
     ) -> None:
         for name, value in (("epochs", every_epochs), ("steps", every_steps), ("minutes", every_minutes)):
             if value is not None and value <= 0:
                 raise ValueError(f"callbacks.save_every_n_{name}={value}: must be a number > 0, or null")
+        if min_seconds < 0:
+            raise ValueError(f"callbacks.min_seconds_between_saves={min_seconds}: must be a number >= 0")
         self.folder = folder
         self.last = folder / "last.ckpt"
         self.monitor = monitor
@@ -104,11 +107,15 @@ class ModelCheckpoint(Checkpoint):
         self.every_epochs = every_epochs
         self.every_steps = every_steps
         self.every_minutes = every_minutes
+        self.min_seconds = min_seconds  # between two saves of `every_epochs`
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
         self.save_requested = False  # save at the next epoch's end, due or not
-        self.due_by_clock = False  # on all ranks; set by SignalHandler, which runs before this callback
+        # Of all ranks; set by SignalHandler, which runs before this callback.
+        self.due_by_clock = False
+        self.too_soon = False
+        self.has_saved = False
         self.saved_at = time.monotonic()
 
     def save_last(self, trainer: pl.Trainer) -> None:
@@ -119,7 +126,7 @@ class ModelCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(path, weights_only=False)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.has_saved = time.monotonic(), True
 
     def _save_best(self, trainer: pl.Trainer) -> None:
         """Write `best.ckpt`, then `last.ckpt`: a run killed in between resumes before its best, and repeats it."""
@@ -147,6 +154,10 @@ class ModelCheckpoint(Checkpoint):
         """Return whether `every_minutes` have passed, by this rank's clock."""
         return self.every_minutes is not None and time.monotonic() - self.saved_at >= 60 * self.every_minutes
 
+    def is_too_soon(self) -> bool:
+        """Return whether `min_seconds` since the last save have not passed yet, by this rank's clock."""
+        return self.has_saved and time.monotonic() - self.saved_at < self.min_seconds
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save every n epochs, at the last epoch, and at a new best."""
         epoch = trainer.current_epoch
@@ -156,7 +167,7 @@ class ModelCheckpoint(Checkpoint):
         if improved:
             self.best, self.best_epoch = value, epoch
             self.best_metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
-        due = self.every_epochs is not None and (epoch + 1) % self.every_epochs == 0
+        due = self.every_epochs is not None and (epoch + 1) % self.every_epochs == 0 and not self.too_soon
         due |= self._steps_are_due(trainer)
         due |= self.due_by_clock
         if improved:

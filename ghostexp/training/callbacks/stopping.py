@@ -70,8 +70,9 @@ class SignalHandler(Callback):
 
     def _ask(self, trainer: pl.Trainer, now: bool = False) -> bool:
         """Return whether any rank was signalled, and tell the checkpoints whether one is due by any rank's clock."""
-        wishes = self.received is not None, self.checkpoints.is_due_by_clock()
-        signalled, self.checkpoints.due_by_clock = self.agreement.any(trainer, *wishes, now=now)
+        checkpoints = self.checkpoints
+        wishes = self.received is not None, checkpoints.is_due_by_clock(), checkpoints.is_too_soon()
+        signalled, checkpoints.due_by_clock, checkpoints.too_soon = self.agreement.any(trainer, *wishes, now=now)
         return signalled
 
     def _stop(self, trainer: pl.Trainer) -> None:
