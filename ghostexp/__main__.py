@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ghostexp.config.arguments import hydra_args
 from ghostexp.config.compose import CONF, resolve_config
-from ghostexp.config.config_files import naming_files
+from ghostexp.config.config_files import describe_groups, naming_files
 from ghostexp.config.hydra_errors import to_user_error
 from ghostexp.config.plugins import importable, register_packages
 from ghostexp.config.run_overlay import ParsedCommand, claim_run_dir, cleanup_unused_run_dir, parse_command_line
@@ -76,9 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def register_resolvers() -> None:
-    """Register the resolvers of names: `${run_name:...}`."""
+    """Register the resolvers of names, `${run_name:...}`, and of the groups in `--help`."""
     for name in ("run_dir", "run_name", "record_subdir", "sweep_dir"):
         OmegaConf.register_new_resolver(name, getattr(naming, name), replace=True)
+    OmegaConf.register_new_resolver("config_groups", describe_groups, replace=True)
 
 
 def run(composed: DictConfig, command: ParsedCommand) -> int:
@@ -92,6 +93,8 @@ def run(composed: DictConfig, command: ParsedCommand) -> int:
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
         check_strategy(config["trainer"].get("strategy", "auto"))
         count, nodes = num_processes(config["trainer"]), config["trainer"]["num_nodes"]
+        if config["trainer"]["devices"] in ("auto", -1, "-1"):
+            config["trainer"]["devices"] = count  # recorded: it decides how many images share a BatchNorm statistic
         check_task(config["task"]["name"], count, nodes)
         check_launch_environment(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
         if not claim_run_dir(directory, config):

@@ -1,8 +1,8 @@
 """READMEs: their commands compose, examples run, and every link, path and option that they name exists.
 
 Bash reads the code blocks, with `python` and `ghostexp` replaced by functions that print their arguments, in restricted
-mode and with a PATH that does not exist: nothing else can run. A block whose first line is `# PATH.py` or `# PATH.yaml` is a file, which
-the commands find in their working directory.
+mode and with a PATH that does not exist: nothing else can run. A block whose first line is `# PATH.py` or `# PATH.yaml`
+is a file, which the commands find in their working directory.
 """
 
 import os
@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from ghostexp.__main__ import register_resolvers
 from ghostexp.config.compose import CONF, resolve_config
+from ghostexp.config.config_files import list_options
 from ghostexp.config.key_table import with_key_tables
 from ghostexp.config.run_overlay import parse_command_line
 from ghostexp.sweeps.grid import Grid
@@ -186,11 +187,9 @@ def test_readme_links_and_paths_exist(readme: Path) -> None:
 
 def test_conf_readme_names_every_option() -> None:
     named = set(re.findall(r"`([\w/]+)`", (ROOT / "conf" / "README.md").read_text()))
-    for path in CONF.rglob("*.yaml"):
-        option = path.relative_to(CONF).with_suffix("")
-        if len(option.parts) > 1 and not option.name.startswith("_"):
-            assert str(option.parent) in named, option
-            assert option.name in named, option
+    groups = [path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"]
+    for group in [*groups, "hydra/launcher", "hydra/sweeper"]:
+        assert named >= {group, *list_options(group, CONF)}, group
 
 
 def test_conf_readme_key_tables_are_current() -> None:

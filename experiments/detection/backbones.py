@@ -26,7 +26,7 @@ python -m ghostexp model=ghostnet datamodule=cifar10 datamodule.batch_size=128 t
     hydra.run.dir={CLASSIFIER}
 """
 SWEEP = f"""
-python -m ghostexp -m experiment={{0}}_shapes {ONE_EPOCH} seed=0,1,2 \\
+python -m ghostexp -m experiment=shapes/{{0}} {ONE_EPOCH} seed=0,1,2 \\
     model.backbone.weights=null,{CLASSIFIER} name=backbones_{{0}}
 """
 

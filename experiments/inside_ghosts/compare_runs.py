@@ -88,7 +88,7 @@ def kinds(ghosts: Rows) -> str:
 
 def measures(ghosts: Rows) -> str:
     """Format the medians, over all filters, of the values that decide their kinds."""
-    names = ("tap", "dc", "low", "gradient")
+    names = ("peak_fraction", "dc_gain", "lowpass_energy", "gradient_strength")
     return ", ".join(f"{name} {median(float(row[name]) for row in ghosts):.2f}" for name in names)
 
 

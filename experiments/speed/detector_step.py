@@ -24,7 +24,7 @@ from ghostexp.runs.provenance import cpu
 from ghostexp.tasks.common import instantiate
 
 STEPS, WARM = 24, 3
-RECIPES = (("experiment=faster_rcnn_shapes",), ("experiment=retinanet_shapes",))
+RECIPES = (("experiment=shapes/faster_rcnn",), ("experiment=shapes/retinanet",))
 PARTS = ("backbone, forward", "heads, forward", "heads, backward", "backbone, backward", "optimizer")
 
 

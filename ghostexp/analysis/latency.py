@@ -167,7 +167,7 @@ def now(x: Tensor) -> float:
     return time.perf_counter()
 
 
-DETECTOR_PARTS: tuple[str, ...] = ("trunk", "pyramid", "heads")
+DETECTOR_PARTS: tuple[str, ...] = ("backbone", "fpn", "heads")
 
 
 @torch.inference_mode()
@@ -179,18 +179,18 @@ def module_latency(network: DetectionModel, images: Tensor, rounds: int) -> dict
     timed = copy.deepcopy(network).eval()
     spent = dict.fromkeys(DETECTOR_PARTS[:2], 0.0)
     for module, method, part in (
-        (timed.backbone.body, "feature_maps", "trunk"),
-        (timed.backbone.fpn, "forward", "pyramid"),
+        (timed.backbone.body, "feature_maps", "backbone"),
+        (timed.backbone.fpn, "forward", "fpn"),
     ):
         setattr(module, method, timed_part(getattr(module, method), part, spent, images))
-    samples: dict[str, list[float]] = {part: [] for part in (*DETECTOR_PARTS, "whole")}
+    samples: dict[str, list[float]] = {part: [] for part in (*DETECTOR_PARTS, "total")}
     for round_ in range(rounds + 1):
         spent.update(dict.fromkeys(spent, 0.0))
         clock = now(images)
         timed(images)
         total = now(images) - clock
         if round_:  # the first round is a warm-up
-            seconds_by_part = {**spent, "heads": total - sum(spent.values()), "whole": total}
+            seconds_by_part = {**spent, "heads": total - sum(spent.values()), "total": total}
             for part, seconds in seconds_by_part.items():
                 samples[part].append(1000 * seconds)
     return {part: float(np.median(values)) for part, values in samples.items()}

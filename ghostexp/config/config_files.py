@@ -1,7 +1,8 @@
-"""Find the YAML file that sets a config key."""
+"""List the options of config groups, and find the YAML file that sets a config key."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -11,6 +12,24 @@ from omegaconf import ListConfig, OmegaConf
 from ghostexp.config.schema import SchemaError
 
 GLOBAL = ("experiment", "study", "pretrained", "debug")  # groups whose files begin with `# @package _global_`
+
+
+def list_options(group: str, *folders: Path) -> list[str]:
+    """Return the options of a group in folders such as conf/, without the files that only others extend (`_base`).
+
+    Options in subfolders have their path: `cifar10/vgg16`.
+    """
+    paths = [path.relative_to(folder / group) for folder in folders for path in (folder / group).rglob("*.yaml")]
+    return sorted({path.with_suffix("").as_posix() for path in paths if not path.name.startswith("_")})
+
+
+def describe_groups() -> str:
+    """Return a line for each group with its options, those of `--config-dir` too; for `--help`."""
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    folders = [Path(source.path) for source in sources if source.scheme() == "file"]
+    groups = sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()} - {"hydra"})
+    options = {group: list_options(group, *folders) for group in groups}
+    return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items() if names)
 
 
 @contextmanager

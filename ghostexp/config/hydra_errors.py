@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
 from ghostexp.config.arguments import form_to_type, quoted
+from ghostexp.config.config_files import list_options
 from ghostexp.config.schema import unknown_key_message
 
 
@@ -24,11 +25,7 @@ def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exc
             form = f"; type {form_to_type(link.override)}" if link.override and "=" in link.override else ""
             return ValueError(f"{link.override}: cannot be read as KEY=VALUE{form}")
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
-            group, _, option = link.missing_cfg_file.rpartition("/")
-            there_is = f"there are {', '.join(link.options)}" if link.options else "there are none yet"
-            near = difflib.get_close_matches(option, link.options or (), 1)
-            hint = f"; did you mean {group}={near[0]}?" if near else ""
-            return ValueError(f"{group}={option}: not found; {there_is}{hint}")
+            return ValueError(_unknown_option(link.missing_cfg_file, [conf, *_config_dirs(arguments)]))
         if isinstance(link, InterpolationKeyError | InterpolationResolutionError):
             return ValueError(f"{link.full_key}: {str(link).splitlines()[0]}")
     if isinstance(error, OSError) and error.filename:
@@ -46,6 +43,22 @@ def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exc
     return ValueError(text) if isinstance(error, HydraException | OmegaConfBaseException) else error
 
 
+def _unknown_option(file: str, folders: Sequence[Path]) -> str:
+    """Build the message for a missing option; file: GROUP/OPTION."""
+    group, option = re.fullmatch(r"((?:hydra/)?[^/]+)/?(.*)", file).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    options = list_options(group, *folders)
+    there_is = f"there are {', '.join(options)}" if options else "there are none yet"
+    near = difflib.get_close_matches(option, options, 1)
+    hint = f"; did you mean {group}={near[0]}?" if near else ""
+    return f"{group}={option}: not found; {there_is}{hint}"
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """Return the folders that `--config-dir` names."""
+    pairs = [*pairwise(arguments), *(argument.split("=", 1) for argument in arguments if "=" in argument)]
+    return [Path(name).absolute() for flag, name in pairs if flag in ("--config-dir", "-cd")]
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -58,10 +71,8 @@ def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
     others = [argument for argument in arguments if "=" in argument and not _sets(argument, key)]
     others = [argument for argument in others if not argument.startswith("-")]
     try:
-        mine = [name for flag, name in pairwise(arguments) if flag in ("--config-dir", "-cd")]
-        others += (
-            [f"hydra.searchpath=[{','.join(quoted(str(Path(name).absolute())) for name in mine)}]"] if mine else []
-        )
+        mine = _config_dirs(arguments)
+        others += [f"hydra.searchpath=[{','.join(quoted(str(path)) for path in mine)}]"] if mine else []
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = compose("config", others)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ghostexp.config.config_files import list_options
 from ghostexp.config.key import Key, Keys
 from ghostexp.config.key_table import with_key_tables
 from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SET_HERE, SWEEPER
@@ -42,7 +43,7 @@ def main() -> None:
 
 def schemas(conf: Path) -> dict[Path, Json]:
     """Return the schema of each folder of conf/, by file."""
-    options = {group: sorted(path.stem for path in (conf / group).glob("*.yaml")) for group in CHOSEN}
+    options = {group: list_options(group, conf) for group in CHOSEN}
     found = {
         "": _recipe(options),
         "task": _task(),

@@ -23,7 +23,7 @@ from ghostexp.data.transforms import (
     transform_each,
 )
 
-MAX_FRACTION_OF_FREE_MEMORY = 0.25  # of a GPU: limit for the images
+MAX_FRACTION_OF_MEMORY = 0.25  # of a GPU: limit for the images
 
 
 class InMemoryDataset:
@@ -53,12 +53,10 @@ class InMemoryDataset:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Self:
-        """Move to a GPU with enough free memory; otherwise stay on the CPU, and each batch is moved."""
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if self.images.nbytes <= MAX_FRACTION_OF_FREE_MEMORY * free:
-                self.images = self.images.to(device)
-                self.labels = self.labels.to(device)
+        """Move to a GPU with enough memory; otherwise stay on the CPU, and each batch is moved."""
+        if 0 < self.images.nbytes <= MAX_FRACTION_OF_MEMORY * device_memory(device):
+            self.images = self.images.to(device)
+            self.labels = self.labels.to(device)
         return self
 
     def digest(self) -> str:
@@ -84,6 +82,14 @@ class InMemoryDataset:
     def eval_loader(self, indices: Tensor, distributed_batches: DistributedBatches) -> ResumableLoader[Batch]:
         """Build the loader of the images at indices, in that order, without augmentation."""
         return InMemoryEvalLoader(self, indices, distributed_batches)
+
+
+def device_memory(device: torch.device) -> int:
+    """Return a GPU's total memory in bytes, 0 for other devices. What is free depends on other jobs, as the data would.
+
+    (Where images are augmented decides about rounding.)
+    """
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ weights.
 
 Read `ghost_module.py` first, then `ghostnet.py` and `ghostify.py`. `ghostnetv2.py` and `ghostnetv3.py` add the next two
 generations, `resnet_cifar.py` and `vgg_cifar.py` are the baselines for 32 x 32 images, `torchvision_timm.py` builds the
-networks of torchvision, and of timm if that is installed, by name. To add a network, add one file here and one YAML in
+networks of torchvision, and of timm if that is installed, by name, and `traced_network.py` finds the feature maps of
+these and of any other module. To add a network, add one file here and one YAML in
 conf/model.
 """

@@ -34,8 +34,8 @@ class AnnotatedImage:
 
     title: str
     picture: Image
-    truth: Sequence[Box]
-    found: Sequence[Box]
+    ground_truth: Sequence[Box]
+    detections: Sequence[Box]
 
 
 def draw_bounding_boxes(picture: Image, boxes: Sequence[Box]) -> Image:
@@ -61,7 +61,9 @@ def plot_boxes(images: Sequence[AnnotatedImage], title: str, path: Path) -> Path
     widest = max(image.picture.width / image.picture.height for image in images)
     figure = new_figure(2 * HEIGHT * min(widest, 2.0), 0.6 + (HEIGHT + 0.25) * len(images))
     for row, image in zip(figure.subplots(len(images), 2, squeeze=False), images, strict=True):
-        for axes, boxes, what in zip(row, (image.truth, image.found), ("ground truth", "detections"), strict=True):
+        for axes, boxes, what in zip(
+            row, (image.ground_truth, image.detections), ("ground truth", "detections"), strict=True
+        ):
             axes.imshow(draw_bounding_boxes(image.picture, boxes))
             axes.set_title(f"{image.title}: {what}", fontsize=9)
             axes.set_axis_off()

@@ -29,7 +29,7 @@ class Mistake:
     """A misclassified image, by its index in the test set; `file` is empty if the image is not a file."""
 
     image: int
-    truth: str
+    target: str
     prediction: str
     probability: float  # of the prediction
     loss: float
@@ -38,11 +38,11 @@ class Mistake:
 
 def confused_rows(confusion: Counts, names: Sequence[str]) -> Rows:
     """Return a row per pair of classes that occurs: confusions, most frequent first, then correct predictions."""
-    pairs = [(int(truth), int(prediction)) for truth, prediction in np.argwhere(confusion)]
+    pairs = [(int(target), int(prediction)) for target, prediction in np.argwhere(confusion)]
     pairs.sort(key=lambda pair: (pair[0] == pair[1], -confusion[pair]))
     return [
-        {"truth": names[truth], "prediction": names[prediction], "images": int(confusion[truth, prediction])}
-        for truth, prediction in pairs
+        {"target": names[target], "prediction": names[prediction], "images": int(confusion[target, prediction])}
+        for target, prediction in pairs
     ]
 
 
@@ -77,10 +77,10 @@ def draw_confusion(confusion: Counts, names: Sequence[str], title: str, path: Pa
     # A linear scale would not distinguish one percent from zero.
     drawn = axis.imshow(percents, cmap="Greys", norm=PowerNorm(0.35, 0, 100))
     if count <= NUMBERED:
-        for truth, prediction in np.argwhere(confusion):
-            color = "white" if percents[truth, prediction] > DARK else "black"
-            text = str(confusion[truth, prediction])
-            axis.text(prediction, truth, text, ha="center", va="center", color=color, fontsize=8)
+        for target, prediction in np.argwhere(confusion):
+            color = "white" if percents[target, prediction] > DARK else "black"
+            text = str(confusion[target, prediction])
+            axis.text(prediction, target, text, ha="center", va="center", color=color, fontsize=8)
     shown = list(range(0, count, 1 if count <= 50 else 2))
     labels, size = [_short(names[number]) for number in shown], 8 if count <= NUMBERED else 5
     axis.set_xticks(shown, labels, rotation=90 if max(map(len, labels)) > 2 else 0, fontsize=size)
@@ -120,7 +120,7 @@ def draw_mistakes(pixels: Pixels, mistakes: Sequence[Mistake], title: str, path:
     axis.axis("off")
     for number, mistake in enumerate(mistakes):
         row, column = divmod(number, across)
-        text = f"{_short(mistake.truth)}\n→ {_short(mistake.prediction)}, {100 * mistake.probability:.0f} %"
+        text = f"{_short(mistake.target)}\n→ {_short(mistake.prediction)}, {100 * mistake.probability:.0f} %"
         axis.text(column + 0.5, row + LABEL - 0.02, text, ha="center", va="bottom", fontsize=7)
     return save(figure, f"{title}\ntarget → prediction, its probability; highest loss first", path)
 

@@ -57,7 +57,7 @@ def draw_maps(grid: MapGrid, title: str, path: Path) -> None:
 @literal_text
 def draw_kernels(kernels: Array, rows: Rows, title: str, path: Path) -> None:
     """Plot filters (K, d, d) by kind, identities first; within a kind, by their largest tap."""
-    order = sorted(range(len(rows)), key=lambda i: (list(GREYS).index(rows[i]["kind"]), -rows[i]["tap"]))
+    order = sorted(range(len(rows)), key=lambda i: (list(GREYS).index(rows[i]["kind"]), -rows[i]["peak_fraction"]))
     across = min(12, len(order))
     figure, axis = _sheet(COLUMN * across, ROW * -(-len(order) // across))
     for position, index in enumerate(order):
@@ -115,19 +115,19 @@ def draw_correlations(rows: Rows, title: str, path: Path) -> None:
 
 
 @literal_text
-def draw_kinds(shares: Mapping[str, Mapping[str, float]], title: str, path: Path) -> None:
+def draw_kinds(fractions: Mapping[str, Mapping[str, float]], title: str, path: Path) -> None:
     """Which part of a layer's filters is of each kind."""
-    figure, axis = _wide(len(shares))
-    bottom = np.zeros(len(shares))
+    figure, axis = _wide(len(fractions))
+    bottom = np.zeros(len(fractions))
     for kind, grey in GREYS.items():
-        heights = np.array([100 * row[kind] for row in shares.values()])
+        heights = np.array([100 * row[kind] for row in fractions.values()])
         style = {"color": grey, "hatch": HATCHES[kind], "edgecolor": "black", "linewidth": 0.5}
-        axis.bar(range(len(shares)), heights, 0.8, bottom=bottom, label=kind, **style)
+        axis.bar(range(len(fractions)), heights, 0.8, bottom=bottom, label=kind, **style)
         bottom += heights
     axis.set(ylabel="filters, %", ylim=(0, 100))
     handles, labels = axis.get_legend_handles_labels()
     axis.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    _finish(figure, axis, list(shares), title, path)
+    _finish(figure, axis, list(fractions), title, path)
 
 
 @literal_text

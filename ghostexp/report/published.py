@@ -57,6 +57,9 @@ def _row(name: str, entry: dict[str, Any]) -> PublishedResult:
 # Values of published networks whose row does not state them.
 PUBLISHED_DEFAULTS = {"model.ratio": 2, "model.dw_size": 3, "model.width": 1.0, "model.norm_act": "none"}
 IMAGENET_CLASSES = 1000
+# Overrides of a row that are not compared: a study keeps the recipe while it varies its values, and a backbone is known
+# by its `name` and `width`.
+NO_VALUES = ("experiment", "model@model.backbone")
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,8 @@ def _same_data(config: Mapping[str, Any], table: PublishedTable) -> bool:
 
 
 def _same_network(config: Mapping[str, Any], row: PublishedResult) -> bool:
-    """Return whether a configuration has all values of a row, and defaults elsewhere.
-
-    The name of a recipe is ignored: a study keeps it while it varies the recipe's values.
-    """
-    stated = {key: value for key, value in row.ours.items() if key != "experiment"}
+    """Return whether a configuration has all values of a row, and defaults elsewhere."""
+    stated = {key: value for key, value in row.ours.items() if key not in NO_VALUES}
     excluded = [] if config.get("model") != "ghost_resnet50" else ["first"]
     defaults = {key: value for key, value in {**PUBLISHED_DEFAULTS, "model.exclude": excluded}.items() if key in config}
     return bool(stated) and all(config.get(key) == value for key, value in {**defaults, **stated}.items())

@@ -10,7 +10,7 @@ from ghostexp.report.curves import draw_curves
 from ghostexp.report.load_runs import RunSet
 from ghostexp.report.plots import draw_accuracy, draw_differences, draw_pareto
 from ghostexp.report.tables import cells, latex, markdown, run_rows, variant_rows
-from ghostexp.report.text import notes, problems, setting, summary, varied_keys_text, verdict
+from ghostexp.report.text import claim_text, notes, problems, setting, summary, varied_keys_text
 from ghostexp.report.variants import Study
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.text_files import write_atomically
@@ -62,7 +62,7 @@ def draw_plots(study: Study, title: str, folder: Path) -> dict[str, str]:
 
 def build_readme(study: Study, title: str, commands: Sequence[str], captions: dict[str, str]) -> str:
     """Build the page in Markdown: summary, table, runs that are not averaged, plots, commands."""
-    parts = [f"# {title}", f"**{summary(study)}**", verdict(study)]
+    parts = [f"# {title}", f"**{summary(study)}**", claim_text(study)]
     if study.variants:
         varied = f"Varied: {varied_keys_text(study)}. " if study.keys else ""
         parts += [f"{varied}In all: {setting(study)}", markdown(cells(study)), _list(notes(study))]

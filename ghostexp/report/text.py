@@ -87,7 +87,7 @@ def _tens(study: Study) -> list[Variant]:
     ]
 
 
-def verdict(study: Study) -> str:
+def claim_text(study: Study) -> str:
     """State for each variant at s = 10 whether the claim of the replication holds; empty without one."""
     tens = _tens(study)
     if not tens:
@@ -98,10 +98,10 @@ def verdict(study: Study) -> str:
     claim = (
         f'A public replication claims for Ghost-ResNet-56 on CIFAR-10 that "s = 10 loses less than {CLAIM} points". '
     )
-    return f"{claim}For {subject(study)}{others}, this {'; '.join(map(_verdict, tens))}."
+    return f"{claim}For {subject(study)}{others}, this {'; '.join(map(_claim_result, tens))}."
 
 
-def _verdict(variant: Variant) -> str:
+def _claim_result(variant: Variant) -> str:
     if variant.difference is None or variant.difference.estimate.interval is None:
         return f"is **undecided** for {variant.label} ({_difference(variant)}, no interval)"
     low, high = _interval(variant)

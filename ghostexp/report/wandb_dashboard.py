@@ -10,7 +10,7 @@ from wandb_workspaces.reports.v2.interface import Layout, Report, Runset
 
 from ghostexp.report.load_runs import Run
 from ghostexp.report.tables import cells, markdown
-from ghostexp.report.text import notes, summary, verdict
+from ghostexp.report.text import claim_text, notes, summary
 from ghostexp.report.variants import Study
 from ghostexp.report.wandb_panels import MOST, Panels, build_panels
 from ghostexp.runs.naming import run_identity
@@ -86,7 +86,7 @@ def build_page_blocks(study: Study) -> list[str]:
     if not study.variants:
         return [summary(study)]
     listed = "\n".join(f"- {note}" for note in notes(study))
-    return [text for text in (f"**{summary(study)}**", verdict(study), markdown(cells(study)), listed) if text]
+    return [text for text in (f"**{summary(study)}**", claim_text(study), markdown(cells(study)), listed) if text]
 
 
 def _lay_out(panels: Panels) -> Panels:

@@ -77,7 +77,10 @@ def num_processes(trainer: dict[str, Any]) -> int:
         if wants_gpu and gpus == 0:
             raise ValueError(f"trainer.accelerator={accelerator}: no GPU found; use auto or cpu")
         if gpus and highest > gpus:
-            raise ValueError(f"trainer.devices={devices}: only {gpus} GPU{'s' if gpus > 1 else ''} found")
+            hint = ""
+            if is_started_by_slurm():  # srun --gpus-per-task=1 hides the GPUs of the other tasks
+                hint = f"; every task has to see all GPUs of its machine: srun --gpus-per-node={highest}"
+            raise ValueError(f"trainer.devices={devices}: only {gpus} GPU{'s' if gpus > 1 else ''} found{hint}")
         if trainer.get("sync_batchnorm") and gpus == 0:
             raise ValueError("trainer.sync_batchnorm=true: torch synchronises BatchNorm on GPUs only")
     return count

@@ -21,9 +21,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+BATCHNORM_IMAGES = "images per BatchNorm statistic"  # on several devices, each of which has statistics of its own
+
+
 def result_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result-deciding values of a resolved configuration, by path."""
-    return {
+    return _batchnorm_images(config) | {
         path: value
         for path, value in flatten(config).items()
         if path not in IGNORED_KEYS
@@ -32,8 +35,28 @@ def result_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def world_size(trainer: Mapping[str, Any]) -> int:
+    """Return the number of processes of a run, one per device."""
+    devices = trainer.get("devices", 1)
+    count = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
+    return count * trainer.get("num_nodes", 1)
+
+
+def _batchnorm_images(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how many images share a BatchNorm statistic, where several devices without sync_batchnorm divide them."""
+    trainer = config.get("trainer", {})
+    parts = world_size(trainer)
+    if parts == 1 or trainer.get("sync_batchnorm"):
+        return {}
+    accumulate = trainer.get("accumulate_grad_batches") or 1
+    return {BATCHNORM_IMAGES: config["datamodule"]["batch_size"] // parts // accumulate}
+
+
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """Return sixteen hexadecimal digits, independent of directories, devices, loggers and names."""
+    """Return sixteen hexadecimal digits, independent of directories, loggers and names.
+
+    Of the devices it has what decides the result: how many images share a BatchNorm statistic.
+    """
     text = json.dumps(result_config(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -42,13 +42,13 @@ def run_dir(
 def run_name(name: str | None, choices: Mapping[str, str | None]) -> str:
     """Return the name of a run: `name`, the study, the recipe, or network and data.
 
-    Swept groups are part of job names only.
+    The recipe cifar10/vgg16 becomes cifar10_vgg16. Swept groups are part of job names only.
     """
     if name is not None:
         return name
     for group in ("study", "experiment"):
         if choices.get(group):
-            return str(choices[group])
+            return str(choices[group]).replace("/", "_")
     typed = _typed_overrides()
     parts = [_chosen(group, choices, typed) for group in ("model", "datamodule")]
     return "_".join(filter(None, parts)) or "sweep"

@@ -56,11 +56,11 @@ class SweepProgress:
         self.bar.update(self.task, completed=self.done + len(self.failures), state=state)
 
     def note(self, job: SweepJob, text: str) -> None:
-        """Tell of a job that goes on."""
+        """Print a line on a job that goes on."""
         self.console.print(f"{job.name}: {text}", markup=False)
 
     def finished(self, job: SweepJob, seconds: float | None = None, is_ours: bool = True) -> None:
-        """Tell of a job that is done; without seconds, those are of its own result."""
+        """Count and print a finished job; without seconds, those are of its own result."""
         result = job.run.read_result() or {}
         seconds = float(result.get("wall_seconds", 0)) if seconds is None else seconds
         self.done += 1
@@ -70,12 +70,12 @@ class SweepProgress:
         self._line(job, f"{_metric(result)}{_time(seconds):>8}{whose}")
 
     def failed(self, job: SweepJob, cause: str) -> None:
-        """Tell of a job that failed."""
+        """Count and print a failed job."""
         self.failures.append((job, cause))
         self._line(job, f"failed: {cause}")
 
     def print_failures(self, not_started: int = 0) -> int:
-        """Say what failed, and why; returns the exit code."""
+        """Print the failed jobs with their causes; returns the exit code."""
         for job, cause in self.failures:
             print(f"error: {job.name}: {cause}; see {job.run.log}", file=sys.stderr)
         if self.failures:

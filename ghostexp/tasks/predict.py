@@ -34,10 +34,10 @@ SHOWN = 40  # images on the terminal
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of an image, best first; truth: its folder's name if that is a class."""
+    """The most probable classes of an image, best first; target: its folder's name if that is a class."""
 
     path: str
-    truth: str | None
+    target: str | None
     classes: list[str]
     probabilities: list[float]
 
@@ -101,16 +101,16 @@ def build_predictions(
     best = probabilities.topk(min(top, len(names)))
     predictions = []
     for path, chosen, values in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True):
-        folder = files.truth(path, of_folder)
-        truth = None if folder is None else of_folder[folder]
-        predictions.append(Prediction(display_name(str(path)), truth, [shown[i] for i in chosen], values))
+        folder = files.label(path, of_folder)
+        target = None if folder is None else of_folder[folder]
+        predictions.append(Prediction(display_name(str(path)), target, [shown[i] for i in chosen], values))
     return predictions
 
 
 def accuracy(predictions: Sequence[Prediction]) -> dict[str, float]:
     """Compute the accuracy in percent over images whose folder is a class; empty if there are none."""
-    hits = [prediction.classes[0] == prediction.truth for prediction in predictions if prediction.truth is not None]
-    return {"with_truth": len(hits), "acc1": 100 * sum(hits) / len(hits)} if hits else {}
+    hits = [prediction.classes[0] == prediction.target for prediction in predictions if prediction.target is not None]
+    return {"num_labeled": len(hits), "acc1": 100 * sum(hits) / len(hits)} if hits else {}
 
 
 def _write(predictions: Sequence[Prediction], unreadable: dict[str, str], directory: RunDirectory) -> None:
@@ -118,7 +118,7 @@ def _write(predictions: Sequence[Prediction], unreadable: dict[str, str], direct
     write_json(directory.path / "predictions.json", content)
     rows = []
     for prediction in predictions:
-        row: dict[str, Any] = {"path": prediction.path, "truth": prediction.truth}
+        row: dict[str, Any] = {"path": prediction.path, "target": prediction.target}
         for rank, (name, value) in enumerate(zip(prediction.classes, prediction.probabilities, strict=True), 1):
             row |= {f"class_{rank}": name, f"probability_{rank}": value}
         rows.append(row)
@@ -131,11 +131,11 @@ def _show(predictions: Sequence[Prediction], directory: RunDirectory) -> None:
     for prediction in predictions[:SHOWN]:
         best = zip(prediction.classes, prediction.probabilities, strict=True)
         classes = ", ".join(f"{name} {100 * value:.1f} %" for name, value in best)
-        rows.append([prediction.path, prediction.truth or "", classes])
+        rows.append([prediction.path, prediction.target or "", classes])
     if len(predictions) > SHOWN:
         rows.append([f"... and {len(predictions) - SHOWN} more", "", ""])
     paths, folders = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [f"{path:<{paths}}  {folder:<{folders}}  {classes}".rstrip() for path, folder, classes in rows]
     if correct:
-        lines.append(f"accuracy {correct['acc1']:.2f} % on {correct['with_truth']} images whose folder is a class")
+        lines.append(f"accuracy {correct['acc1']:.2f} % on {correct['num_labeled']} images whose folder is a class")
     print(*lines, f"outputs: {directory.path}", sep="\n")

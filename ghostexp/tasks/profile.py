@@ -41,7 +41,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     device = inference_device(config)
     images = torch.randn(1, *shape, device=device)
     result = _costs(network, shape, rows) | {
-        "shares": time_fractions(network.to(device), images, task["repeats"]),
+        "time_fractions": time_fractions(network.to(device), images, task["repeats"]),
         "latency": [asdict(latency) for latency in latencies],
         **_hardware_info(config),
     }

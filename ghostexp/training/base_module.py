@@ -1,6 +1,7 @@
 """Base of the LightningModules: optimizer and schedule, reproducible random state, metrics."""
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ghostexp.models.finite import non_finite_weights
+from ghostexp.training.distributed import broadcast_buffers
 from ghostexp.training.loggers import log_metrics
 from ghostexp.training.optimization import Optimization
 from ghostexp.training.top_losses import TestOutputs
+
+# Lightning advises sync_dist=True, with two collectives for each metric; ours are equal on all ranks.
+warnings.filterwarnings("ignore", message=".*recommended to use .*sync_dist=True")
 
 
 class BaseModule(pl.LightningModule):
@@ -118,7 +123,8 @@ class BaseModule(pl.LightningModule):
         raise NotImplementedError
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the validation metrics."""
+        """Reset the validation metrics, and give all devices the same statistics of BatchNorm."""
+        broadcast_buffers(self.network)
         self._check_weights()
         self.reset_eval_metrics()
 
@@ -174,7 +180,7 @@ class BaseModule(pl.LightningModule):
     def log_epoch_metrics(self, metrics: dict[str, float]) -> None:
         """Log metrics to the callbacks and, when training, to the loggers."""
         self.metrics |= metrics
-        self.log_dict(metrics, logger=False, sync_dist=True)  # equal on all ranks
+        self.log_dict(metrics, logger=False)  # equal on all ranks
         if self.trainer.state.fn == TrainerFn.FITTING:
             log_metrics(self.trainer, metrics)
 

@@ -54,6 +54,17 @@ class DetectionModule(BaseModule):
         self.evaluated: dict[int, tuple[Columns, Columns]] = {}
         self.class_precision: dict[int, float] = {}  # latest mAP of each annotated label, in percent
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move images, and in training all boxes and labels of a batch together; an evaluation compares on the CPU."""
+        images, targets = batch
+        moved = [image.to(device, non_blocking=True) for image in images]
+        if not self.training:
+            return moved, targets
+        counts = [len(target["labels"]) for target in targets]
+        columns = {name: torch.cat([target[name] for target in targets]).to(device) for name in ("boxes", "labels")}
+        parts = {name: values.split(counts) for name, values in columns.items()}
+        return moved, [{name: parts[name][index] for name in parts} for index in range(len(targets))]
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the sum of a batch's losses, and add them to the epoch's sums."""
         losses: Mapping[str, Tensor] = self.network(*batch)
@@ -76,12 +87,8 @@ class DetectionModule(BaseModule):
     def update_eval_metrics(self, batch: Batch) -> None:
         """Add the detections of a batch."""
         images, targets = batch
-        found = [
-            scale_to_original(one, image, target)
-            for one, image, target in zip(self.network(images), *batch, strict=True)
-        ]
-        for one, target in zip(found, targets, strict=True):
-            self.evaluated[int(target["image_id"])] = _on_cpu(one), _on_cpu(target["ground_truth"])
+        for one, image, target in zip(_on_cpu(self.network(images)), images, targets, strict=True):
+            self.evaluated[int(target["image_id"])] = scale_to_original(one, image, target), target["ground_truth"]
 
     def compute_eval_metrics(self) -> dict[str, float]:
         """Compute COCO's metrics over the images of all devices."""
@@ -114,8 +121,11 @@ def coco_metrics(evaluated: Iterable[tuple[Columns, Columns]]) -> dict[str, Tens
     return precision.compute()
 
 
-def _on_cpu(columns: Columns) -> Columns:
-    return {name: values.cpu() for name, values in columns.items()}
+def _on_cpu(found: Sequence[Columns]) -> list[Columns]:
+    """Move the detections of all images to the CPU, in one copy for each column."""
+    counts = [len(one["labels"]) for one in found]
+    columns = {name: torch.cat([one[name] for one in found]).cpu().split(counts) for name in found[0]}
+    return [{name: columns[name][index] for name in columns} for index in range(len(found))]
 
 
 def scale_to_original(found: Mapping[str, Tensor], image: Tensor, target: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -87,7 +87,7 @@ def test_random_filter_fractions_are_mostly_mixed() -> None:
 
 def test_low_of_white_response_and_kind_fractions() -> None:
     stats = classify_filters(torch.stack([delta(3), delta(3, 1, 0), gaussian(3, 1), SOBEL]))
-    assert stats[0].low == pytest.approx(1)
-    assert stats[1].low == pytest.approx(1)
-    assert stats[2].low > 2
+    assert stats[0].lowpass_energy == pytest.approx(1)
+    assert stats[1].lowpass_energy == pytest.approx(1)
+    assert stats[2].lowpass_energy > 2
     assert kind_fractions(stats) == {"identity": 0.25, "shift": 0.25, "blur": 0.25, "edge": 0.25, "mixed": 0.0}

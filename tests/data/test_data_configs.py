@@ -1,23 +1,25 @@
 """Each conf/datamodule/*.yaml sets all arguments of its class."""
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
-from omegaconf import OmegaConf
 
+from ghostexp.config.compose import CONF
+from ghostexp.config.config_files import list_options
 from ghostexp.data.base import DataModule
 
-CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "datamodule").glob("*.yaml"))
+NAMES = ["cifar10", "cifar100", "coco", "digits", "fake", "image_folder", "shapes", "torch_dataset"]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_sets_every_argument_of_its_datamodule(path: Path) -> None:
-    config = OmegaConf.create({"seed": 5, "data_dir": "elsewhere", "datamodule": OmegaConf.load(path)})
+@pytest.mark.parametrize("name", NAMES)
+def test_config_sets_every_argument_of_its_datamodule(name: str) -> None:
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose(f"datamodule/{name}", ["+seed=5", "+data_dir=elsewhere"])
     arguments = {field.name for field in fields(get_class(config.datamodule._target_)) if field.init}
     assert set(config.datamodule) - {"_target_"} == arguments
-    if path.stem == "torch_dataset":
+    if name == "torch_dataset":
         config.datamodule.train = config.datamodule.test = {"_target_": "torchvision.datasets.FakeData"}
     module = instantiate(config.datamodule)
     assert isinstance(module, DataModule)
@@ -25,5 +27,4 @@ def test_config_sets_every_argument_of_its_datamodule(path: Path) -> None:
 
 
 def test_every_data_set_has_a_config() -> None:
-    names = ["cifar10", "cifar100", "coco", "digits", "fake", "image_folder", "shapes", "torch_dataset"]
-    assert [path.stem for path in CONFIGS] == names
+    assert list_options("datamodule", CONF) == NAMES

@@ -15,11 +15,12 @@ from ghostexp.models.ghostnet import ghostnet, ghostnet_small
 from ghostexp.models.ghostnetv2 import ghostnetv2
 from ghostexp.models.ghostnetv3 import ghostnetv3
 from ghostexp.models.resnet_cifar import resnet20
-from ghostexp.models.torchvision_timm import FEATURE_MAPS, torchvision_network
+from ghostexp.models.torchvision_timm import torchvision_network
 from ghostexp.models.vgg_cifar import vgg16
 
 from .timm_reference import of_kind, randomize_norms
 
+TORCHVISION = ("resnet18", "resnet34", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
 EXACTLY = 1e-10  # of the logits' standard deviation, in float64
 NETWORKS: dict[str, Callable[[], Network]] = {
     "ghostnet": lambda: ghostnet(num_classes=7, width=0.5),
@@ -32,7 +33,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "ghost_resnet20, BatchNorm inside": lambda: ghostify(resnet20(num_classes=7), norm_act="bn_relu"),
     "ghost_resnet20": lambda: ghostify(resnet20(num_classes=7)),
     "ghost_resnet20 ratio 1": lambda: ghostify(resnet20(num_classes=7), 1),
-    **{name: lambda name=name: torchvision_network(name, num_classes=7) for name in FEATURE_MAPS},
+    **{name: lambda name=name: torchvision_network(name, num_classes=7) for name in TORCHVISION},
 }
 STAY = {"ghost_resnet20, BatchNorm inside": 19, "ghost_resnet20": 19}  # BatchNorms after a layer that is no convolution
 

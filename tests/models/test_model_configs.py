@@ -9,13 +9,14 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ghostexp.config.config_files import list_options
 from ghostexp.models.base import Network
 from ghostexp.models.ghost_module import GhostModule
-from ghostexp.models.torchvision_timm import TorchvisionNetwork
+from ghostexp.models.traced_network import TracedNetwork
 
 CONF = Path(__file__).parents[2] / "conf"
 DETECTORS = {"faster_rcnn_ghostnet", "faster_rcnn_replication", "retinanet_ghostnet"}  # see test_detection.py
-CONFIGS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - DETECTORS)
+CONFIGS = sorted({*list_options("model", CONF)} - DETECTORS)
 IMAGES = [(1, 8), (3, 32), (3, 64)]  # channels, side
 
 
@@ -31,7 +32,7 @@ def ghosts_of(network: Network) -> list[GhostModule]:
 
 def two_steps(network: Network, in_chans: int, side: int) -> None:
     # BatchNorm over two single pixels is degenerate; torchvision's ResNet-50 and MobileNetV2 overflow on it
-    batch = 8 if isinstance(network, TorchvisionNetwork) and side == 8 else 2
+    batch = 8 if isinstance(network, TracedNetwork) and side == 8 else 2
     images, labels = torch.randn(batch, in_chans, side, side), torch.arange(batch)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     for _ in range(2):

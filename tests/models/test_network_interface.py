@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from ghostexp.models.base import Network
 from ghostexp.models.ghostify import ghostify
@@ -13,11 +14,50 @@ from ghostexp.models.ghostnet import ghostnet, ghostnet_replication, ghostnet_sm
 from ghostexp.models.ghostnetv2 import ghostnetv2
 from ghostexp.models.ghostnetv3 import ghostnetv3
 from ghostexp.models.resnet_cifar import BasicBlock, Shortcut, resnet20, resnet56
-from ghostexp.models.torchvision_timm import FEATURE_MAPS, torchvision_network
+from ghostexp.models.torchvision_timm import torchvision_network
 from ghostexp.models.vgg_cifar import vgg16
 
 from .timm_reference import randomize_norms
 
+FEATURE_MAPS = {  # torchvision's networks: for each stride the module whose output is its map, and the channels
+    "resnet18": {4: ("layer1", 64), 8: ("layer2", 128), 16: ("layer3", 256), 32: ("layer4", 512)},
+    "resnet34": {4: ("layer1", 64), 8: ("layer2", 128), 16: ("layer3", 256), 32: ("layer4", 512)},
+    "resnet50": {4: ("layer1", 256), 8: ("layer2", 512), 16: ("layer3", 1024), 32: ("layer4", 2048)},
+    "mobilenet_v2": {
+        4: ("features.3", 24),
+        8: ("features.6", 32),
+        16: ("features.13", 96),
+        32: ("features.17", 320),
+    },
+    "mobilenet_v3_large": {
+        4: ("features.3", 24),
+        8: ("features.6", 40),
+        16: ("features.12", 112),
+        32: ("features.15", 160),
+    },
+    "mobilenet_v3_small": {
+        4: ("features.1", 16),
+        8: ("features.3", 24),
+        16: ("features.8", 48),
+        32: ("features.11", 96),
+    },
+    "densenet121": {
+        4: ("features.denseblock1", 256),
+        8: ("features.denseblock2", 512),
+        16: ("features.denseblock3", 1024),
+        32: ("features.norm5", 1024),
+    },
+    "efficientnet_b0": {4: ("features.2", 24), 8: ("features.3", 40), 16: ("features.5", 112), 32: ("features.7", 320)},
+    "regnet_y_400mf": {
+        4: ("trunk_output.block1", 48),
+        8: ("trunk_output.block2", 104),
+        16: ("trunk_output.block3", 208),
+        32: ("trunk_output.block4", 440),
+    },
+    "convnext_tiny": {4: ("features.1", 96), 8: ("features.3", 192), 16: ("features.5", 384), 32: ("features.7", 768)},
+    "shufflenet_v2_x0_5": {4: ("maxpool", 24), 8: ("stage2", 48), 16: ("stage3", 96), 32: ("stage4", 192)},
+}
+TORCHVISION = [name for name in FEATURE_MAPS if name.startswith(("resnet", "mobilenet"))]
 NETWORKS: dict[str, Callable[[], Network]] = {
     "ghostnet": lambda: ghostnet(num_classes=7),
     "ghostnet ratio 3": lambda: ghostnet(num_classes=7, ratio=3, width=0.6),
@@ -30,7 +70,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "ghost_resnet20": lambda: ghostify(resnet20(num_classes=7, shortcut="B")),
     "vgg16": lambda: vgg16(num_classes=7),
     "vgg16 linear": lambda: vgg16(num_classes=7, head="linear"),
-    **{name: lambda name=name: torchvision_network(name, num_classes=7) for name in FEATURE_MAPS},
+    **{name: lambda name=name: torchvision_network(name, num_classes=7) for name in TORCHVISION},
 }
 
 
@@ -79,22 +119,18 @@ def test_ghostnet_maps_are_last_at_their_stride() -> None:
 
 
 @pytest.mark.parametrize("name", FEATURE_MAPS)
-def test_torchvision_maps_are_last_at_their_stride(name: str) -> None:
-    network, x = build(name), torch.randn(1, 3, 64, 64)
-    last: dict[tuple[int, int], torch.Tensor] = {}  # (side, channels) -> the last output of that shape
-
-    def remember(_: nn.Module, __: tuple, out: torch.Tensor) -> None:
-        last[out.shape[-1], out.shape[1]] = out.clone()
-
-    layers = network.children() if name.startswith("resnet") else network.get_submodule("features").children()
-    for layer in layers:
-        if not isinstance(layer, nn.Linear):
-            layer.register_forward_hook(remember)
+def test_torchvision_maps_are_outputs_of_their_blocks(name: str) -> None:
+    network, x = torchvision_network(name, num_classes=7).eval(), torch.randn(1, 3, 64, 64)
+    extractor = create_feature_extractor(
+        network, {module: str(stride) for stride, (module, _) in FEATURE_MAPS[name].items()}
+    )
     with torch.no_grad():
-        network(x)
-        maps = network.feature_maps(x)
+        maps, expected = network.feature_maps(x), extractor(x)
+    assert network.feature_channels == {stride: channels for stride, (_, channels) in FEATURE_MAPS[name].items()}
     for stride, found in maps.items():
-        assert torch.equal(found, last[64 // stride, network.feature_channels[stride]])
+        assert torch.equal(found, expected[str(stride)])
+    with torch.no_grad():
+        assert torch.equal(network.forward_head(network.forward_features(x)), network(x))
 
 
 @pytest.mark.parametrize("build", [ghostnet, ghostnet_small, vgg16])
@@ -181,7 +217,7 @@ def test_network_compiles_in_place_as_one_graph(name: str) -> None:
     assert list(network.state_dict()) == keys
 
 
-@pytest.mark.parametrize("name", FEATURE_MAPS)
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_network_matches_torchvision(name: str) -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.get_model(name, weights=None, num_classes=7).eval()

@@ -14,7 +14,7 @@ from ghostexp.models.ghostnet import ghostnet, ghostnet_replication, ghostnet_sm
 from ghostexp.models.ghostnetv2 import ghostnetv2
 from ghostexp.models.ghostnetv3 import ghostnetv3
 from ghostexp.models.resnet_cifar import resnet20
-from ghostexp.models.torchvision_timm import torchvision_network
+from ghostexp.models.torchvision_timm import timm_network, torchvision_network
 from ghostexp.models.vgg_cifar import vgg16
 
 COARSE = (8, 16, 32)
@@ -29,6 +29,7 @@ BACKBONES: dict[str, tuple[Callable[[], Network], tuple[int, ...]]] = {  # and t
     "mobilenet_v3_large": (lambda: torchvision_network("mobilenet_v3_large", 3), (4, 8, 16, 32)),
     "resnet50": (lambda: torchvision_network("resnet50", 3), (4, 8)),
     "ghost_resnet50": (lambda: ghostify(torchvision_network("resnet50", 3), exclude="first"), COARSE),
+    "regnety_002 of timm": (lambda: timm_network("regnety_002", 3), COARSE),
     "resnet20": (resnet20, (2, 4)),
     "vgg16": (vgg16, (8, 16)),
 }

@@ -9,7 +9,7 @@ import yaml
 
 from ghostexp.runs.directory import RunDirectory
 
-CHOICES = {"model": "ghost_resnet20", "datamodule": "digits", "optimizer": "nesterov", "scheduler": "onecycle"}
+CHOICES = {"model": "ghost_resnet20", "datamodule": "digits", "optimizer": "sgd_nesterov", "scheduler": "onecycle"}
 CONFIG = {
     "model": {"ratio": 2, "dw_size": 3, "norm_act": "none", "exclude": [], "network": {"shortcut": "A"}},
     "datamodule": {"train_fraction": 1.0, "num_classes": 10, "batch_size": 64, "validate_on": "test"},

@@ -53,7 +53,7 @@ def test_class_names_are_literal(texts: list[str], tmp_path: Path) -> None:
 def test_layer_names_are_literal(texts: list[str], tmp_path: Path) -> None:
     shown = MapGrid(np.zeros((1, 4, 4, 1)), [[np.zeros((1, 2, 2))]], [[NAMES[1]]], [NAMES[0]])
     draw_maps(shown, NAMES[2], tmp_path / "a.png")
-    draw_kernels(np.ones((1, 3, 3)), [{"kind": "blur", "tap": 1.0}], NAMES[0], tmp_path / "b.png")
+    draw_kernels(np.ones((1, 3, 3)), [{"kind": "blur", "peak_fraction": 1.0}], NAMES[0], tmp_path / "b.png")
     kinds: dict[str, float] = dict.fromkeys(("identity", "shift", "blur", "edge", "mixed"), 0.2)
     draw_kinds({NAMES[1]: kinds}, NAMES[0], tmp_path / "c.png")
     draw_fits([{"layer": NAMES[2], "unexplained_3": 0.5}], [3], NAMES[0], tmp_path / "d.png")

@@ -1,4 +1,4 @@
-"""Sentences, verdicts, tables and published results of a report agree with the numbers."""
+"""Sentences, claims, tables and published results of a report agree with the numbers."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from ghostexp.report.plot_style import describe_means
 from ghostexp.report.published import published_results
 from ghostexp.report.readme import write_report
 from ghostexp.report.tables import cells, latex, markdown, signed, variant_rows
-from ghostexp.report.text import notes, summary, verdict
+from ghostexp.report.text import claim_text, notes, summary
 from ghostexp.report.variants import Study, build_study
 from ghostexp.runs.directory import RunDirectory
 from tests.report.fake_runs import finish, start, study
@@ -45,15 +45,15 @@ def test_summary_agrees_with_intervals(tmp_path: Path) -> None:
         ([91.0], "is **undecided** for s = 10 (-4.00, no interval)"),
     ],
 )
-def test_verdict_on_claim_of_replication(tens: list[float], wanted: str, tmp_path: Path) -> None:
-    found = verdict(study_at(tmp_path, {1: [95.0, 94.0, 96.0], 10: tens}))
+def test_claim_text_states_whether_the_claim_holds(tens: list[float], wanted: str, tmp_path: Path) -> None:
+    found = claim_text(study_at(tmp_path, {1: [95.0, 94.0, 96.0], 10: tens}))
     assert "Ghost-ResNet-56 on CIFAR-10" in found
     assert f"For ghost_resnet20 on digits (not the network and data of the claim), this {wanted}." in found
 
 
-def test_verdict_needs_ratios_10_and_1(tmp_path: Path) -> None:
-    assert verdict(study_at(tmp_path / "a", {1: [95.0, 94.0], 5: [91.0, 90.0]})) == ""
-    assert verdict(study_at(tmp_path / "b", {2: [95.0, 94.0], 10: [91.0, 90.0]})) == ""
+def test_claim_text_needs_ratios_10_and_1(tmp_path: Path) -> None:
+    assert claim_text(study_at(tmp_path / "a", {1: [95.0, 94.0], 5: [91.0, 90.0]})) == ""
+    assert claim_text(study_at(tmp_path / "b", {2: [95.0, 94.0], 10: [91.0, 90.0]})) == ""
 
 
 def test_notes_name_single_and_unpaired_seeds(tmp_path: Path) -> None:

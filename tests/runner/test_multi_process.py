@@ -36,13 +36,13 @@ def frozen_resnet20(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
 def losses(run: Path) -> list[float]:
     """Return the mean training loss of every epoch."""
     with (run / "metrics.csv").open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
 def targets_of_errors(run: Path) -> dict[str, str]:
     """Return the targets of the misclassified images, by index in the test set."""
     with (run / "misclassified.csv").open() as file:
-        return {row["image"]: row["truth"] for row in csv.DictReader(file)}
+        return {row["image"]: row["target"] for row in csv.DictReader(file)}
 
 
 def test_two_devices_match_one_device(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

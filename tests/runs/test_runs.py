@@ -27,12 +27,21 @@ CONFIG = {
         {"name": "b"},
         {"logger": {"wandb": {}}},
         {"threads": 4},
-        {"trainer": CONFIG["trainer"] | {"devices": 4}},
+        {"trainer": CONFIG["trainer"] | {"devices": [2]}},
         {"datamodule": CONFIG["datamodule"] | {"root": "there", "num_workers": 8}},
     ],
 )
-def test_fingerprint_ignores_paths_devices_loggers_and_names(change: dict) -> None:
+def test_fingerprint_ignores_paths_loggers_and_names(change: dict) -> None:
     assert fingerprint(CONFIG | change) == fingerprint(CONFIG)
+
+
+@pytest.mark.parametrize("devices", [4, [0, 1, 2, 3]])
+def test_fingerprint_has_images_per_batchnorm_statistic(devices: object) -> None:
+    several = CONFIG | {"trainer": CONFIG["trainer"] | {"devices": devices}}
+    assert fingerprint(several) != fingerprint(CONFIG)
+    assert differences(CONFIG, several) == ["images per BatchNorm statistic: None -> 16"]
+    synced = several | {"trainer": several["trainer"] | {"sync_batchnorm": True}}
+    assert not any("BatchNorm statistic" in text for text in differences(CONFIG, synced))
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_non_utf8_file_names_are_supported(tmp_path: Path, capsys: pytest.Captur
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
     assert [Path(one["path"]).name for one in predictions] == ["0001.png", "\\xb0\\xa1.png", "0000.png", "0001.png"]
-    assert [one["truth"] for one in predictions] == ["ant", "ant", "caf\\xe9", "caf\\xe9"]
+    assert [one["target"] for one in predictions] == ["ant", "ant", "caf\\xe9", "caf\\xe9"]
     assert "\\xb0\\xa1.png" in capsys.readouterr().out
 
 
@@ -137,4 +137,4 @@ def test_run_in_c_locale_has_utf8_names(tmp_path: Path) -> None:
     assert CAT in (run / "per_class.csv").read_text(encoding="utf-8")
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
-    assert [one["truth"] for one in predictions] == ["ant", "ant", CAT, CAT]
+    assert [one["target"] for one in predictions] == ["ant", "ant", CAT, CAT]

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ghostexp.__main__ import register_resolvers
 from ghostexp.analysis.cost import Cost, backbone_macs, count_cost
 from ghostexp.config.compose import CONF, resolve_config
+from ghostexp.config.config_files import list_options
 from ghostexp.report.published import PublishedResult, PublishedTable, read_published_tables
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps.grid import Grid
@@ -23,8 +24,8 @@ from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.build_check import build_all
 from tests.cli import command
 
-RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+RECIPES = list_options("experiment", CONF)
+STUDIES = list_options("study", CONF)
 BUILT: dict[str, Cost] = {}
 ROWS = [
     pytest.param(table, row, id=f"{name}-{row.name}")

@@ -40,7 +40,7 @@ def master(loader: Any, *overrides: str) -> DictConfig:
     "overrides",
     [
         ["seed=3", "model.ratio=4"],
-        ["model=ghostnet", "model.width=0.5", "experiment=digits", "optimizer.lr=1e-3"],
+        ["model=ghostnet", "model.width=0.5", "experiment=digits/full", "optimizer.lr=1e-3"],
         ["+model.extra={a:1,b:[2,3]}", "~scheduler.warmup_epochs", "++loss.label_smoothing=0.1", "+note='x=y'"],
         ["model=retinanet_ghostnet", "model@model.backbone=ghostnet_small", "datamodule=shapes", "logger=[csv,wandb]"],
         ["study=ratio_ablation", "model.ratio=2", "~logger"],

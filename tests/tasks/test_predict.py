@@ -27,7 +27,7 @@ def test_predict_test_images_has_test_accuracy(
     result = json.loads((digits_run / "predict" / "result.json").read_text())
     tested = json.loads((digits_run / "result.json").read_text())["metrics"]["test"]["test/acc1"]
     assert result["acc1"] == pytest.approx(tested)
-    assert result["images"] == result["with_truth"] == 360
+    assert result["images"] == result["num_labeled"] == 360
     found = predictions_of(digits_run)["predictions"]
     assert [prediction["path"] for prediction in found] == sorted(str(path) for path in digit_files.rglob("*.png"))
     with (digits_run / "predict" / "predictions.csv").open() as file:
@@ -81,7 +81,7 @@ def test_class_names_are_read_from_checkpoint(tmp_path: Path, digit_files: Path)
     assert command("task=predict", f"run={tmp_path / 'run'}", f"task.input={photo}", *gone) == 0
     (prediction,) = predictions_of(tmp_path / "run")["predictions"]
     assert set(prediction["classes"]) <= {f"class{number}" for number in range(10)}
-    assert prediction["truth"] is None
+    assert prediction["target"] is None
 
 
 def test_find_images_searches_recursively_for_images(digit_files: Path, tmp_path: Path) -> None:
@@ -108,19 +108,19 @@ def test_find_images_follows_links_once(tmp_path: Path) -> None:
     assert [path.name for path in find_images(str(tmp_path / "photos")).left_out] == ["notes.txt"]
 
 
-def test_truth_is_class_folder_of_training(tmp_path: Path) -> None:
+def test_label_is_class_folder_of_training(tmp_path: Path) -> None:
     path = tmp_path / "set" / "cat" / "session" / "dog" / "a.png"
     path.parent.mkdir(parents=True)
     path.touch()
     classes = {"cat", "dog"}
     for where in ("set", "set/cat", "set/*", "set/cat/**/*.png"):
         files = find_images(str(tmp_path / where))
-        truth = files.truth(files.paths[0], classes)
-        assert truth == ("dog" if where.startswith("set/cat") else "cat"), where
+        label = files.label(files.paths[0], classes)
+        assert label == ("dog" if where.startswith("set/cat") else "cat"), where
     files = find_images(str(path))
-    assert files.truth(path, classes) == "dog"
-    assert files.truth(path, {"set", "session"}) is None
-    assert find_images(str(tmp_path / "set/cat")).truth(path, {"cat"}) == "cat"
+    assert files.label(path, classes) == "dog"
+    assert files.label(path, {"set", "session"}) is None
+    assert find_images(str(tmp_path / "set/cat")).label(path, {"cat"}) == "cat"
 
 
 def test_readable_replaces_imagenet_folders_by_words() -> None:

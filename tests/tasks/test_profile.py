@@ -25,7 +25,7 @@ def test_profile_measures_cost_and_latency(tmp_path: Path, capsys: pytest.Captur
     assert (result["task"], result["params"], result["image"]) == ("profile", 138970, [3, 32, 32])
     assert result["flops"] == 2 * result["macs"]
     assert result["macs_primary"] + result["macs_cheap"] + 640 == result["macs"]  # 640: the linear layer
-    assert set(result["shares"]) == {"primary", "cheap"}
+    assert set(result["time_fractions"]) == {"primary", "cheap"}
     assert [(row["mode"], row["batch"]) for row in result["latency"]] == [
         ("eager", 1),
         ("fused", 1),

@@ -133,8 +133,8 @@ def test_detector_optimizer_is_its_default_unless_another_is_chosen() -> None:
     assert optimizer_of("model=retinanet_ghostnet")["_target_"].endswith(".adamw")
     assert optimizer_of("model=faster_rcnn_replication", "optimizer.lr=3")["lr"] == 3
     assert optimizer_of("model=retinanet_ghostnet", "optimizer=sgd")["_target_"].endswith(".sgd")
-    assert optimizer_of("experiment=retinanet_ghostnet_coco")["lr"] == 0.01  # a recipe's own
-    assert optimizer_of("model=ghostnet") == optimizer_of("optimizer=nesterov")
+    assert optimizer_of("experiment=coco/retinanet")["lr"] == 0.01  # a recipe's own
+    assert optimizer_of("model=ghostnet") == optimizer_of("optimizer=sgd_nesterov")
 
 
 def optimizer_of(*overrides: str) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def test_profile_detector_parts(tmp_path: Path, capsys: pytest.CaptureFixture[st
     result = result_of(tmp_path)
     assert [row["batch"] for row in result["module_ms"]] == [1, 2]
     for row in result["module_ms"]:
-        assert row["trunk"] + row["pyramid"] + row["heads"] == pytest.approx(row["whole"])
+        assert row["backbone"] + row["fpn"] + row["heads"] == pytest.approx(row["total"])
         assert min(row.values()) > 0
     assert result["macs"] == sum(int(row["macs"]) for row in csv.DictReader((tmp_path / "layers.csv").open()))
     assert f"{result['backbone_macs']:,}: the full backbone at 224 x 224" in capsys.readouterr().out

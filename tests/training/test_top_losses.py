@@ -102,9 +102,9 @@ def test_class_rows_are_recall_and_precision_confused_rows_are_sorted() -> None:
     assert [row["accuracy"] for row in found] == pytest.approx(100 * np.asarray(recall), abs=1e-4)
     assert [row["precision"] for row in found] == pytest.approx(100 * np.asarray(precision), abs=1e-4)
     pairs = confused_rows(confusion, names)
-    wrong = [row["images"] for row in pairs if row["truth"] != row["prediction"]]
+    wrong = [row["images"] for row in pairs if row["target"] != row["prediction"]]
     assert wrong == sorted(wrong, reverse=True)
-    assert sorted(row["truth"] for row in pairs[len(wrong) :]) == names
+    assert sorted(row["target"] for row in pairs[len(wrong) :]) == names
     assert sum(row["images"] for row in pairs) == 200
 
 
@@ -131,7 +131,7 @@ def test_draw_confusion_more_than_a_hundred_classes_is_none(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("shape", [(3, 8, 8, 1), (7, 40, 60, 3)])
 def test_draw_mistakes_grayscale_and_color(shape: tuple[int, ...], tmp_path: Path) -> None:
-    mistakes = [Mistake(number, "truth", "prediction", 0.9, 2.0) for number in range(shape[0])]
+    mistakes = [Mistake(number, "target", "prediction", 0.9, 2.0) for number in range(shape[0])]
     pixels = np.zeros(shape)
     pixels[..., 0] = 1.0
     path = draw_mistakes(pixels, mistakes, "title", tmp_path / "misclassified.png")
@@ -147,12 +147,12 @@ def test_fit_and_test_write_equal_confusion_and_misclassified_files(tmp_path: Pa
     assert command(*TINY, "datamodule.num_images=200", in_directory(run)) == 0
     pairs, classes, mistakes = (rows(run / f"{name}.csv") for name in ("confusion", "per_class", "misclassified"))
     assert sum(int(row["images"]) for row in pairs) == 50
-    correct = sum(int(row["images"]) for row in pairs if row["truth"] == row["prediction"])
+    correct = sum(int(row["images"]) for row in pairs if row["target"] == row["prediction"])
     assert f'"test/acc1": {100 * correct / 50}' in (run / "result.json").read_text()
     assert [row["class"] for row in classes] == [f"class{number}" for number in range(10)]
     assert len(mistakes) == min(NUM_TOP_LOSSES, 50 - correct)
     assert len({row["image"] for row in mistakes}) == len(mistakes)
-    assert all(row["truth"] == f"class{int(row['image']) % 10}" != row["prediction"] for row in mistakes)
+    assert all(row["target"] == f"class{int(row['image']) % 10}" != row["prediction"] for row in mistakes)
     for name in ("confusion", "misclassified"):
         with Image.open(run / f"{name}.png") as image:
             assert min(image.size) > 300

@@ -62,15 +62,15 @@ def _generator(part: int, number: int) -> Randint:
 
 
 def _sample_colour(randint: Randint, others: list[np.ndarray]) -> np.ndarray:
-    """Sample a colour, (3,), with enough contrast to others and independent of the class."""
+    """Sample a color, (3,), with enough contrast to others and independent of the class."""
     while True:
-        colour = randint(0, 256, 3)
-        if all(np.abs(colour - other).sum() >= MIN_CONTRAST for other in others):
-            return colour
+        color = randint(0, 256, 3)
+        if all(np.abs(color - other).sum() >= MIN_CONTRAST for other in others):
+            return color
 
 
 def _background(randint: Randint) -> np.ndarray:
-    """Generate the index of the background's colour at each pixel, (SIDE, SIDE): stripes, checks or blotches."""
+    """Generate the index of the background's color at each pixel, (SIDE, SIDE): stripes, checks or blotches."""
     y, x = np.mgrid[:SIDE, :SIDE]
     kind, width = randint(3), randint(4, 17)
     if kind == 0:

@@ -13,6 +13,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from ..base import Network
+from ..traced_network import TracedNetwork
 
 
 class BackboneWithFPN(nn.Module):
@@ -69,7 +70,8 @@ def check_strides(network: Network, strides: Sequence[int], freeze_stages: int) 
     """Raise ValueError, which names the config key, unless a network has these maps, and as many to freeze."""
     name, available = type(network).__name__, list(network.feature_channels)
     if not available:
-        raise ValueError(f"model.backbone: {name} has no feature maps by stride, which a detector needs")
+        reason = f" ({network.traced.error})" if isinstance(network, TracedNetwork) else ""
+        raise ValueError(f"model.backbone: {name} has no feature maps by stride, which a detector needs{reason}")
     wanted = list(strides) if isinstance(strides, list | tuple) else []
     if not wanted or [finer * 2 for finer in wanted[:-1]] != wanted[1:] or not set(wanted) <= set(available):
         raise ValueError(

@@ -23,6 +23,7 @@ from ghostexp.training.base_module import BaseModule
 from ghostexp.training.classification_module import OWN_METRICS, ClassificationModule
 from ghostexp.training.detection_module import COCO_METRICS, DetectionModule
 from ghostexp.training.distillation import Distillation
+from ghostexp.training.distributed import check_sync_batchnorm
 from ghostexp.training.optimization import Optimization
 
 DEFAULT_LOSS = "torch.nn.CrossEntropyLoss"
@@ -34,9 +35,11 @@ def build_lightning_module(
 ) -> pl.LightningModule:
     """Build the LightningModule of a classifier or a detector, or that of `lightning_module`, and try its parts.
 
-    Raises ValueError: a part that does not do what it is used for, a classification loss for a detector, or its boxes
-    in half precision.
+    Raises ValueError: a part that does not do what it is used for, a classification loss for a detector, its boxes in
+    half precision, or a BatchNorm that cannot be synchronised.
     """
+    if config["trainer"].get("sync_batchnorm"):
+        check_sync_batchnorm(network)
     is_detecting = isinstance(network, DetectionModel)
     if is_detecting:
         _check_detection(config, distillation)

@@ -12,7 +12,7 @@ from ghostexp.analysis.cost import Cost, backbone_macs, count_cost
 from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.detection.fpn import check_strides
-from ghostexp.models.torchvision_timm import as_network
+from ghostexp.models.traced_network import as_network
 from ghostexp.tasks.common import weights_source
 from ghostexp.tasks.common.nodes import BUILD_ERRORS, Config, build_part, find_target, instantiate_node, one_line
 
@@ -116,8 +116,9 @@ def _build_detector(
         if is_trained and node.get(key) and source is None and not is_loaded:
             raise ValueError(f"model.{key}={node[key]}: needs model.backbone.weights, to freeze pretrained weights")
     backbone = instantiate_node(backbone_node, "model.backbone")
-    if not isinstance(backbone, Network):
-        raise ValueError(f"model.backbone: {type(backbone).__name__} must be a ghostexp Network")
+    if not isinstance(backbone, nn.Module):
+        raise ValueError(f"model.backbone: {type(backbone).__name__} must be an nn.Module")
+    backbone = as_network(backbone)
     if source is not None and not is_loaded:
         loaded = weights_source.load_weights_source(
             backbone, str(source), _weights_folder(config), True, "model.backbone.weights"

@@ -90,7 +90,7 @@ def _show(
 ) -> None:
     images = [annotate(image, target, one, datamodule) for (image, target), one in zip(sample, found, strict=True)]
     plot_boxes(images, f"{title}\nboxes with a score of {SCORE} or more", directory.path / PICTURE)
-    boxes = [BoxImage(one.title, one.picture, _asdicts(one.truth), _asdicts(one.found)) for one in images]
+    boxes = [BoxImage(one.title, one.picture, _asdicts(one.ground_truth), _asdicts(one.detections)) for one in images]
     log_boxes(loggers, boxes, datamodule.class_names)
 
 
@@ -126,11 +126,11 @@ def annotate(
     scale = torch.tensor([image.shape[2] / width, image.shape[1] / height] * 2)
     kept = found["scores"] >= SCORE
     shown = {"boxes": found["boxes"][kept] * scale, "labels": found["labels"][kept], "scores": found["scores"][kept]}
-    truth = [Box(x1, y1, x2, y2, n, names[int(n)]) for (x1, y1, x2, y2), n in _rows(target, "boxes", "labels")]
+    ground_truth = [Box(x1, y1, x2, y2, n, names[int(n)]) for (x1, y1, x2, y2), n in _rows(target, "boxes", "labels")]
     picture = to_pil_image(datamodule.denormalize(image))
     image_id = int(target["image_id"])
     return AnnotatedImage(
-        f"image {datamodule.text_ids.get(image_id, image_id)}", picture, truth, boxes_of(shown, names)
+        f"image {datamodule.text_ids.get(image_id, image_id)}", picture, ground_truth, boxes_of(shown, names)
     )
 
 

@@ -27,7 +27,7 @@ class ImageFiles(NamedTuple):
     start: Path
     left_out: list[Path]
 
-    def truth(self, path: Path, class_names: Collection[str]) -> str | None:
+    def label(self, path: Path, class_names: Collection[str]) -> str | None:
         """Return the class whose folder contains a file, as in training: the outermost below the start.
 
         If none of these is a class, the start itself may be a class folder.

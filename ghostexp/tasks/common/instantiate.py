@@ -6,6 +6,7 @@ by their `_target_` alone.
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -17,6 +18,7 @@ from ghostexp.data.foreign import ForeignDataModule, as_datamodule
 from ghostexp.data.sampling import DistributedBatches
 from ghostexp.runs.config_keys import FOREIGN_DATA_KEYS
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.fingerprint import world_size
 from ghostexp.runs.naming import run_identity, run_title
 from ghostexp.tasks.common.build_module import build_lightning_module
 from ghostexp.tasks.common.build_network import BuiltModel, build_network, is_detector
@@ -30,6 +32,7 @@ from ghostexp.tasks.common.nodes import (
 )
 from ghostexp.training.callbacks.checkpoint import AtomicCheckpointIO
 from ghostexp.training.callbacks.progress_bar import EpochProgressBar
+from ghostexp.training.distributed import DDP
 from ghostexp.training.loggers import RunInfo
 
 __all__ = ["BuiltModel", "Config", "build_lightning_module", "build_network", "instantiate_node"]
@@ -113,9 +116,13 @@ def build_trainer(
     datamodule: gets distributed samplers, if it does not divide its batches among the devices itself.
     Raises ValueError: values that Lightning refuses, or a Trainer that does not use all processes of this run.
     """
+    node = dict(config["trainer"])
+    ours: dict[str, Any] = {}
+    if world_size(node) > 1 and isinstance(node.get("strategy"), str):
+        ours["strategy"] = DDP(find_unused_parameters=node.pop("strategy").endswith("_true"))
     try:
         trainer = instantiate_node(
-            config["trainer"],
+            node,
             "trainer",
             callbacks=callbacks,
             logger=loggers or False,
@@ -126,6 +133,7 @@ def build_trainer(
             enable_checkpointing=bool(callbacks),
             enable_progress_bar=any(isinstance(callback, EpochProgressBar) for callback in callbacks),
             enable_model_summary=False,
+            **ours,
         )
     except USER_ERRORS as error:
         message = str(error)

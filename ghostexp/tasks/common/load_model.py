@@ -118,6 +118,11 @@ def check_fraction(config: instantiate.Config, key: str) -> None:
 
 
 def inference_device(config: instantiate.Config) -> torch.device:
-    """Return the device of a single-process task: the GPU, if there is one and trainer.accelerator is not cpu."""
-    on_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
-    return torch.device("cuda" if on_gpu else "cpu")
+    """Return the device of a single-process task: the GPU, if there is one and trainer.accelerator is not cpu.
+
+    With `trainer.devices=[2]` it is that GPU.
+    """
+    if not torch.cuda.is_available() or config["trainer"]["accelerator"] == "cpu":
+        return torch.device("cpu")
+    devices = config["trainer"]["devices"]
+    return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)

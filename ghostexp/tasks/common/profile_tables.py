@@ -41,15 +41,15 @@ def show_detector(
     console = Console(highlight=False, width=110)
     image = " x ".join(str(side) for side in result["image"])
     console.print(f"One image of {image}. {HEADER}", soft_wrap=True)
-    for name, text in _totals({**result, "shares": {}}, task["show_flops"]):
+    for name, text in _totals({**result, "time_fractions": {}}, task["show_flops"]):
         console.print(f"{name:<11} {text}", soft_wrap=True)
     backbone = f"{result['backbone_macs']:,}: the full backbone at 224 x 224, as in the papers"
     console.print(f"{'backbone':<11} {backbone}", soft_wrap=True)
     console.print(_layer_table(layers, task["top_layers"], result["macs"]))
     title = f"{result['hardware']}, {result['threads']} threads; ms, medians of {task['repeats']} repeats, eager"
-    table = _table(title, "batch", *DETECTOR_PARTS, "whole")
+    table = _table(title, "batch", *DETECTOR_PARTS, "total")
     for row in result["module_ms"]:
-        table.add_row(str(row["batch"]), *(f"{row[part]:.1f}" for part in (*DETECTOR_PARTS, "whole")))
+        table.add_row(str(row["batch"]), *(f"{row[part]:.1f}" for part in (*DETECTOR_PARTS, "total")))
     console.print(table)
     console.print(f"outputs: {run.path}", soft_wrap=True)
 
@@ -64,7 +64,7 @@ def _totals(result: Mapping[str, Any], show_flops: bool) -> list[tuple[str, str]
         rows.append(("by thop", f"{result['thop']:,}: MACs, plus 4 per output element of BatchNorm"))
     rows.append(("activations", f"{result['activations']:,}: output elements of convolutions and linear layers"))
     rows.append(("memory", f"{result['peak_bytes'] / 2**20:.1f} MiB: peak of weights and feature maps, in float32"))
-    for part, fraction in result["shares"].items():
+    for part, fraction in result["time_fractions"].items():
         macs = 100 * result[f"macs_{part}"] / result["macs"]
         rows.append((part, f"{100 * fraction:.0f} % of the time, {macs:.0f} % of the MACs (eager, batch 1)"))
     return rows

@@ -108,6 +108,7 @@ class ModelCheckpoint(Checkpoint):
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
         self.save_requested = False  # save at the next epoch's end, due or not
+        self.due_by_clock = False  # on all ranks; set by SignalHandler, which runs before this callback
         self.saved_at = time.monotonic()
 
     def save_last(self, trainer: pl.Trainer) -> None:
@@ -136,17 +137,15 @@ class ModelCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save every n steps and every n minutes."""
-        if at_step_end(trainer, batch_idx) and (self._steps_are_due(trainer) or self._minutes_are_due(trainer)):
+        if at_step_end(trainer, batch_idx) and (self._steps_are_due(trainer) or self.due_by_clock):
             self.save_last(trainer)
 
     def _steps_are_due(self, trainer: pl.Trainer) -> bool:
         return self.every_steps is not None and trainer.global_step % self.every_steps == 0
 
-    def _minutes_are_due(self, trainer: pl.Trainer) -> bool:
-        if self.every_minutes is None:
-            return False
-        due = time.monotonic() - self.saved_at >= 60 * self.every_minutes
-        return due if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(due, all=False)
+    def is_due_by_clock(self) -> bool:
+        """Return whether `every_minutes` have passed, by this rank's clock."""
+        return self.every_minutes is not None and time.monotonic() - self.saved_at >= 60 * self.every_minutes
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save every n epochs, at the last epoch, and at a new best."""
@@ -159,7 +158,7 @@ class ModelCheckpoint(Checkpoint):
             self.best_metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}
         due = self.every_epochs is not None and (epoch + 1) % self.every_epochs == 0
         due |= self._steps_are_due(trainer)
-        due |= self._minutes_are_due(trainer)
+        due |= self.due_by_clock
         if improved:
             self._save_best(trainer)
         elif due or self.save_requested or trainer.should_stop or epoch + 1 == trainer.max_epochs:

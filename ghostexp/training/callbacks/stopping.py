@@ -9,7 +9,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from ghostexp.runs.signals import stop_signals
+from ghostexp.training.callbacks.agreement import RankAgreement
 from ghostexp.training.callbacks.checkpoint import ModelCheckpoint, at_step_end
+from ghostexp.training.distributed import silence_sigterm_broadcast
 
 
 class StoppedBySignal(BaseException):
@@ -23,11 +25,13 @@ class StoppedBySignal(BaseException):
 class SignalHandler(Callback):
     """On a stop signal, save at the end of the step and raise `StoppedBySignal`; at a second signal, stop at once.
 
-    All ranks stop after the same step, even if only one of them was signalled.
+    All ranks stop after the same step, even if only one of them was signalled. In the same question they agree on
+    whether a checkpoint is due by the clock.
     """
 
     def __init__(self, checkpoints: ModelCheckpoint) -> None:
         self.checkpoints = checkpoints
+        self.agreement = RankAgreement()
         self.received: int | None = None
         self.before: dict[int, Any] = {}
 
@@ -37,6 +41,7 @@ class SignalHandler(Callback):
         Lightning sets its handlers after `on_fit_start`; they wait for the other ranks inside the handler and hang.
         """
         self.before = {signum: signal.signal(signum, self._receive) for signum in stop_signals()}
+        silence_sigterm_broadcast(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the signal handlers."""
@@ -50,22 +55,24 @@ class SignalHandler(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop inside an epoch."""
-        if at_step_end(trainer, batch_idx) and self._is_signalled(trainer):
+        if at_step_end(trainer, batch_idx) and self._ask(trainer):
             self.checkpoints.save_last(trainer)
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Request a save of the epoch's end if the training stops there."""
-        self.checkpoints.save_requested = self._is_signalled(trainer)
+        self.checkpoints.save_requested = self._ask(trainer, now=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between epochs."""
         if self.checkpoints.save_requested:
             self._stop(trainer)
 
-    def _is_signalled(self, trainer: pl.Trainer) -> bool:
-        signalled = self.received is not None
-        return signalled if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(signalled, all=False)
+    def _ask(self, trainer: pl.Trainer, now: bool = False) -> bool:
+        """Return whether any rank was signalled, and tell the checkpoints whether one is due by any rank's clock."""
+        wishes = self.received is not None, self.checkpoints.is_due_by_clock()
+        signalled, self.checkpoints.due_by_clock = self.agreement.any(trainer, *wishes, now=now)
+        return signalled
 
     def _stop(self, trainer: pl.Trainer) -> None:
         raise StoppedBySignal(self.received or signal.SIGTERM, trainer.global_step)

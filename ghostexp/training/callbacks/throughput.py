@@ -64,7 +64,7 @@ class Throughput(Callback):
         self.epoch_started = time.perf_counter()
         if self.rate is not None:
             self.rates.append(self.rate)
-            pl_module.log("speed/images_per_second", self.rate, logger=False, sync_dist=True)
+            pl_module.log("speed/images_per_second", self.rate, logger=False)
             log_metrics(trainer, {"speed/images_per_second": self.rate})
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,329 @@
+"""A pretended accelerator: tensors that claim to be on `pretended:0`, computed on the CPU.
+
+As a GPU does, it refuses operations on tensors of two devices. It counts what costs a GPU time: operations, copies
+between the devices, and reads that make the host wait for the device.
+
+`run_pretended` runs a command line on it, in a process of its own, because torch cannot unregister a device.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+from ghostexp.runner.fork_server import Result, call_in_process, warm_up
+
+NAME = "pretended"
+MEMORY = 80 * 2**30
+aten = torch.ops.aten
+
+counts: Counter[str] = Counter()  # of this process: operations, syncs, to_device, to_host
+places: Counter[str] = Counter()  # of syncs and copies, by the operation that caused them
+
+# Operations whose result the host has to know before it can go on.
+SYNCS = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten.is_nonzero}
+SYNCS |= {aten._unique2, aten.unique_consecutive, aten.unique_dim}
+
+
+class DeviceTensor(Tensor):
+    """A tensor on the pretended device; `values` is the CPU tensor behind it."""
+
+    values: Tensor
+
+    @staticmethod
+    def __new__(cls, values: Tensor) -> "DeviceTensor":
+        """Wrap a CPU tensor."""
+        like = {"strides": values.stride(), "storage_offset": values.storage_offset(), "dtype": values.dtype}
+        wrapper = Tensor._make_wrapper_subclass(cls, values.size(), device=torch.device(NAME, 0), **like)
+        wrapper.values = values
+        return wrapper
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+
+    def __repr__(self, **_: Any) -> str:
+        return f"DeviceTensor({self.values})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copied = self.detach().clone()
+        if isinstance(self, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        note("to_host", "pickle")
+        return self.values.detach().clone().__reduce_ex__(protocol)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return dispatch(func, args, kwargs or {})
+
+
+def note(kind: str, where: object) -> None:
+    """Count a synchronisation or a copy."""
+    counts[kind] += 1
+    places[f"{kind} {where}"] += 1
+
+
+def is_pretended(device: Any) -> bool:
+    """Return whether a device, or its name, is the pretended one."""
+    return device is not None and torch.device(device).type == NAME
+
+
+def unwrap(value: Any) -> Any:
+    """Replace the tensors of the device by those of the CPU."""
+    return tree_map_only(DeviceTensor, lambda tensor: tensor.values, value)
+
+
+def wrap(value: Any) -> Any:
+    """Replace the tensors of the CPU by those of the device."""
+    return tree_map(
+        lambda leaf: DeviceTensor(leaf) if isinstance(leaf, Tensor) and not isinstance(leaf, DeviceTensor) else leaf,
+        value,
+    )
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """List all tensors in nested arguments."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def dispatch(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Run an operation on the CPU, and count it where it is one of the device."""
+    packet = func.overloadpacket
+    if packet is aten._to_copy:
+        return convert(func, args[0], kwargs)
+    if packet is aten.copy_:
+        return copy_into(args[0], args[1])
+    tensors = tensors_in((args, kwargs))
+    here = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
+    if not here and not is_pretended(kwargs.get("device")):
+        return func(*args, **kwargs)
+    counts["operations"] += not is_view(func)
+    check_devices(packet, args, tensors)
+    if packet in SYNCS:
+        note("syncs", packet)
+    if is_pretended(kwargs.get("device")):
+        kwargs = kwargs | {"device": torch.device("cpu")}
+    result = func(*unwrap(args), **unwrap(kwargs))
+    if not isinstance(result, Tensor | tuple | list):
+        return result
+    return return_and_correct_aliasing(func, args, kwargs, wrap(result)) if here else wrap(result)
+
+
+def is_view(func: Any) -> bool:
+    """Return whether an operation makes a view, which costs the device nothing."""
+    return any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
+
+
+def check_devices(packet: Any, args: tuple, tensors: list[Tensor]) -> None:
+    """Raise RuntimeError for two devices; tensors without dimensions count as numbers, as on a GPU.
+
+    An index may be on the CPU, and is then copied; a mask as an index makes the host wait for its number of elements.
+    """
+    if packet in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_):
+        indices = [index for index in args[1] if index is not None]
+        if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
+            note("syncs", packet)
+        if any(not isinstance(index, DeviceTensor) for index in indices):
+            note("to_device", packet)
+        tensors = [tensor for tensor in tensors if not any(tensor is index for index in indices)]
+    others = [tensor for tensor in tensors if not isinstance(tensor, DeviceTensor) and tensor.ndim]
+    if others and any(isinstance(tensor, DeviceTensor) for tensor in tensors):
+        shapes = [(tuple(tensor.shape), tensor.device.type) for tensor in tensors]
+        raise RuntimeError(f"{packet}: expected all tensors on one device, got {shapes}")
+
+
+def convert(func: Any, source: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    """Convert a tensor to another dtype, layout or device."""
+    device = kwargs.get("device")
+    to_device = isinstance(source, DeviceTensor) if device is None else is_pretended(device)
+    if to_device != isinstance(source, DeviceTensor):
+        note("to_device" if to_device else "to_host", "to")
+    counts["operations"] += to_device
+    rest = kwargs | ({"device": torch.device("cpu")} if to_device else {})
+    result = func(unwrap(source), **rest)
+    return DeviceTensor(result) if to_device else result
+
+
+def copy_into(target: Tensor, source: Tensor) -> Tensor:
+    """Copy values into a tensor of either device."""
+    counts["operations"] += isinstance(target, DeviceTensor)
+    if isinstance(target, DeviceTensor) != isinstance(source, DeviceTensor):
+        note("to_device" if isinstance(target, DeviceTensor) else "to_host", "copy_")
+    unwrap(target).copy_(unwrap(source))
+    return target
+
+
+class DeviceMode(TorchDispatchMode):
+    """Makes torch's factory functions accept the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return dispatch(func, args, kwargs or {})
+
+
+class FunctionMode(TorchFunctionMode):
+    """Replaces functions that read or write a tensor's memory in C++, without an operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.tensor, torch.as_tensor) and is_pretended(kwargs.get("device")):
+            if isinstance(args[0], DeviceTensor):
+                return args[0]
+            note("to_device", func.__name__)
+            return DeviceTensor(func(*args, **kwargs | {"device": "cpu"}))
+        if func is Tensor.new_tensor and isinstance(args[0], DeviceTensor):
+            note("to_device", "new_tensor")
+            return DeviceTensor(args[0].values.new_tensor(*args[1:], **kwargs | {"device": "cpu"}))
+        if func is Tensor.tolist and isinstance(args[0], DeviceTensor):
+            note("syncs", "tolist")
+            return args[0].values.tolist()
+        return func(*args, **kwargs)
+
+
+class PretendedModule(_DummyBackendModule):
+    """What torch expects of `torch.pretended`."""
+
+    def get_rng_state(self, *_: Any) -> Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(self, *_: Any) -> None: ...
+
+    def set_device(self, *_: Any) -> None: ...
+
+    def synchronize(self, *_: Any) -> None: ...
+
+
+class PretendedAccelerator(Accelerator):
+    """What Lightning expects of an accelerator."""
+
+    def setup_device(self, device: torch.device) -> None: ...
+
+    def teardown(self) -> None: ...
+
+    @staticmethod
+    def parse_devices(devices: Any) -> list[int]:
+        return [0]
+
+    @staticmethod
+    def get_parallel_devices(devices: Any) -> list[torch.device]:
+        return [torch.device(NAME, 0)]
+
+    @staticmethod
+    def auto_device_count() -> int:
+        return 1
+
+    @staticmethod
+    def is_available() -> bool:
+        return True
+
+    @staticmethod
+    def name() -> str:
+        return NAME
+
+    def get_device_stats(self, device: Any) -> dict[str, Any]:
+        return {}
+
+
+class PretendedTrainer(pl.Trainer):
+    """Lightning's Trainer on the pretended device; without inference mode, which wrapper tensors do not support."""
+
+    def __init__(self, **arguments: Any) -> None:
+        strategy = SingleDeviceStrategy(device=torch.device(NAME, 0))
+        ours = {"accelerator": PretendedAccelerator(), "strategy": strategy, "devices": 1, "inference_mode": False}
+        super().__init__(**arguments | ours)
+
+
+class StepCounter(Callback):
+    """Counts of each step: from one batch's start to the next one's, and of each evaluation batch likewise."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, int]] = []
+        self.evaluations: list[dict[str, int]] = []
+        self.before: Counter[str] | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.before = None
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._add(self.steps)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.before = None
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.before = None
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self._add(self.evaluations)
+
+    def _add(self, rows: list[dict[str, int]]) -> None:
+        now = Counter(counts)
+        if self.before is not None:
+            rows.append(dict(now - self.before))
+        self.before = now
+
+
+@dataclass
+class PretendedRun:
+    """Exit code of a command line, and what was counted: of each training step, of each validation batch, in all."""
+
+    code: int
+    steps: list[dict[str, int]] = field(default_factory=list)
+    evaluations: list[dict[str, int]] = field(default_factory=list)
+    total: dict[str, int] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+    error: str = ""
+
+
+@contextmanager
+def registered_device() -> Iterator[None]:
+    """Register the device with torch, and compute on it; for the rest of this process."""
+    _setup_privateuseone_for_python_backend(NAME, backend_module=PretendedModule())
+    torch.inference_mode = lambda mode=True: torch.no_grad() if mode else nullcontext()
+    with DeviceMode(), FunctionMode():
+        yield
+
+
+def _run(arguments: tuple[str, ...]) -> PretendedRun:
+    """Run a command line on the device, with its errors as text."""
+    from ghostexp.__main__ import main
+    from ghostexp.data import in_memory
+    from ghostexp.tasks.common import instantiate, load_model
+
+    counter = StepCounter()
+    build_callbacks = instantiate.build_callbacks
+    instantiate.build_callbacks = lambda *given, **named: [counter, *build_callbacks(*given, **named)]
+    load_model.inference_device = lambda config: torch.device(NAME, 0)
+    in_memory.device_memory = lambda device: MEMORY if is_pretended(device) else 0
+    errors = io.StringIO()
+    with registered_device(), redirect_stderr(errors):
+        code = main([*arguments, "trainer._target_=tests.pretended_device.PretendedTrainer", "traceback=true"])
+    return PretendedRun(code, counter.steps, counter.evaluations, dict(counts), dict(places), errors.getvalue())
+
+
+def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a process of its own, in which the device can be registered."""
+    warm_up(["ghostexp.tasks.fit", "tests.pretended_device"])
+    return call_in_process(function, *arguments)
+
+
+def run_pretended(*arguments: str) -> PretendedRun:
+    """Run a command line on the pretended device, in a process of its own."""
+    run = in_own_process(_run, arguments)
+    assert run.code == 0, run.error
+    return run
