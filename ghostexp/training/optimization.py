@@ -55,7 +55,7 @@ class Optimization:
                     f"scheduler: must build a torch.optim.lr_scheduler.LRScheduler, or a function from step to the "
                     f"factor of the peak rate, got {type(factor).__name__}"
                 )
-            return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}  # pyright: ignore[reportArgumentType]
+            return {"scheduler": _call("scheduler", LambdaLR, optimizer, factor), "interval": "step"}
         named = inspect.signature(_function(self.schedule)).parameters
         given = {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "mode": mode}
         if not _is_class_of(self.schedule, ReduceLROnPlateau):
