@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with importable(command.config_dir):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
     except Exception as error:
-        print_error(to_user_error(error, arguments, CONF), with_traceback)
+        explained = to_user_error(error, arguments, CONF)
+        print_error(explained, with_traceback and explained is error)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

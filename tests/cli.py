@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ghostexp.__main__ import main
+from tests.warm_process import WarmProcess
 
 TINY = ("model=resnet20", "datamodule=fake", "datamodule.num_images=64", "datamodule.batch_size=16")
-TINY += ("trainer.max_epochs=2", "callbacks.progress=false", "threads=1")
+TINY += ("datamodule.image_size=8", "trainer.max_epochs=2", "callbacks.progress=false", "threads=1")
 
 TINY_DETECTOR = ("model=faster_rcnn_ghostnet", "model@model.backbone=ghostnet_small", "model.backbone.width=0.25")
 TINY_DETECTOR += (
@@ -30,13 +31,13 @@ def command(*arguments: str) -> int:
     return main(arguments)
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start `python -m ghostexp ARGUMENTS` in a subprocess with its own session."""
-    return start_writing_to(subprocess.PIPE, *arguments, **environment)
+def start(*arguments: str) -> WarmProcess:
+    """Start `python -m ghostexp ARGUMENTS` in a process with its own session, forked from one that imported torch."""
+    return WarmProcess(list(arguments), os.environ)
 
 
-def start_writing_to(output: int, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start it with its output going to a file descriptor."""
+def start_cold(*arguments: str, output: int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
+    """Start it in a new interpreter, where its start or its streams are what is tested."""
     return subprocess.Popen(
         [sys.executable, "-m", "ghostexp", *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
@@ -47,9 +48,16 @@ def start_writing_to(output: int, *arguments: str, **environment: str) -> subpro
     )
 
 
-def finish(*arguments: str, timeout: float = 300, **environment: str) -> tuple[int, str, str]:
-    """Run a command line in a subprocess; returns exit code, standard output and standard error."""
-    process = start(*arguments, **environment)
+def finish(*arguments: str, timeout: float = 300) -> tuple[int, str, str]:
+    """Run a command line in a process as `start`; returns exit code, standard output and standard error."""
+    process = start(*arguments)
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode or 0, out, err
+
+
+def finish_cold(*arguments: str, timeout: float = 300, **environment: str) -> tuple[int, str, str]:
+    """Run it in a new interpreter."""
+    process = start_cold(*arguments, output=subprocess.PIPE, **environment)
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 

@@ -1,11 +1,43 @@
 """Isolate every test: one thread, no W&B account, outputs in a temporary directory."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Install the shortcuts in the processes that run tests, not in the one that distributes them."""
+    if not config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        from tests import shortcuts
+
+        shortcuts.install()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let slow tests take their time."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the run of TINY, which no test may change."""
+    from tests.cli import TINY, command, in_directory
+
+    run = tmp_path_factory.mktemp("shared") / "run"
+    assert command(*TINY, in_directory(run)) == 0
+    return run
+
+
+@pytest.fixture
+def tiny_run(shared_run: Path, tmp_path: Path) -> Path:
+    """Copy the run of TINY for one test."""
+    return Path(shutil.copytree(shared_run, tmp_path / "tiny"))
 
 
 @pytest.fixture(autouse=True)

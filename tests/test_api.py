@@ -86,4 +86,3 @@ def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(len(run.history) == 3 for run in runs.values())
     assert not names["network"].training
     assert names["probabilities"].shape == (10,)
-

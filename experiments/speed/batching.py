@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ghostexp.data.base import ResumableLoader
+from ghostexp.data.dataloader import ResumableLoader
 from ghostexp.data.in_memory import InMemoryDataset
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
 from ghostexp.data.transforms import Augmentation, MixupCutmix

@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ghostexp.__main__ import CONF, register_resolvers
-from ghostexp.data.base import ResumableLoader
+from ghostexp.data.dataloader import ResumableLoader
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.provenance import cpu
 from ghostexp.tasks.common import instantiate
@@ -68,7 +68,7 @@ def lightning_seconds(config: instantiate.Config) -> float:
         run, clock = RunDirectory(Path(folder)), Clock()
         network, *_ = instantiate.build_network(config)
         module = instantiate.build_lightning_module(config, network)
-        callbacks = [*instantiate.build_callbacks(config, run, module.monitor), clock]
+        callbacks = [*instantiate.build_callbacks(config, run, "acc1"), clock]
         trainer = instantiate.build_trainer(config, callbacks, instantiate.build_loggers(config, run), run)
         trainer.fit(module, datamodule=instantiate.build_datamodule(config))
     return clock.seconds

@@ -23,7 +23,16 @@ ROOT: Keys = {
     ).or_null(),
     "lightning_module": mapping("LightningModule; null: that of a classifier or a detector.").or_null(),
     "channels_last": boolean("Memory format of images and weights: changes speed, not results."),
-    "compile": boolean("Compile the network with torch.compile: changes speed, not results."),
+    "tf32": boolean("TensorFloat-32 in float32 convolutions and products on a GPU: faster, rounds to 10 bits."),
+    "compile": choice(
+        "Compile the network with torch.compile: false, true or a mode of it; changes speed, not results.",
+        "default",
+        "reduce-overhead",
+        "max-autotune",
+        "max-autotune-no-cudagraphs",
+        also=["boolean"],
+        needed="must be true, false, default, reduce-overhead, max-autotune or max-autotune-no-cudagraphs",
+    ),
     "threads": integer(
         "CPU threads of this run; null: torch's default, divided among the processes of one machine.", least=1
     ).or_null(),

@@ -1,6 +1,6 @@
-"""Base of all datamodules: splits, loaders that resume inside an epoch, arguments and their checks."""
+"""Base of all datamodules: arguments and their checks, the sets that are used, and their loaders."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -9,61 +9,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from ghostexp.data.dataloader import ResumableLoader
 from ghostexp.data.digest import DataDigest, describe_difference
 from ghostexp.data.image_check import UnreadableImages
 from ghostexp.data.sampling import DistributedBatches
+from ghostexp.data.splits import fraction_of, stratified_split
 from ghostexp.validation import require, require_channels, require_fraction, require_int
-
-
-def stratified_split(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Choose count of the labels (N,), stratified by class; returns the chosen indices and the others, sorted.
-
-    Quotas are rounded down; the remaining count goes to the classes with the largest fractional parts.
-    """
-    classes, sizes = np.unique(labels, return_counts=True)
-    exact = sizes * count / len(labels)
-    quotas = np.floor(exact).astype(int)
-    largest_first = np.argsort(quotas - exact, kind="stable")
-    quotas[largest_first[: count - quotas.sum()]] += 1
-    generator = np.random.default_rng(seed)
-    chosen = np.zeros(len(labels), dtype=bool)
-    for label, quota in zip(classes, quotas, strict=True):
-        chosen[generator.permutation(np.flatnonzero(labels == label))[:quota]] = True
-    return np.flatnonzero(chosen), np.flatnonzero(~chosen)
-
-
-def fraction_of(total: int, fraction: float) -> int:
-    """Round a fraction of total to an integer, at least 1."""
-    return max(1, round(total * fraction))
-
-
-Batch = tuple[Tensor, Tensor]  # float32 images (N, C, H, W); classes (N,), or probabilities (N, num_classes) if mixed
-B = TypeVar("B", covariant=True)  # of batches
-
-
-class ResumableLoader(Generic[B]):
-    """Iterable of batches that starts at the current position of the training, in mid-epoch too.
-
-    `__iter__` is a generator and reads the position at its first `next`, because on a resume Lightning calls `iter()`
-    before its loops have restored theirs. The length is always that of a full epoch.
-    """
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def __iter__(self) -> Iterator[B]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """End the workers of this loader; it can be iterated again."""
-
-    def state_dict(self) -> dict[str, object]:
-        """Return an empty state: the method itself marks the loader as resumable inside an epoch for Lightning."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Ignore the state, which is empty."""
-
 
 Channels = tuple[float, ...]  # a value for each channel
 

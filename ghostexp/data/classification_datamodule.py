@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from ghostexp.data.base import Batch, DataModule, ResumableLoader, SplitDataset
+from ghostexp.data.base import DataModule, SplitDataset
+from ghostexp.data.dataloader import Batch, ResumableLoader
 from ghostexp.data.image_folders import square
 from ghostexp.data.sampling import EpochSampler
 from ghostexp.data.transforms import Augmentation, MixupCutmix, Normalize

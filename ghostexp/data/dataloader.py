@@ -1,6 +1,6 @@
-"""Load batches in stateless DataLoader workers: a `BatchSpec` holds all random parameters of its batch.
+"""Loaders that resume inside an epoch, and one with stateless DataLoader workers.
 
-The batches do not depend on the number of workers.
+A `BatchSpec` holds all random parameters of its batch: the batches do not depend on the number of workers.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,17 +8,43 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context, util
 from multiprocessing.queues import SimpleQueue
-from typing import Generic
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from ghostexp.data.base import B, ResumableLoader
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
 from ghostexp.data.transforms import MixParams
 from ghostexp.data.worker_process import end_workers, failure_of, prepare_worker, start_workers
+
+Batch = tuple[Tensor, Tensor]  # float32 images (N, C, H, W); classes (N,), or probabilities (N, num_classes) if mixed
+B = TypeVar("B", covariant=True)  # of batches
+
+
+class ResumableLoader(Generic[B]):
+    """Iterable of batches that starts at the current position of the training, in mid-epoch too.
+
+    `__iter__` is a generator and reads the position at its first `next`, because on a resume Lightning calls `iter()`
+    before its loops have restored theirs. The length is always that of a full epoch.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[B]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the workers of this loader; it can be iterated again."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Return an empty state: the method itself marks the loader as resumable inside an epoch for Lightning."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Ignore the state, which is empty."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ghostexp.data.base import Channels, DataModule, ResumableLoader
+from ghostexp.data.base import Channels, DataModule
 from ghostexp.data.coco_annotations import Annotations, ResizeShortestEdge, Target, transform_with_boxes
-from ghostexp.data.dataloader import BatchSpec, EvalBatchSampler, MultiprocessLoader, TrainBatchSampler
+from ghostexp.data.dataloader import BatchSpec, EvalBatchSampler, MultiprocessLoader, ResumableLoader, TrainBatchSampler
 from ghostexp.data.digest import DIGITS, digest_arrays
 from ghostexp.data.image_file_dataset import float_tensor
 from ghostexp.data.sampling import AspectRatioGroupedSampler, DistributedBatches, EpochSampler
@@ -188,6 +188,17 @@ class DetectionDataModule(DataModule[DetectionDataset]):
     def eval_transform(self) -> Callable[[Image.Image], Tensor]:
         """Build the transform of the test set: decoded RGB image to float32 (3, H, W)."""
         return v2.Compose([self._eval_scale(), float_tensor(*self.mean_std())])
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move images, and in training all boxes and labels of a batch together; an evaluation compares on the CPU."""
+        images, targets = batch
+        moved = [image.to(device, non_blocking=True) for image in images]
+        if self.trainer is None or not self.trainer.training:
+            return moved, targets
+        counts = [len(target["labels"]) for target in targets]
+        columns = {name: torch.cat([target[name] for target in targets]).to(device) for name in ("boxes", "labels")}
+        parts = {name: values.split(counts) for name, values in columns.items()}
+        return moved, [{name: parts[name][index] for name in parts} for index in range(len(targets))]
 
     def stratify_labels(self, train: DetectionDataset) -> np.ndarray:
         """Return one label for all images, which have objects of many classes: splits are not stratified."""

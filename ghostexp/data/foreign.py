@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from ghostexp.data.base import Batch
+from ghostexp.data.dataloader import Batch
 from ghostexp.data.image_folders import square
 from ghostexp.data.transforms import Normalize
 

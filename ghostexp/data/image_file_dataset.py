@@ -11,8 +11,14 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ghostexp.data.base import Batch, ResumableLoader
-from ghostexp.data.dataloader import BatchSpec, EvalBatchSampler, MultiprocessLoader, TrainBatchSampler
+from ghostexp.data.dataloader import (
+    Batch,
+    BatchSpec,
+    EvalBatchSampler,
+    MultiprocessLoader,
+    ResumableLoader,
+    TrainBatchSampler,
+)
 from ghostexp.data.digest import digest_files
 from ghostexp.data.image_check import find_unreadable
 from ghostexp.data.image_files import read_image

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ghostexp.data.base import Batch, ResumableLoader
+from ghostexp.data.dataloader import Batch, ResumableLoader
 from ghostexp.data.digest import digest_arrays
 from ghostexp.data.image_folders import ClassFolders
 from ghostexp.data.sampling import DistributedBatches, EpochSampler

@@ -1,4 +1,7 @@
-"""Transform whole batches on their device: crop, flip, random erasing, RandAugment, Mixup and CutMix."""
+"""Transform whole batches on their device: crop, flip, random erasing, RandAugment, Mixup and CutMix.
+
+Torchvision's v2 transforms draw once for a batch, from the global generator; here each image and each batch has a seed.
+"""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Networks of the GhostNet family and their baselines; only torch and torchvision are needed.
+"""Networks of the GhostNet family and their baselines; torch and torchvision suffice (and safetensors for such files).
 
 Every classifier is a `base.Network`:
 

@@ -1,7 +1,6 @@
 """Read weight files as tensors and plain values, without running any code in them."""
 
 import argparse
-import json
 import pickle
 import re
 from pathlib import Path
@@ -9,20 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-
 
 # Plain values that training scripts save beside the weights, such as `best_acc1`, and that are not used here.
 IGNORED = (
@@ -81,24 +66,6 @@ def _pickled(path: Path) -> object:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    """Read the format: eight bytes with the header's length, the header in JSON, the tensors' bytes.
+    from safetensors.torch import load_file  # no other file of `models` needs it
 
-    Source: https://github.com/huggingface/safetensors#format
-    """
-    data = memoryview(path.read_bytes())
-    start = 8 + int.from_bytes(data[:8], "little")
-    if len(data) < start:
-        raise ValueError("truncated header")
-    header: dict[str, dict] = json.loads(bytes(data[8:start]))
-    header.pop("__metadata__", None)
-    return {name: _tensor(data[start:], entry) for name, entry in header.items()}
-
-
-def _tensor(data: memoryview, entry: dict) -> Tensor:
-    begin, end = entry["data_offsets"]
-    dtype, shape = DTYPES[entry["dtype"]], torch.Size(entry["shape"])
-    if not 0 <= begin <= end <= len(data):
-        raise ValueError("truncated tensor")
-    if begin == end:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(data[begin:end]), dtype=dtype).reshape(shape)
+    return load_file(path)

@@ -108,7 +108,17 @@ def sweep_command(found: RunSet, keys: Sequence[str]) -> str | None:
         for text in (text for overrides in found.jobs.values() for text in overrides):
             values.setdefault(text.partition("=")[0], {})[text.partition("=")[2]] = None
         kept = ["-m", *(f"{key}={','.join(few)}" for key, few in values.items()), *kept]
-    return shlex.join(["python", "-m", "ghostexp", *kept])
+    return shlex.join(["python", "-m", "ghostexp", *_config_dir(record.with_name("hydra.yaml")), *kept])
+
+
+def _config_dir(record: Path) -> list[str]:
+    """Return the option --config-dir of a recorded command, relative to where it was given, or none."""
+    runtime = yaml.safe_load(record.read_bytes())["hydra"]["runtime"] if record.is_file() else {}
+    for source in runtime.get("config_sources", []):
+        if source["provider"] == "command-line":
+            folder, cwd = Path(source["path"]), Path(runtime["cwd"])
+            return ["--config-dir", str(folder.relative_to(cwd)) if folder.is_relative_to(cwd) else "DIR"]
+    return []
 
 
 def _key(text: str) -> str:

@@ -9,6 +9,7 @@ from ghostexp.report.published import PublishedMatch, published_results
 from ghostexp.report.statistics import Estimate
 from ghostexp.report.variants import Study, Variant, as_text, symbol
 from ghostexp.runs.metrics import format_metric, primary_metric
+from ghostexp.runs.text_files import markdown_table
 
 Cells = list[list[str]]  # the first row is the head
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}"}
@@ -111,13 +112,8 @@ def _millions(value: float | None) -> str:
 
 
 def markdown(rows: Cells) -> str:
-    """Format a Markdown table; all columns but the first are right-aligned."""
-    head, *body = rows
-    return "\n".join(_line(row) for row in [head, ["---", *["---:"] * (len(head) - 1)], *body])
-
-
-def _line(row: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
+    """Format a Markdown table."""
+    return markdown_table(rows[0], rows[1:], right=True)
 
 
 def latex(rows: Cells, caption: str, label: str) -> str:

@@ -15,6 +15,7 @@ from ghostexp.report.variants import Study
 from ghostexp.report.wandb_panels import MOST, Panels, build_panels
 from ghostexp.runs.naming import run_identity
 from ghostexp.runs.sweep_record import find_sweep_name
+from ghostexp.runs.wandb_names import shorten_name
 
 TALL = 12  # rows of a report's grid for images
 
@@ -73,7 +74,7 @@ def build_filters(study: Study) -> list[expr.FilterExpr]:
         run.config["logger"]["wandb"]["group"] or find_sweep_name(run.directory.path) for run in runs if _logged(run)
     }
     if len(groups) == 1 and None not in groups:
-        return [expr.Metric("Group") == groups.pop(), expr.Metric("JobType") == "fit"]
+        return [expr.Metric("Group") == shorten_name(str(groups.pop())), expr.Metric("JobType") == "fit"]
     return [expr.Metric("ID").isin([run_identity(run.directory.path, run.config) for run in runs if _logged(run)])]
 
 

@@ -36,6 +36,7 @@ KEYS = {
     "monitor": KeyRole(result=True, earlier="fixed"),
     "lightning_module": KeyRole(result=True, earlier="fixed"),
     "channels_last": KeyRole(result=False, earlier="override"),
+    "tf32": KeyRole(result=False, earlier="override"),
     "compile": KeyRole(result=False, earlier="override"),
     "threads": KeyRole(result=False, earlier="override", build=False),
     "output_dir": KeyRole(result=False, earlier="command", build=False, report=True),

@@ -1,7 +1,8 @@
-"""Collect the provenance of a result: package versions, git revision, CPU."""
+"""Collect the provenance of a result: package versions, git revision, CPU, GPU driver."""
 
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +37,16 @@ def git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return described.stdout.strip() or None
+
+
+def nvidia_driver() -> str | None:
+    """Return the version of NVIDIA's kernel driver, None where there is none."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", text)
+    return found[1] if found else None
 
 
 def cpu() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ghostexp.analysis.cost import count_cost
@@ -26,7 +27,7 @@ from ghostexp.tasks.common.load_model import build_classification_data, check_in
 from ghostexp.tasks.common.model_card import Card
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": (), "safetensors": ("safetensors",)}
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": (), "safetensors": ()}
 RANDOM_BATCHES = (1, 3)
 BATCH_AXIS = ({0: torch.export.Dim("batch")},)  # batches may have any size
 
@@ -153,8 +154,6 @@ def _program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgra
 
 
 def _write_safetensors(network: nn.Module, path: Path) -> Logits:
-    from safetensors.torch import save_file
-
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
     loaded = copy.deepcopy(network)
     for tensor in loaded.state_dict().values():

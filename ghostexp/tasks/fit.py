@@ -32,7 +32,7 @@ from ghostexp.training.callbacks.checkpoint import (
     read_checkpoint,
 )
 from ghostexp.training.callbacks.throughput import Throughput
-from ghostexp.training.loggers.wandb import finish, log_tested_model
+from ghostexp.training.loggers.wandb_outputs import finish, log_tested_model
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     resumed = read_checkpoint(directory.last) if config["resume"] and directory.last.exists() else None
     built = instantiate.build_network(config, is_resumed=resumed is not None)
     write_ghostify_report(built, config, directory)
-    distillation, teacher = build_distillation(config)
+    distillation, teacher = build_distillation(config, built.network)
     module = instantiate.build_lightning_module(config, built.network, distillation)
     if resumed is not None:
         check_match(module.state_dict(), resumed["state_dict"], directory.last)

@@ -14,11 +14,10 @@ from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.provenance import cpu
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.load_model import inference_device, load_trained_model
 from ghostexp.tasks.common.profile_tables import show_detector, show_profile
-from ghostexp.tasks.common.summary import write_ghostify_report
+from ghostexp.tasks.common.summary import device_info, write_ghostify_report
 
 
 def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
@@ -80,8 +79,7 @@ def _hardware_info(config: instantiate.Config) -> dict[str, Any]:
     return {
         "image": list(_shape(config)),
         "accelerator": device.type,
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu(),
-        "threads": torch.get_num_threads(),
+        **device_info(device),
     }
 
 
@@ -92,7 +90,7 @@ def _network(
 
     A randomly initialised network gets BatchNorm statistics of noise.
     """
-    plain = config | {"channels_last": False, "compile": False}  # modes of their own here
+    plain = config | {"channels_last": False, "compile": False, "tf32": False}  # modes of their own; float32 is exact
     if config["run"] is not None:
         trained = load_trained_model(plain)
         return trained.network, trained.backbone_macs

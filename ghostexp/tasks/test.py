@@ -7,7 +7,7 @@ from ghostexp.tasks.common.load_model import load_trained_model
 from ghostexp.tasks.common.summary import data_digest, hardware_info, metrics_with_prefix, show_test
 from ghostexp.tasks.common.test_outputs import save_test_outputs
 from ghostexp.training.callbacks.checkpoint import load_checkpoint_weights
-from ghostexp.training.loggers.wandb import finish
+from ghostexp.training.loggers.wandb_outputs import finish
 
 
 def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:

@@ -35,7 +35,7 @@ from ghostexp.tasks.common.load_model import (
     inference_device,
     load_trained_model,
 )
-from ghostexp.training.loggers.wandb import finish, log_images
+from ghostexp.training.loggers.wandb_outputs import finish, log_images
 
 
 @dataclass(frozen=True)

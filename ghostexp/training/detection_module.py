@@ -54,17 +54,6 @@ class DetectionModule(BaseModule):
         self.evaluated: dict[int, tuple[Columns, Columns]] = {}
         self.class_precision: dict[int, float] = {}  # latest mAP of each annotated label, in percent
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move images, and in training all boxes and labels of a batch together; an evaluation compares on the CPU."""
-        images, targets = batch
-        moved = [image.to(device, non_blocking=True) for image in images]
-        if not self.training:
-            return moved, targets
-        counts = [len(target["labels"]) for target in targets]
-        columns = {name: torch.cat([target[name] for target in targets]).to(device) for name in ("boxes", "labels")}
-        parts = {name: values.split(counts) for name, values in columns.items()}
-        return moved, [{name: parts[name][index] for name in parts} for index in range(len(targets))]
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the sum of a batch's losses, and add them to the epoch's sums."""
         losses: Mapping[str, Tensor] = self.network(*batch)

@@ -49,13 +49,14 @@ class Optimization:
         Raises ValueError: the factory builds something else, or refuses its arguments.
         """
         if not _is_class_of(self.schedule, LRScheduler):
-            factor = _call("scheduler", self.schedule, epochs, steps_per_epoch)
+            factor: Callable[[int], float] = _call("scheduler", self.schedule, epochs, steps_per_epoch)
             if not callable(factor):
                 raise ValueError(
                     f"scheduler: must build a torch.optim.lr_scheduler.LRScheduler, or a function from step to the "
                     f"factor of the peak rate, got {type(factor).__name__}"
                 )
-            return {"scheduler": _call("scheduler", LambdaLR, optimizer, factor), "interval": "step"}
+            # A lambda: LambdaLR would save the fields of an object, and restore them over those of a resumed run.
+            return {"scheduler": _call("scheduler", LambdaLR, optimizer, lambda step: factor(step)), "interval": "step"}
         named = inspect.signature(_function(self.schedule)).parameters
         given = {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "mode": mode}
         if not _is_class_of(self.schedule, ReduceLROnPlateau):

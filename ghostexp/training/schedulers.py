@@ -1,155 +1,127 @@
-"""Learning-rate schedules as functions of the optimizer step.
+"""Learning-rate schedules as functions of the optimizer step, which give the fraction of the peak rate.
 
-A schedule is built by `schedule(epochs, steps_per_epoch)` and gives, for the number of optimizer steps done, the
-fraction of the peak learning rate. Being a plain function, it can be plotted, and a resumed run needs no state of it.
+Torch's schedulers chained by `SequentialLR` compute each rate from the one before, know no fractions of an epoch, and
+have a state. A function of the step has none, so that a resumed run has the same rates to the bit.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-Schedule = Callable[[int], float]
-Interval = Literal["step", "epoch"]
+
+@dataclass
+class Schedule(ABC):
+    """Base of all schedules: maps the number of optimizer steps done to the fraction of the peak learning rate.
+
+    After a linear warm-up of `warmup_epochs`, from `warmup_start_factor` on, it is `factor`, a function of the epoch,
+    with every step or once an epoch.
+    Raises ValueError: a value out of its range, or a warm-up as long as the training.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    warmup_epochs: float = field(default=0, kw_only=True)
+    warmup_start_factor: float = field(default=0.0, kw_only=True)
+    interval: Literal["step", "epoch"] = field(default="step", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.interval not in ("step", "epoch"):
+            raise ValueError(f"scheduler.interval={self.interval}: must be step or epoch")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"scheduler.warmup_epochs={self.warmup_epochs}: must be epochs >= 0 and "
+                f"< trainer.max_epochs={self.epochs}"
+            )
+        for name in ("warmup_start_factor", "end_factor", "start_factor", "gamma", "pct_start"):
+            value = getattr(self, name, 0)
+            if not 0 <= value <= 1:
+                raise ValueError(f"scheduler.{name}={value}: must be a fraction of the peak rate in [0, 1]")
+
+    def __call__(self, done: int) -> float:
+        epoch = done // self.steps_per_epoch if self.interval == "epoch" else done / self.steps_per_epoch
+        if epoch >= self.warmup_epochs:
+            return self.factor(epoch)
+        # The first step of a warm-up from 0 would have no effect: count the step that comes next.
+        ahead = epoch + (1 if self.interval == "epoch" else 1 / self.steps_per_epoch)
+        rise = self.factor(self.warmup_epochs) - self.warmup_start_factor
+        return self.warmup_start_factor + rise * min(1.0, ahead / self.warmup_epochs)
+
+    @abstractmethod
+    def factor(self, epoch: float) -> float:
+        """Compute the fraction of the peak rate after the warm-up, at an epoch from the start of training."""
 
 
-def constant(
-    epochs: int,
-    steps_per_epoch: int,
-    *,
-    warmup_epochs: float = 0,
-    warmup_start_factor: float = 0.0,
-    interval: Interval = "step",
-) -> Schedule:
+@dataclass
+class Constant(Schedule):
     """Keep the peak rate."""
-    return _schedule(lambda epoch: 1.0, epochs, steps_per_epoch, warmup_epochs, warmup_start_factor, interval)
+
+    def factor(self, epoch: float) -> float:
+        return 1.0
 
 
-def cosine(
-    epochs: int,
-    steps_per_epoch: int,
-    *,
-    end_factor: float = 0.0,
-    warmup_epochs: float = 0,
-    warmup_start_factor: float = 0.0,
-    interval: Interval = "step",
-) -> Schedule:
+@dataclass(kw_only=True)
+class Cosine(Schedule):
     """Anneal by half a cosine from the peak after warm-up to `end_factor` (arXiv 1608.03983, no restarts)."""
-    _check_fraction("end_factor", end_factor)
 
-    def factor(epoch: float) -> float:
-        return _cosine(1.0, end_factor, (epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9))
+    end_factor: float = 0.0
 
-    return _schedule(factor, epochs, steps_per_epoch, warmup_epochs, warmup_start_factor, interval)
+    def factor(self, epoch: float) -> float:
+        start = self.warmup_epochs
+        return _cosine(1.0, self.end_factor, (epoch - start) / max(self.epochs - start, 1e-9))
 
 
-def multistep(
-    epochs: int,
-    steps_per_epoch: int,
-    *,
-    milestones: Sequence[float],
-    gamma: float = 0.1,
-    warmup_epochs: float = 0,
-    warmup_start_factor: float = 0.0,
-    interval: Interval = "step",
-) -> Schedule:
+@dataclass(kw_only=True)
+class MultiStep(Schedule):
     """Multiply the rate by `gamma` at each milestone, in epochs from the start of training.
 
     A milestone below 1 is a fraction of the training: 0.5 is its middle. Those after the last epoch are never reached.
     """
-    _check_fraction("gamma", gamma)
-    if list(milestones) != sorted(milestones) or any(milestone <= 0 for milestone in milestones):
-        raise ValueError(f"scheduler.milestones={list(milestones)}: must be rising epochs > 0")
-    epochs_of_decay = [milestone * epochs if milestone < 1 else milestone for milestone in milestones]
 
-    def factor(epoch: float) -> float:
-        return gamma ** sum(epoch >= decay - 1e-9 for decay in epochs_of_decay)
+    milestones: Sequence[float]
+    gamma: float = 0.1
 
-    return _schedule(factor, epochs, steps_per_epoch, warmup_epochs, warmup_start_factor, interval)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if list(self.milestones) != sorted(self.milestones) or any(milestone <= 0 for milestone in self.milestones):
+            raise ValueError(f"scheduler.milestones={list(self.milestones)}: must be rising epochs > 0")
+
+    def factor(self, epoch: float) -> float:
+        decays = [milestone * self.epochs if milestone < 1 else milestone for milestone in self.milestones]
+        return self.gamma ** sum(epoch >= decay - 1e-9 for decay in decays)
 
 
-def step(
-    epochs: int,
-    steps_per_epoch: int,
-    *,
-    step_size: float,
-    gamma: float = 0.1,
-    warmup_epochs: float = 0,
-    warmup_start_factor: float = 0.0,
-    interval: Interval = "step",
-) -> Schedule:
+@dataclass(kw_only=True)
+class Step(Schedule):
     """Multiply the rate by `gamma` every `step_size` epochs."""
-    _check_fraction("gamma", gamma)
-    if step_size <= 0:
-        raise ValueError(f"scheduler.step_size={step_size}: must be a number of epochs > 0")
-    return _schedule(
-        lambda epoch: gamma ** math.floor(epoch / step_size + 1e-9),
-        epochs,
-        steps_per_epoch,
-        warmup_epochs,
-        warmup_start_factor,
-        interval,
-    )
+
+    step_size: float
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size <= 0:
+            raise ValueError(f"scheduler.step_size={self.step_size}: must be a number of epochs > 0")
+
+    def factor(self, epoch: float) -> float:
+        return self.gamma ** math.floor(epoch / self.step_size + 1e-9)
 
 
-def onecycle(
-    epochs: int,
-    steps_per_epoch: int,
-    *,
-    pct_start: float = 0.3,
-    start_factor: float = 0.04,
-    end_factor: float = 4e-6,
-    warmup_epochs: float = 0,
-    warmup_start_factor: float = 0.0,
-    interval: Interval = "step",
-) -> Schedule:
+@dataclass(kw_only=True)
+class OneCycle(Schedule):
     """Rise by a cosine over the first `pct_start` of the training, and fall by one over the rest (arXiv 1708.07120)."""
-    for name, value in (("pct_start", pct_start), ("start_factor", start_factor), ("end_factor", end_factor)):
-        _check_fraction(name, value)
-    top = max(pct_start * epochs, 1e-9)
 
-    def factor(epoch: float) -> float:
+    pct_start: float = 0.3
+    start_factor: float = 0.04
+    end_factor: float = 4e-6
+
+    def factor(self, epoch: float) -> float:
+        top = max(self.pct_start * self.epochs, 1e-9)
         if epoch < top:
-            return _cosine(start_factor, 1.0, epoch / top)
-        return _cosine(1.0, end_factor, (epoch - top) / max(epochs - top, 1e-9))
-
-    return _schedule(factor, epochs, steps_per_epoch, warmup_epochs, warmup_start_factor, interval)
-
-
-def _schedule(
-    factor: Callable[[float], float],
-    epochs: int,
-    steps_per_epoch: int,
-    warmup_epochs: float,
-    warmup_start_factor: float,
-    interval: Interval,
-) -> Schedule:
-    """Turn a function of epochs into one of steps, with a linear warm-up to its value at the warm-up's end.
-
-    Raises ValueError: an unknown interval, or a warm-up as long as the training.
-    """
-    if interval not in ("step", "epoch"):
-        raise ValueError(f"scheduler.interval={interval}: must be step or epoch")
-    if not 0 <= warmup_epochs < epochs:
-        raise ValueError(
-            f"scheduler.warmup_epochs={warmup_epochs}: must be epochs >= 0 and < trainer.max_epochs={epochs}"
-        )
-    _check_fraction("warmup_start_factor", warmup_start_factor)
-
-    def at(done: int) -> float:
-        epoch = done // steps_per_epoch if interval == "epoch" else done / steps_per_epoch
-        if epoch >= warmup_epochs:
-            return factor(epoch)
-        # The first step of a warm-up from 0 would have no effect: count the step that comes next.
-        ahead = epoch + (1 if interval == "epoch" else 1 / steps_per_epoch)
-        return warmup_start_factor + (factor(warmup_epochs) - warmup_start_factor) * min(1.0, ahead / warmup_epochs)
-
-    return at
+            return _cosine(self.start_factor, 1.0, epoch / top)
+        return _cosine(1.0, self.end_factor, (epoch - top) / max(self.epochs - top, 1e-9))
 
 
 def _cosine(begin: float, end: float, progress: float) -> float:
     return end + (begin - end) * (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))) / 2
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"scheduler.{name}={value}: must be a fraction of the peak rate in [0, 1]")

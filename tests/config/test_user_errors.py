@@ -1,6 +1,5 @@
 """Check that errors of a command are one line that names the key or the file, with a non-zero exit code."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.cli import TINY, command, finish, in_directory
+from tests.cli import TINY, command, finish_cold, in_directory
 
 # Arguments, and part of the expected message: the key as typed, and what is allowed.
 KEYS = [
@@ -39,6 +38,14 @@ KEYS = [
     (["+loss.distil=1"], "loss has no distil; there is label_smoothing, distill; did you mean loss.distill?"),
     (["+logger.csv.path=x"], "+logger.csv.path=x: logger.csv has no path"),
     (["+task.top=3"], "+task.top=3: task has no top; there is name"),
+    (
+        ["-m", "seed=0,1", "model.rato=2"],
+        "model.rato=2: model has no rato; there is weights, reset_head, network, ratio",
+    ),
+    (["model=ghostnet", "model.kwargs.x=1"], "model.kwargs.x=1: model has no kwargs; there is weights, reset_head"),
+    (["debug=on"], "debug=on: not found; there is default"),
+    (["--config-dir=/none_such"], "--config-dir=/none_such: no such folder"),
+    (["output_dir=/proc/none_such"], "output_dir=/proc/none_such: cannot be written (No such file or directory)"),
     (["+model.ratio=2"], "+model.ratio: already exists; leave out the plus"),
     (["seed=0,1"], "seed=0,1: several values need -m"),
     (["optimizer.lr=\u6570"], "type 'optimizer.lr=\"\u6570\"'"),
@@ -163,6 +170,7 @@ VALUES = [
         ["model=retinanet_ghostnet"],
         "datamodule=digits: must have boxes for a detector, as shapes or coco do, got",
     ),
+    ([*DETECTOR, "loss.distill.teacher=none_such"], "loss.distill.teacher: must not be set for a detector"),
     (
         [*DETECTOR, "trainer.precision=bf16-true"],
         "trainer.precision=bf16-true: rounds boxes of a detector; use trainer.",
@@ -241,14 +249,6 @@ def test_wrong_key_or_value_is_one_line_error(
 def test_missing_gpu_is_one_line_error(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*arguments) != 0
     expect_one_line(capsys.readouterr().err, wanted)
-
-
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a finished run, of which tests damage copies."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    assert command(*TINY, in_directory(run)) == 0
-    return run
 
 
 def truncate(run: Path) -> None:
@@ -333,12 +333,10 @@ def test_damaged_or_different_run_is_one_line_error(
     damage: Callable[[Path], None] | None,
     arguments: list[str],
     wanted: str,
-    finished_run: Path,
-    tmp_path: Path,
+    tiny_run: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run, run)
+    run = tiny_run
     (run / "result.json").unlink()
     if damage is not None:
         damage(run)
@@ -406,7 +404,7 @@ def test_traceback_is_shown_with_debug(capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "wanted"),
     [
         (["model=ghostnt"], "model=ghostnt: not found"),
-        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network, ratio"),
+        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be an integer >= 1"),
         (["resume=no/such/run"], "no/such/run: not a run directory"),
         (["-m", "model=resnet20,resnet21"], "model=resnet21: not found"),
@@ -414,6 +412,6 @@ def test_traceback_is_shown_with_debug(capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_new_process_prints_one_line_error(arguments: list[str], wanted: str) -> None:
-    code, _, err = finish(*arguments)
+    code, _, err = finish_cold(*arguments)
     assert code == 1
     expect_one_line(err, wanted)

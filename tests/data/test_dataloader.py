@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from ghostexp.data.base import Batch
+from ghostexp.data.dataloader import Batch
 from ghostexp.data.datasets.image_folder import ImageFolder
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
 from tests.data.fake_image_folders import MakeTree, image_folder

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from ghostexp.data.base import stratified_split
 from ghostexp.data.classification_datamodule import ClassificationDataset
 from ghostexp.data.datasets.digits import Digits
+from ghostexp.data.splits import stratified_split
 
 
 def digits(**arguments: object) -> Digits:

@@ -1,5 +1,6 @@
 """Test the interface of every network."""
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -79,9 +80,15 @@ def build(name: str) -> Network:
     return NETWORKS[name]().eval()
 
 
+@functools.cache
+def shared(name: str) -> Network:
+    """Return a network that all tests use, and none may change."""
+    return build(name)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forward_is_head_of_features(name: str) -> None:
-    network, x = build(name), torch.randn(2, 3, 64, 64)
+    network, x = shared(name), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         logits = network(x)
         features = network.forward_features(x)
@@ -92,7 +99,7 @@ def test_forward_is_head_of_features(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_feature_maps_have_declared_channels_and_stride(name: str) -> None:
-    network = build(name)
+    network = shared(name)
     with torch.no_grad():
         maps = network.feature_maps(torch.randn(1, 3, 64, 96))
     assert list(maps) == list(network.feature_channels) == sorted(maps)
@@ -147,7 +154,7 @@ def test_dropout_acts_in_head_in_training_only(build: Callable[..., Network]) ->
 
 def test_coarsest_map_of_cifar_networks_is_features() -> None:
     for name in ("resnet20", "vgg16"):
-        network, x = build(name), torch.randn(1, 3, 32, 32)
+        network, x = shared(name), torch.randn(1, 3, 32, 32)
         with torch.no_grad():
             assert torch.equal(list(network.feature_maps(x).values())[-1], network.forward_features(x))
 
@@ -166,14 +173,15 @@ def test_reparameterize_keeps_logits(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("size", [(8, 8), (31, 40), (1, 1)])
 def test_min_size_is_the_smallest_that_works(name: str, size: tuple[int, int]) -> None:
-    network, x = build(name), torch.randn(1, 3, *size)
-    for function in (network, network.forward_features, network.feature_maps):
-        if min(size) >= network.min_size:
-            function(x)
-        else:
-            with pytest.raises(ValueError, match="smallest image that works"):
+    network, x = shared(name), torch.randn(1, 3, *size)
+    with torch.no_grad():
+        for function in (network, network.forward_features, network.feature_maps):
+            if min(size) >= network.min_size:
                 function(x)
-    network(torch.randn(1, 3, network.min_size, network.min_size))
+            else:
+                with pytest.raises(ValueError, match="smallest image that works"):
+                    function(x)
+        network(torch.randn(1, 3, network.min_size, network.min_size))
 
 
 def test_vgg_rejects_too_small_image() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import ghostexp.models
 
 LAYER = Path(ghostexp.models.__file__).parent
+LAZY = {"torchvision_timm.py": {"timm"}, "weight_files.py": {"safetensors"}}
 
 
 def roots(path: Path) -> set[str]:
@@ -24,7 +25,7 @@ def roots(path: Path) -> set[str]:
 
 def test_models_import_torch_and_torchvision_only() -> None:
     for path in LAYER.rglob("*.py"):
-        optional = {"timm"} if path.name == "torchvision_timm.py" else set()  # imported lazily
+        optional = LAZY.get(path.name, set())
         assert roots(path) - set(sys.stdlib_module_names) <= {"torch", "torchvision"} | optional, path.name
 
 

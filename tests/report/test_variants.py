@@ -139,6 +139,18 @@ def test_sweep_command_leaves_out_machine_paths(
     assert sweep_command(find_study(folder), ["model.ratio"]) == wanted
 
 
+@pytest.mark.parametrize(("folder", "shown"), [("/home/mine/conf", "conf"), ("/elsewhere/conf", "DIR")])
+def test_sweep_command_has_config_dir(folder: str, shown: str, tmp_path: Path) -> None:
+    record = study(tmp_path, {1: [95.0]}, None) / "ratio-1_seed-0" / ".hydra"
+    record.mkdir()
+    (record / "overrides.yaml").write_text(yaml.safe_dump(["name=mine"]))
+    sources = [{"path": "/package/conf", "provider": "main"}, {"path": folder, "provider": "command-line"}]
+    hydra = {"hydra": {"runtime": {"cwd": "/home/mine", "config_sources": sources}}}
+    (record / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    command = sweep_command(find_study(tmp_path), [])
+    assert command == f"python -m ghostexp --config-dir {shown} -m model.ratio=1 seed=0 name=mine"
+
+
 def test_find_runs_without_training_runs_raises(tmp_path: Path) -> None:
     start(tmp_path / "test", 0, {"task.name": "test"})
     with pytest.raises(ValueError, match=r"task\.runs=.*none.*: must match directories of training runs"):

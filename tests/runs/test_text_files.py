@@ -13,8 +13,8 @@ import pytest
 
 from ghostexp.runs.csv_table import CSVTable, read_rows, write_rows
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.text_files import escape, write_json
-from tests.cli import command, finish, in_directory
+from ghostexp.runs.text_files import escape, markdown_table, write_json
+from tests.cli import command, finish_cold, in_directory
 from tests.data.fake_image_folders import write_tree
 
 PACKAGE = Path(__file__).parents[2] / "ghostexp"
@@ -129,12 +129,17 @@ def test_run_in_c_locale_has_utf8_names(tmp_path: Path) -> None:
     tree = write_tree(tmp_path, {"train": 2, "test": 2}, classes=("ant", "bee"), size=16)
     rename(tree, "bee", CAT.encode())
     run = tree / "run"
-    code, _, err = finish(*FOLDER, f"datamodule.root={tree}", in_directory(run), timeout=300, **C_LOCALE)
+    code, _, err = finish_cold(*FOLDER, f"datamodule.root={tree}", in_directory(run), timeout=300, **C_LOCALE)
     assert (code, err) == (0, "")
-    code, out, _ = finish("task=predict", f"run={run}", f"task.input={tree}/test", timeout=300, **C_LOCALE)
+    code, out, _ = finish_cold("task=predict", f"run={run}", f"task.input={tree}/test", timeout=300, **C_LOCALE)
     assert code == 0
     assert "\\u732b" in out
     assert CAT in (run / "per_class.csv").read_text(encoding="utf-8")
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
     assert [one["target"] for one in predictions] == ["ant", "ant", CAT, CAT]
+
+
+def test_markdown_table_escapes_cells_and_aligns_numbers() -> None:
+    assert markdown_table(["|r|", "n"], [("a|b", 2)]) == "| \\|r\\| | n |\n| --- | --- |\n| a\\|b | 2 |"
+    assert markdown_table(["", "n"], [], right=True).splitlines()[1] == "| --- | ---: |"

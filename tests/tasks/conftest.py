@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ghostexp.data.base import stratified_split
 from ghostexp.data.datasets.digits import TEST_IMAGES
+from ghostexp.data.splits import stratified_split
 from tests.cli import command, in_directory
 
 

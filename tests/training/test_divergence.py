@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +15,7 @@ from ghostexp.models.finite import non_finite_weights
 from ghostexp.models.resnet_cifar import resnet20
 from ghostexp.runs.metrics import format_number
 from ghostexp.training.callbacks import checkpoint
+from ghostexp.training.callbacks.divergence import TerminateOnNaN
 from ghostexp.training.classification_module import ClassificationModule
 from ghostexp.training.detection_module import DetectionModule
 from tests.cli import TINY, TINY_DETECTOR, command, in_directory
@@ -160,3 +163,18 @@ def test_format_number_has_four_digits() -> None:
     assert [format_number(value) for value in (2.302585, 0.0123456, 152639238437066120298533748736.0, 100, 0)] == [
         *("2.303", "0.01235", "1.526e+29", "100", "0")
     ]
+
+
+@pytest.mark.parametrize(("scaler", "allowed"), [(None, 0), (object(), 20)])
+def test_overflows_are_left_to_the_gradient_scaler_unless_they_persist(
+    scaler: object, allowed: int, tmp_path: Path
+) -> None:
+    callback, module = TerminateOnNaN(tmp_path / "last.ckpt"), cast("pl.LightningModule", None)
+    trainer: Any = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler), global_step=0)
+    callback.on_train_start(trainer, module)
+    losses = [1.0, *[float("inf")] * allowed, 1.0, *[float("inf")] * (allowed + 1)]
+    for trainer.global_step, loss in enumerate(losses[:-1]):
+        callback.on_train_batch_end(trainer, module, {"loss": torch.tensor(loss)}, None, 0)
+    trainer.global_step += 1
+    with pytest.raises(FloatingPointError, match=f"the loss of step {len(losses) - 1}"):
+        callback.on_train_batch_end(trainer, module, {"loss": torch.tensor(losses[-1])}, None, 0)

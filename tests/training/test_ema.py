@@ -1,13 +1,15 @@
 """Moving average of the weights: values, and operations per step."""
 
+import copy
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
+import lightning.pytorch as pl
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ghostexp.training.callbacks.ema import EMAModel
+from ghostexp.training.callbacks.ema import EMAModel, EMAWeightAveraging
 
 CPU = torch.device("cpu")
 
@@ -60,6 +62,24 @@ def test_ema_of_half_precision_weights_is_float32() -> None:
     network.to(torch.bfloat16)
     ema.update_parameters(network)
     assert {tensor.dtype for tensor in ema.module.parameters()} == {torch.float32}
+
+
+def test_validation_of_half_precision_weights_leaves_their_average_as_it_is() -> None:
+    network = build_network()
+    callback = EMAWeightAveraging(0.9)
+    callback._average_model = ema = EMAModel(network, CPU, 0.9)
+    network.to(torch.bfloat16)
+    for step in range(3):
+        update_network(network, step)
+        ema.update_parameters(network)
+    average, weights = copy.deepcopy(ema.state_dict()), copy.deepcopy(network.state_dict())
+    module = cast("pl.LightningModule", network)
+    callback._swap_models(module)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, average[f"module.{name}"].to(tensor.dtype)), name
+    callback._swap_models(module)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
+    assert all(torch.equal(tensor, average[name]) for name, tensor in ema.state_dict().items())
 
 
 class OperationCounter(TorchDispatchMode):

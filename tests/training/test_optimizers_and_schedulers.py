@@ -34,32 +34,32 @@ def torch_rates(make: functools.partial, steps: int, every: int = 1) -> list[flo
 
 def test_cosine_equals_torch_by_step_and_by_epoch() -> None:
     by_step = functools.partial(lr_scheduler.CosineAnnealingLR, T_max=10 * STEPS, eta_min=0.01)
-    assert rates(schedulers.cosine(10, STEPS, end_factor=0.01), 70) == pytest.approx(torch_rates(by_step, 70))
+    assert rates(schedulers.Cosine(10, STEPS, end_factor=0.01), 70) == pytest.approx(torch_rates(by_step, 70))
     by_epoch = functools.partial(lr_scheduler.CosineAnnealingLR, T_max=10)
-    ours = rates(schedulers.cosine(10, STEPS, interval="epoch"), 70)
+    ours = rates(schedulers.Cosine(10, STEPS, interval="epoch"), 70)
     assert ours == pytest.approx(torch_rates(by_epoch, 70, every=STEPS))
 
 
 def test_multistep_and_step_equal_torch() -> None:
     multistep = functools.partial(lr_scheduler.MultiStepLR, milestones=[4, 8], gamma=0.2)
-    ours = rates(schedulers.multistep(10, STEPS, milestones=[4, 8, 500], gamma=0.2), 70)
+    ours = rates(schedulers.MultiStep(10, STEPS, milestones=[4, 8, 500], gamma=0.2), 70)
     assert ours == pytest.approx(torch_rates(multistep, 70, every=STEPS))
-    fractions = schedulers.multistep(10, STEPS, milestones=[0.4, 8], gamma=0.2)
+    fractions = schedulers.MultiStep(10, STEPS, milestones=[0.4, 8], gamma=0.2)
     assert rates(fractions, 70) == ours
     step = functools.partial(lr_scheduler.StepLR, step_size=3, gamma=0.5)
-    assert rates(schedulers.step(10, STEPS, step_size=3, gamma=0.5), 70) == pytest.approx(
+    assert rates(schedulers.Step(10, STEPS, step_size=3, gamma=0.5), 70) == pytest.approx(
         torch_rates(step, 70, every=STEPS)
     )
 
 
 def test_onecycle_equals_torch() -> None:
     make = functools.partial(lr_scheduler.OneCycleLR, max_lr=1.0, total_steps=1001, div_factor=25, final_div_factor=1e4)
-    ours = rates(schedulers.onecycle(100, 10), 1000)
+    ours = rates(schedulers.OneCycle(100, 10), 1000)
     assert ours == pytest.approx(torch_rates(make, 1000), abs=0.01)
 
 
 def test_warmup_is_linear_up_to_schedule() -> None:
-    schedule = schedulers.cosine(10, 5, warmup_epochs=2, warmup_start_factor=0.1)
+    schedule = schedulers.Cosine(10, 5, warmup_epochs=2, warmup_start_factor=0.1)
     rising = rates(schedule, 10)
     assert rising[0] == pytest.approx(0.1 + 0.9 / 10)
     assert rising[-1] == pytest.approx(1.0)

@@ -12,9 +12,16 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from ghostexp.data.base import Batch, Channels, DatasetSplits, ResumableLoader
+from ghostexp.data.base import Channels, DatasetSplits
 from ghostexp.data.classification_datamodule import ClassificationDataModule
-from ghostexp.data.dataloader import BatchSpec, EvalBatchSampler, MultiprocessLoader, TrainBatchSampler
+from ghostexp.data.dataloader import (
+    Batch,
+    BatchSpec,
+    EvalBatchSampler,
+    MultiprocessLoader,
+    ResumableLoader,
+    TrainBatchSampler,
+)
 from ghostexp.data.digest import digest_arrays
 from ghostexp.data.image_folders import square
 from ghostexp.data.sampling import DistributedBatches, EpochSampler

@@ -42,7 +42,7 @@ def build_lightning_module(
         check_sync_batchnorm(network)
     is_detecting = isinstance(network, DetectionModel)
     if is_detecting:
-        _check_detection(config, distillation)
+        check_detection(config)
     arguments: dict[str, Any] = {"network": network, "seed": config["seed"], "monitor": config.get("monitor")}
     arguments |= build_factories(config)
     if is_detecting:
@@ -135,14 +135,16 @@ def _check_monitor(config: Config, arguments: dict[str, Any]) -> None:
         raise ValueError(f"monitor={monitor}: must be one of {', '.join(known)}, or null")
 
 
-def _check_detection(config: Config, distillation: Distillation | None) -> None:
+def check_detection(config: Config) -> None:
+    """Raise ValueError for keys of a classifier's training that a detector does not have, and for half precision."""
     precision, loss = str(config["trainer"]["precision"]), config["loss"]
     if precision in ("16-true", "bf16-true"):
         mixed = precision.replace("true", "mixed")
         raise ValueError(f"trainer.precision={precision}: rounds boxes of a detector; use trainer.precision={mixed}")
     typed = [f"loss.label_smoothing={loss['label_smoothing']}"] if loss.get("label_smoothing") else []
     typed += [f"loss._target_={loss['_target_']}"] if loss.get("_target_", DEFAULT_LOSS) != DEFAULT_LOSS else []
-    typed += ["loss.distill.teacher"] if distillation is not None else []
+    teacher = (loss.get("distill") or {}).get("teacher")
+    typed += [] if teacher is None else ["loss.distill.teacher"]
     typed += [f"metrics.{name}" for name in config.get("metrics") or {}]
     if typed:
         has = "metrics" if typed[0].startswith("metrics") else "losses"

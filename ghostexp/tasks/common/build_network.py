@@ -14,6 +14,7 @@ from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.detection.fpn import check_strides
 from ghostexp.models.traced_network import as_network
 from ghostexp.tasks.common import weights_source
+from ghostexp.tasks.common.acceleration import allow_tf32, compile_network
 from ghostexp.tasks.common.nodes import BUILD_ERRORS, Config, build_part, find_target, instantiate_node, one_line
 
 OF_IMAGES = ("num_classes", "in_chans", "image_size")  # passed from the data to a network that takes them
@@ -54,6 +55,7 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
         needed = "must be false for a detector" if is_detecting else "needs model.weights"
         raise ValueError(f"model.reset_head=true: {needed}")
     has_checkpoint = config["run"] is not None or is_resumed
+    allow_tf32(config.get("tf32", True))
     torch.manual_seed(config["seed"])
     loaded, macs = None, None
     if is_detecting:
@@ -65,9 +67,7 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
         loaded = weights_source.load_weights_source(network, str(source), _weights_folder(config), reset_head)
     if config["channels_last"]:
         network = network.to(memory_format=torch.channels_last)
-    if config["compile"]:
-        compiled = network.backbone if isinstance(network, DetectionModel) else network
-        compiled.compile()  # in place, so that the names in the state dict stay
+    compile_network(network, config.get("compile", False))
     return BuiltModel(network, cost, loaded, macs)
 
 
@@ -115,10 +115,7 @@ def _build_detector(
     for key in ("freeze_stages", "freeze_batchnorm"):
         if is_trained and node.get(key) and source is None and not is_loaded:
             raise ValueError(f"model.{key}={node[key]}: needs model.backbone.weights, to freeze pretrained weights")
-    backbone = instantiate_node(backbone_node, "model.backbone")
-    if not isinstance(backbone, nn.Module):
-        raise ValueError(f"model.backbone: {type(backbone).__name__} must be an nn.Module")
-    backbone = as_network(backbone)
+    backbone = as_network(build_part(backbone_node, "model.backbone", nn.Module, {}))
     if source is not None and not is_loaded:
         loaded = weights_source.load_weights_source(
             backbone, str(source), _weights_folder(config), True, "model.backbone.weights"

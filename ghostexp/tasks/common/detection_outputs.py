@@ -17,7 +17,8 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.outcome import Outputs
 from ghostexp.runs.text_files import write_json
 from ghostexp.training.detection_module import DetectionModule, scale_to_original
-from ghostexp.training.loggers.wandb import BoxImage, log_boxes
+from ghostexp.training.loggers.wandb import BoxImage
+from ghostexp.training.loggers.wandb_outputs import log_boxes
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ by their `_target_` alone.
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -32,7 +31,6 @@ from ghostexp.tasks.common.nodes import (
 )
 from ghostexp.training.callbacks.checkpoint import AtomicCheckpointIO
 from ghostexp.training.callbacks.progress_bar import EpochProgressBar
-from ghostexp.training.distributed import DDP
 from ghostexp.training.loggers import RunInfo
 
 __all__ = ["BuiltModel", "Config", "build_lightning_module", "build_network", "instantiate_node"]
@@ -117,9 +115,9 @@ def build_trainer(
     Raises ValueError: values that Lightning refuses, or a Trainer that does not use all processes of this run.
     """
     node = dict(config["trainer"])
-    ours: dict[str, Any] = {}
     if world_size(node) > 1 and isinstance(node.get("strategy"), str):
-        ours["strategy"] = DDP(find_unused_parameters=node.pop("strategy").endswith("_true"))
+        unused = node["strategy"].endswith("_true")
+        node["strategy"] = {"_target_": "ghostexp.training.distributed.DDP", "find_unused_parameters": unused}
     try:
         trainer = instantiate_node(
             node,
@@ -133,7 +131,6 @@ def build_trainer(
             enable_checkpointing=bool(callbacks),
             enable_progress_bar=any(isinstance(callback, EpochProgressBar) for callback in callbacks),
             enable_model_summary=False,
-            **ours,
         )
     except USER_ERRORS as error:
         message = str(error)

@@ -13,7 +13,7 @@ from ghostexp.data.base import DataModule
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.metrics import format_metric, format_number, metric_title, metric_unit, primary_metric
-from ghostexp.runs.provenance import cpu
+from ghostexp.runs.provenance import cpu, nvidia_driver
 from ghostexp.tasks.common import instantiate
 from ghostexp.training.base_module import latest_metrics
 
@@ -41,9 +41,30 @@ def hardware_info(trainer: pl.Trainer) -> dict[str, Any]:
         "accelerator": device.type,
         "devices": trainer.num_devices,
         "nodes": trainer.num_nodes,
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu(),
+        **device_info(device),
+    }
+
+
+def device_info(device: torch.device) -> dict[str, Any]:
+    """Describe a device and, for a GPU, its software, the settings that decide speed and rounding, and peak memory."""
+    is_gpu = device.type == "cuda"
+    info: dict[str, Any] = {
+        "hardware": torch.cuda.get_device_name(device) if is_gpu else cpu(),
+        "cpu": cpu(),
         "threads": torch.get_num_threads(),
     }
+    if is_gpu:
+        info["gpu"] = {
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "nccl": ".".join(str(part) for part in torch.cuda.nccl.version()),
+            "driver": nvidia_driver(),
+            "tf32": torch.backends.cudnn.allow_tf32,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "memory_bytes": torch.cuda.get_device_properties(device).total_memory,
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(device),
+        }
+    return info
 
 
 def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:

@@ -19,7 +19,8 @@ from ghostexp.tasks.common.class_names import readable
 from ghostexp.tasks.common.detection_outputs import save_detections
 from ghostexp.training.classification_module import ClassificationModule
 from ghostexp.training.detection_module import DetectionModule
-from ghostexp.training.loggers.wandb import TestArtifacts, log_test
+from ghostexp.training.loggers.wandb import TestArtifacts
+from ghostexp.training.loggers.wandb_outputs import log_test
 from ghostexp.training.top_losses import TestOutputs, TopLosses
 
 

@@ -23,21 +23,33 @@ class TerminateOnNaN(Callback):
 
     On a GPU the loss is checked every `every` batches and at the end of each epoch, because a check synchronises the
     device; the weights are checked before each checkpoint: a finite loss may have a gradient that is not.
+    With `trainer.precision=16-mixed` a single overflow is no reason to stop: the gradient scaler skips that step.
     """
+
+    SKIPPED_STEPS = 20  # in a row, after which an overflow counts as persistent
 
     def __init__(self, last: Path, every: int = 50) -> None:
         self.last = last
         self.every = every
-        self.first_bad: Tensor | None = None
+        self.allowed = 0  # bad losses in a row
+        self.in_a_row: Tensor | None = None
+        self.first_bad: Tensor | None = None  # step at which there were more than allowed; -1: none
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Allow overflows if the gradients are scaled."""
+        has_scaler = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self.allowed = self.SKIPPED_STEPS if has_scaler else 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record the first bad loss, and check for one."""
         loss = outputs["loss"]
-        if self.first_bad is None:
+        if self.first_bad is None or self.in_a_row is None:
             self.first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
-        is_first = ~torch.isfinite(loss) & (self.first_bad < 0)
+            self.in_a_row = torch.zeros((), dtype=torch.long, device=loss.device)
+        self.in_a_row = torch.where(torch.isfinite(loss), 0, self.in_a_row + 1)
+        is_first = (self.in_a_row > self.allowed) & (self.first_bad < 0)
         self.first_bad = torch.where(is_first, trainer.global_step, self.first_bad)
         if loss.device.type == "cpu" or batch_idx % self.every == 0:
             self._raise_if_bad()
@@ -55,7 +67,8 @@ class TerminateOnNaN(Callback):
 
     def _raise_if_bad(self) -> None:
         if self.first_bad is not None and (step := int(self.first_bad)) >= 0:
-            self._stop(f"the loss of step {step}", "is not a finite number")
+            before = f" and of the {self.allowed} steps before it" if self.allowed else ""
+            self._stop(f"the loss of step {step}{before}", "is not a finite number")
 
     def _stop(self, what: str, problem: str) -> NoReturn:
         kept = f"{self.last} is kept" if self.last.exists() else "no checkpoint was saved before"

@@ -27,8 +27,7 @@ class EMAModel(AveragedModel):
         averages = _tensors(self.module)
         # Half-precision weights have a float32 average.
         values = [now.to(mean.dtype) for now, mean in zip(_tensors(model), averages, strict=True)]
-        floats = [index for index, tensor in enumerate(averages) if tensor.is_floating_point()]
-        others = [index for index, tensor in enumerate(averages) if not tensor.is_floating_point()]
+        floats, others = _by_kind(averages)
         decay = min(self.decay, (1 + steps) / (10 + steps)) if steps else 0.0
         torch._foreach_lerp_([averages[i] for i in floats], [values[i] for i in floats], 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         if others:
@@ -41,14 +40,46 @@ def _tensors(model: torch.nn.Module) -> list[Tensor]:
     return [*(parameter.data for parameter in model.parameters()), *model.buffers()]
 
 
+def _by_kind(tensors: list[Tensor]) -> tuple[list[int], list[int]]:
+    """Return the indices of tensors of floats, and of the others: a foreach call is fast on one dtype."""
+    floats = [index for index, tensor in enumerate(tensors) if tensor.is_floating_point()]
+    return floats, [index for index, tensor in enumerate(tensors) if not tensor.is_floating_point()]
+
+
+@torch.no_grad()
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    for indices in _by_kind(targets):
+        if indices:
+            torch._foreach_copy_([targets[i] for i in indices], [sources[i] for i in indices])  # pyright: ignore[reportPrivateImportUsage]
+
+
 class EMAWeightAveraging(WeightAveraging):
-    """Lightning's weight averaging with `EMAModel`: the average is what is validated, tested and saved."""
+    """Lightning's weight averaging with `EMAModel`: the average is what is validated, tested and saved.
+
+    Lightning's own exchanges average and weights for a validation, in the dtype of the weights: bfloat16 would round
+    the average each time.
+    """
 
     def __init__(self, decay: float) -> None:
         super().__init__()
         self.decay = decay
+        self.weights: list[Tensor] | None = None  # of the training, during a validation
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Create the average at the start of a training."""
         if stage == "fit":
             self._average_model = EMAModel(pl_module, pl_module.device, self.decay)
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        """Put the average into the network for a validation, or the weights of the training back."""
+        current = _tensors(pl_module)
+        if self.weights is None:
+            self.weights = [tensor.clone() for tensor in current]
+            self._copy_average_to_current(pl_module)
+        else:
+            _copy(current, self.weights)
+            self.weights = None
+
+    def _copy_average_to_current(self, pl_module: pl.LightningModule) -> None:
+        assert self._average_model is not None
+        _copy(_tensors(pl_module), _tensors(self._average_model.module))

@@ -1,7 +1,6 @@
 """Log to Weights & Biases: one id a run, in its study's group, offline where there is no key."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ from typing import Any
 import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 from PIL.Image import Image
 
 from ghostexp.runs.sweep_record import find_sweep_name
-from ghostexp.runs.wandb_mode import announce
 from ghostexp.runs.wandb_names import build_tags, check_tags, shorten_name
 from ghostexp.training.loggers import Metrics, RunInfo
 from ghostexp.training.loggers.wandb_run import STEP, logged_history, move_superseded, start_run
@@ -216,62 +214,3 @@ def wandb_box(row: Mapping[str, Any]) -> dict[str, Any]:
     scores = {} if row["score"] is None else {"scores": {"score": row["score"]}}
     caption = {"box_caption": row["name"] if row["score"] is None else f"{row['name']} {row['score']:.2f}"}
     return {"position": {"middle": middle, **sides}, "domain": "pixel", "class_id": row["label"]} | caption | scores
-
-
-def log_images(loggers: Sequence[Logger], paths: Sequence[Path]) -> None:
-    """Log figures to W&B, if it is among the loggers."""
-    for logger in _wandb(loggers):
-        with _continue_on_error("the figures are not on W&B"):
-            logger.log_image("figures", [str(path) for path in paths], caption=[path.stem for path in paths])
-
-
-def log_test(loggers: Sequence[Logger], test: TestArtifacts) -> None:
-    """Log the artifacts of a test to W&B, if it is among the loggers."""
-    for logger in _wandb(loggers):
-        with _continue_on_error("the tables of the test are not on W&B"):
-            logger.log_test(test)
-
-
-def log_boxes(loggers: Sequence[Logger], images: Sequence[BoxImage], class_names: Sequence[str]) -> None:
-    """Log pictures with their boxes to W&B, if it is among the loggers."""
-    for logger in _wandb(loggers):
-        with _continue_on_error("the boxes are not on W&B"):
-            logger.log_boxes(images, class_names)
-
-
-def log_tested_model(loggers: Sequence[Logger], checkpoint: Path, result: Mapping[str, Any]) -> None:
-    """Log the tested checkpoint and the run's numbers to W&B, if `logger.wandb.log_model` is set."""
-    for logger in _wandb(loggers):
-        with _continue_on_error("the checkpoint is not on W&B"):
-            logger.log_tested_model(checkpoint, {"test_checkpoint": checkpoint.stem, **numbers_of(result)})
-
-
-def finish(loggers: Sequence[Logger], result: Mapping[str, Any], exit_code: int) -> list[str]:
-    """Finish the W&B run with the numbers of a result as its summary; returns messages for the user.
-
-    Errors of W&B lose neither the result nor the error that ended the run.
-    """
-    messages = []
-    for logger in _wandb(loggers):
-        with _continue_on_error(f"the run was not finished on W&B; the recording is in {logger.folder / 'wandb'}"):
-            messages.append(logger.finish(numbers_of(result), exit_code))
-    return [line for line in messages if line]
-
-
-@contextmanager
-def _continue_on_error(loss: str) -> Iterator[None]:
-    """Continue without W&B where it fails, and print what is lost."""
-    try:
-        yield
-    except Exception as error:
-        announce(f"W&B: {loss} ({type(error).__name__}: {' '.join(str(error).split())})")
-
-
-def numbers_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the numbers of a result, test metrics by name: params, macs, images_per_second, test/acc1."""
-    numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
-    return numbers | result.get("metrics", {}).get("test", {})
-
-
-def _wandb(loggers: Sequence[Logger]) -> list[ResumableWandbLogger]:
-    return [logger for logger in loggers if isinstance(logger, ResumableWandbLogger)]

@@ -1,0 +1,53 @@
+"""Spare a process that runs hundreds of commands what takes time at each of them and is the same each time."""
+
+import functools
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.hydra import Hydra
+from matplotlib.figure import Figure
+from omegaconf import _utils
+
+_load_yaml = yaml.load
+_get_mode = Hydra.get_mode
+_savefig = Figure.savefig
+
+
+def install() -> None:
+    """Parse each YAML text once, compose once where `hydra.mode` is known, and draw figures with fewer pixels."""
+    yaml.load = _load_once
+    Hydra.get_mode = _known_mode
+    Figure.savefig = _save_small
+
+
+def _save_small(figure: Figure, path: Path, dpi: int) -> None:
+    _savefig(figure, path, dpi=min(dpi, 40))
+
+
+def _load_once(stream: Any, Loader: type) -> Any:
+    """Load YAML; OmegaConf's texts from a cache."""
+    if Loader.__name__ != "OmegaConfLoader":
+        return _load_yaml(stream, Loader)
+    return pickle.loads(_parse(stream if isinstance(stream, str) else stream.read()))
+
+
+@functools.lru_cache(2000)
+def _parse(text: str) -> bytes:
+    return pickle.dumps(_load_yaml(text, _utils.get_yaml_loader()))
+
+
+def _known_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+    """Return `hydra.mode`: null, unless a study, an override or a file from elsewhere sets it.
+
+    Hydra composes the whole configuration to learn this, and then again to run it.
+    """
+    sources = {source.provider for source in self.config_loader.get_search_path().get_path()}
+    if sources == {"hydra", "main", "schema"} and not any(map(MAY_SET_MODE.match, overrides)):
+        return None
+    return _get_mode(self, config_name, overrides)
+
+
+MAY_SET_MODE = re.compile(r"[+~]*(study\b|hydra(?!\.(run|sweep)\.dir=))")
