@@ -2,6 +2,19 @@
 
 import sys
 import traceback as traceback_module
+from pathlib import Path
+
+
+class ConfigError(ValueError):
+    """A wrong key, value or path, found before anything runs."""
+
+
+class RunError(RuntimeError):
+    """A run that failed; `directory` has its log and failure.json."""
+
+    def __init__(self, message: str, directory: Path) -> None:
+        super().__init__(f"{message} ({directory})")
+        self.directory = directory
 
 
 def format_error(error: BaseException) -> str:

@@ -19,8 +19,9 @@ LAYERS = {  # other layers that each may import
     "runner": {"runs", "errors"},
     "config": {"runner", "runs", "errors"},
     "sweeps": {"config", "runner", "runs", "errors"},
+    "api": {"tasks", "report", "config", "runs", "errors"},
 }
-HYDRA = {"tasks", "config", "sweeps", "__main__"}
+HYDRA = {"tasks", "config", "sweeps", "api", "__main__"}
 WITHOUT_TORCH = {
     "config",
     "runs",
@@ -28,6 +29,7 @@ WITHOUT_TORCH = {
     "runner",
     "sweeps",
     "errors",
+    "api",
     "__main__",
 }  # so that reports and --help start fast
 

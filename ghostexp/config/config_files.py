@@ -56,7 +56,7 @@ def _with_place(error: SchemaError, overrides: Sequence[str]) -> str:
         return f"{_file_of(path, overrides)}: its first line must be `# @package _global_`; without it nothing is set"
     typed = [override for override in overrides if override.lstrip("+~").partition("=")[0] == path]
     if typed:
-        return text if error.fault.is_value else f"{typed[-1]}: {error.fault.text}"
+        return text if error.fault.is_value else f"{typed[-1].removeprefix('++')}: {error.fault.text}"
     where = _file_of(path, overrides)
     return text if where is None else f"{where}: {text}"
 

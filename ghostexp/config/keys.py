@@ -115,6 +115,10 @@ SET_HERE: dict[str, dict[str, str]] = {
         "mode": "it is that of the metric, monitor=NAME",
     },
     "logger": {"run": "use output_dir= and name=, or hydra.run.dir="},
-    "optimizer": {"network": "it is model"},
-    "scheduler": {"epochs": "use trainer.max_epochs", "steps_per_epoch": "use datamodule.batch_size"},
+    "optimizer": {"network": "it is model", "params": "they are those of model"},
+    "scheduler": {
+        "optimizer": "it is optimizer",
+        "epochs": "use trainer.max_epochs",
+        "steps_per_epoch": "use datamodule.batch_size",
+    },
 }

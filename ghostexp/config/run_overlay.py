@@ -88,7 +88,7 @@ def _route_override(argument: str, command: ParsedCommand) -> None:
     if head in COMMAND_KEYS:
         command.hydra_args.append(argument)
     elif head not in OVERRIDABLE_KEYS:
-        raise ValueError(f"{argument}: {command.key}= uses the {head} of that run; leave it out")
+        raise ValueError(f"{argument.removeprefix('++')}: {command.key}= uses the {head} of that run; leave it out")
     elif path == head and isinstance(command.config.get(head), dict):
         command.hydra_args.append(argument)
         command.groups.append(head)

@@ -56,7 +56,7 @@ class Optimization:
                     f"factor of the peak rate, got {type(factor).__name__}"
                 )
             # A lambda: LambdaLR would save the fields of an object, and restore them over those of a resumed run.
-            return {"scheduler": LambdaLR(optimizer, lambda step: factor(step)), "interval": "step"}
+            return {"scheduler": _call("scheduler", LambdaLR, optimizer, lambda step: factor(step)), "interval": "step"}
         named = inspect.signature(_function(self.schedule)).parameters
         given = {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "mode": mode}
         if not _is_class_of(self.schedule, ReduceLROnPlateau):

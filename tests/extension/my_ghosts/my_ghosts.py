@@ -1,5 +1,7 @@
 """Parts of an own package: each is found by its `_target_`."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,13 @@ class Stripes(Dataset):
 class StripesDataModule(pl.LightningDataModule):
     """A LightningDataModule."""
 
-    def __init__(self, batch_size: int, count: int = 64) -> None:
+    def __init__(self, batch_size: int, count: int = 64, first_class: int = 0) -> None:
         super().__init__()
-        self.batch_size, self.count = batch_size, count
+        self.batch_size, self.count, self.first_class = batch_size, count, first_class
 
     def loader(self, count: int, seed: int, shuffle: bool = False) -> DataLoader:
         data = Stripes(count, seed)
-        dataset = TensorDataset(data.images / 255, data.targets)
+        dataset = TensorDataset(data.images / 255, data.targets + self.first_class)
         return DataLoader(dataset, self.batch_size, shuffle=shuffle, drop_last=shuffle)
 
     def train_dataloader(self) -> DataLoader:
@@ -94,6 +96,17 @@ class CountSteps(Callback):
         Path(trainer.default_root_dir, self.file).write_text(str(self.steps))
 
 
+class StopAfter(Callback):
+    """A callback that stops the training as Ctrl-C does."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.steps and trainer.ckpt_path is None:  # not after a resume
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 class ListLogger(DummyLogger):
     """A logger."""
 
@@ -126,7 +139,7 @@ class Halve(torch.optim.lr_scheduler.LRScheduler):
     """A learning-rate schedule."""
 
     def get_lr(self) -> list[float]:
-        return [rate * 0.5**self.last_epoch for rate in self.base_lrs]
+        return [float(rate) * 0.5**self.last_epoch for rate in self.base_lrs]
 
 
 class PlainModule(pl.LightningModule):

@@ -1,0 +1,88 @@
+"""The Python interface: its notebook, its errors, and what it leaves unchanged."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ghostexp
+from tests.cli import TINY
+
+ROOT = Path(__file__).parent.parent
+LIGHT = """
+import time; start = time.perf_counter()
+import ghostexp
+seconds = time.perf_counter() - start
+import sys
+ghostexp.compose
+print(seconds, sorted({"torch", "lightning", "pandas"} & set(sys.modules)))
+"""
+
+
+def test_import_and_interface_are_light() -> None:
+    seconds, heavy = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True).stdout.split(" ", 1)
+    assert heavy.strip() == "[]"
+    assert float(seconds) < 0.3
+
+
+def test_compose_gives_config_and_changes_nothing() -> None:
+    argv, state = list(sys.argv), torch.get_rng_state()
+    config = ghostexp.compose("model=ghostnet", "model.ratio=3", "seed=2")
+    assert config["model"]["ratio"] == 3
+    assert config["datamodule"]["seed"] == 2
+    assert sys.argv == argv
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("model.rato=3", "model.rato=3: model has no rato"),
+        ("model=ghostnt", "model=ghostnt: not found"),
+        ("model.ratio=0", "model.ratio=0: must be an integer >= 1"),
+        ("run=no/such/run", "not a run directory"),
+        ("study=ratio_ablation", "a sweep has several runs"),
+    ],
+)
+def test_wrong_override_raises_config_error(override: str, wanted: str) -> None:
+    with pytest.raises(ghostexp.ConfigError, match=re.escape(wanted)):
+        ghostexp.compose(override)
+
+
+def test_failed_run_raises_run_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ghostexp.RunError, match="32 x 32 is the smallest image") as failed:
+        ghostexp.fit(*TINY, "model=vgg16", "datamodule.image_size=8", f"output_dir={tmp_path}")
+    assert (failed.value.directory / "failure.json").is_file()
+
+
+def test_networks_by_name() -> None:
+    state = torch.get_rng_state()
+    network = ghostexp.create_model("ghostnet", num_classes=7, width=0.25, ratio=3).eval()
+    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+    assert any(isinstance(module, ghostexp.GhostModule) for module in network.modules())
+    assert ghostexp.ghostify(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), 2) is not None
+    torch.set_rng_state(state)
+    with pytest.raises(ghostexp.ConfigError, match="detector"):
+        ghostexp.create_model("retinanet_ghostnet")
+
+
+def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each cell of experiments/quickstart.ipynb in its order; a kernel would do the same more slowly."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = json.loads((ROOT / "experiments" / "quickstart.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(compile(cell, "quickstart.ipynb", "exec"), names)
+    runs, table = names["runs"], names["table"]
+    assert list(table["model.ratio"]) == [1, 3]
+    assert list(table["test/acc1"]) == [run.metrics["test/acc1"] for run in runs.values()]
+    assert all(len(run.history) == 3 for run in runs.values())
+    assert not names["network"].training
+    assert names["probabilities"].shape == (10,)
