@@ -150,14 +150,14 @@ def epochs(battery: Battery) -> str:
 def side_by_side(battery: Battery) -> str:
     """Train small networks side by side on one GPU: rates of 1, 4 and 8 at a time, then accuracy of four."""
     notes = []
-    one = ("experiment=cifar10/ghost_resnet56", *data(battery), "callbacks.progress=false")
+    ghost, more = "experiment=cifar10/ghost_resnet56", (*data(battery), "callbacks.progress=false")
     for jobs in (1, 4, 8):
         started = time.perf_counter()
         seeds = ",".join(str(seed) for seed in range(jobs))
-        battery.run("-m", *one, f"seed={seeds}", "trainer.max_epochs=1", f"n_jobs={jobs}", f"name=side{jobs}")
+        battery.run("-m", ghost, *more, f"seed={seeds}", "trainer.max_epochs=1", f"n_jobs={jobs}", f"name=side{jobs}")
         notes.append(f"{jobs} at once: {(time.perf_counter() - started) / jobs:.1f} s a run")
-    grid = ("model=ghost_resnet56,resnet56", "seed=0,1", "scheduler=onecycle", "n_jobs=4", "name=accuracy")
-    battery.run("-m", *one, *grid, f"trainer.max_epochs={1 if battery.is_short else 15}")
+    grid = (f"{ghost},cifar10/resnet56", "seed=0,1", "scheduler=onecycle", "n_jobs=4", "name=accuracy")
+    battery.run("-m", *grid, *more, f"trainer.max_epochs={1 if battery.is_short else 15}")
     for path in sorted((battery.out / "accuracy").glob("*/result.json")):
         notes.append(f"{path.parent.name} {json.loads(path.read_text())['metrics']['test']['test/acc1']:.1f} %")
     return "; ".join(notes)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SHORT_SECONDS = 180  # limit of a line with --short, on a CPU that is shared
+SHORT_SECONDS = 400  # limit of a line with --short, on a CPU that is shared
 
 
 class Battery:
