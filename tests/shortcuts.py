@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from hydra._internal.hydra import Hydra
 from matplotlib.figure import Figure
-from omegaconf import _utils
+from omegaconf import _utils, base, grammar_parser
 
 _load_yaml = yaml.load
 _get_mode = Hydra.get_mode
@@ -17,8 +17,9 @@ _savefig = Figure.savefig
 
 
 def install() -> None:
-    """Parse each YAML text once, compose once where `hydra.mode` is known, and draw figures with fewer pixels."""
+    """Parse each text once, compose once where `hydra.mode` is known, and draw figures with fewer pixels."""
     yaml.load = _load_once
+    base.parse = _utils.parse = functools.cache(grammar_parser.parse)  # of interpolations; the trees are only read
     Hydra.get_mode = _known_mode
     Figure.savefig = _save_small
 
