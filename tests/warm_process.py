@@ -21,10 +21,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import util
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 PRELOADED = ("ghostexp.__main__", "ghostexp.tasks.fit", "ghostexp.data.datasets.fake", "ghostexp.models.resnet_cifar")
 PRELOADED += ("ghostexp.sweeps.hydra_callback", "torchvision.models", "torchmetrics", "torch._dynamo")
+ENVIRONMENT = dict(os.environ)  # without that of any test
 ROOM = 4000  # bytes in which a child shows its own environment in /proc, where tests look for processes
 
 
@@ -95,46 +96,44 @@ class WarmProcess:
 
 @functools.cache
 def _server() -> str:
-    """Start the server of this test process, which ends with it; returns its address."""
+    """Start the server, unless another worker of pytest-xdist has; returns its address."""
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    address = f"\0ghostexp tests of process {owner}"  # abstract: no file
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind("")  # a free abstract address
+    try:
+        listener.bind(address)
+    except OSError:  # in use
+        return address
     listener.listen()
-    alive, ours = os.pipe()
-    os.set_inheritable(alive, True)
-    listener.set_inheritable(True)
     subprocess.Popen(
-        [sys.executable, "-c", f"from tests.warm_process import serve; serve({listener.fileno()}, {alive})"],
-        env={key: value for key, value in os.environ.items() if not key.startswith("GHOSTEXP_")}
-        | {"OMP_NUM_THREADS": "1", "WARM_ROOM": "-" * ROOM},
+        [sys.executable, "-c", f"from tests.warm_process import serve; serve({listener.fileno()}, {owner})"],
+        env=ENVIRONMENT | {"OMP_NUM_THREADS": "1", "WARM_ROOM": "-" * ROOM},
         cwd=Path(__file__).parents[1],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        pass_fds=(listener.fileno(), alive),
+        pass_fds=(listener.fileno(),),
         start_new_session=True,
     )
-    os.close(alive)
-    os.set_inheritable(ours, False)  # stays open until this process ends
-    address = listener.getsockname()
     listener.close()
     return address
 
 
-def serve(listening: int, alive: int) -> None:
-    """Import, then fork a child for each request until the test process has ended."""
+def serve(listening: int, owner: int) -> NoReturn:
+    """Import, then fork a child for each request until the process that owns the tests has ended."""
     for name in PRELOADED:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
     assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose the threads"
-    listener = socket.socket(fileno=listening)
+    listener, ending = socket.socket(fileno=listening), os.pidfd_open(owner)
     waiting: dict[int, socket.socket] = {}
     while True:
-        ready, _, _ = select.select([listener, alive], [], [], 0.02 if waiting else None)
-        if alive in ready:
-            return
+        ready, _, _ = select.select([listener, ending], [], [], 0.02 if waiting else None)
+        if ending in ready:
+            os._exit(0)
         if listener in ready:
             connection, _ = listener.accept()
-            pid = _fork(connection, [listening, alive, *(other.fileno() for other in waiting.values())])
+            pid = _fork(connection, [listening, ending, *(other.fileno() for other in waiting.values())])
             waiting[pid] = connection
             connection.sendall(f"{pid}\n".encode())
         while waiting and (ended := os.waitpid(-1, os.WNOHANG))[0]:

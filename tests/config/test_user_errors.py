@@ -98,7 +98,10 @@ VALUES = [
     ),
     (["model=torchvision", "+model.kwargs.x=1"], "model.kwargs={'x': 1}: torchvision's resnet18 does not accept them"),
     (["model=timm", "+model.kwargs.x=1"], "model.kwargs={'x': 1}: timm's resnet26 does not accept them"),
-    (["model=torchvision", "model.name=vgg11"], "model: must support images of 1 x 8 x 8 (datamodule.image_size)"),
+    (
+        ["model=torchvision", "model.name=squeezenet1_1"],
+        "model: must support images of 1 x 8 x 8 (datamodule.image_size)",
+    ),
     (["model=torchvision", "model.ratio=0"], "model.ratio=0: must be an integer >= 1"),
     (["optimizer.lr=0"], "optimizer.lr=0: must be a number > 0"),
     (["optimizer.lr=-1"], "optimizer.lr=-1: must be a number > 0"),
