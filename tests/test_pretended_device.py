@@ -68,7 +68,7 @@ def test_augmentation_optimizer_and_accumulation_make_no_step_wait(tmp_path: Pat
 
 
 def test_distillation_makes_no_step_wait(tmp_path: Path, plain: tuple[Path, PretendedRun]) -> None:
-    run = run_pretended(*EIGHT, f"loss.distill.teacher={plain[0]}", in_directory(tmp_path / "run"))
+    run = run_pretended(*EIGHT, f"loss.distill.teacher={plain[0]}", "allow=[tests]", in_directory(tmp_path / "run"))
     assert waits(run)[1:] == [(0, 0, 0)] * 6
 
 

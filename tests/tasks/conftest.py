@@ -32,7 +32,7 @@ def digits_run(trained_run: Path, tmp_path: Path) -> Path:
 def digit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the test images of digits as FOLDER/CLASS/NNNN.png."""
     folder = tmp_path_factory.mktemp("digits")
-    images, labels = load_digits(return_X_y=True)
+    images, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     test, _ = stratified_split(labels, TEST_IMAGES, 0)
     for number in test:
         path = folder / str(labels[number]) / f"{number:04}.png"

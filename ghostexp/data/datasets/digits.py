@@ -38,7 +38,7 @@ class Digits(ClassificationDataModule):
 
     def read(self) -> DatasetSplits:
         """Read scikit-learn's images, split into training and test set."""
-        images, labels = load_digits(return_X_y=True)
+        images, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
         images = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
         test, train = stratified_split(labels, TEST_IMAGES, self.split_seed)
         parts = [

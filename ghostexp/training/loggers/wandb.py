@@ -203,7 +203,7 @@ def _table(rows: Rows) -> Any:
     """Build a W&B table; empty cells become None, so that the rest of a column stays numbers."""
     import wandb
 
-    cells = [[None if value == "" else value for value in row.values()] for row in rows]
+    cells: list[Any] = [[None if value == "" else value for value in row.values()] for row in rows]
     return wandb.Table([*rows[0]] if rows else ["none"], cells)
 
 
