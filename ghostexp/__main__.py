@@ -15,6 +15,7 @@ from ghostexp.config.arguments import hydra_args
 from ghostexp.config.compose import CONF, resolve_config
 from ghostexp.config.config_files import describe_groups, naming_files
 from ghostexp.config.hydra_errors import to_user_error
+from ghostexp.config.plugins import importable, register_packages
 from ghostexp.config.run_overlay import ParsedCommand, claim_run_dir, cleanup_unused_run_dir, parse_command_line
 from ghostexp.errors import print_error
 from ghostexp.runner.execute import execute
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         arguments = hydra_args(arguments)
         command = parse_command_line(arguments)
+        register_packages()
 
         def entry(composed: DictConfig) -> None:
             try:
@@ -59,9 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SystemExit(code)
 
         sys.argv = [before[0], *defer(command.hydra_args)]
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
+        with importable(command.config_dir):
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(entry)()
     except Exception as error:
-        print_error(to_user_error(error, arguments, CONF), with_traceback)
+        explained = to_user_error(error, arguments, CONF)
+        print_error(explained, with_traceback and explained is error)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -1,6 +1,7 @@
 """Isolate every test: one thread, no W&B account, outputs in a temporary directory."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the run of TINY, which no test may change."""
+    from tests.cli import TINY, command, in_directory
+
+    run = tmp_path_factory.mktemp("shared") / "run"
+    assert command(*TINY, in_directory(run)) == 0
+    return run
+
+
+@pytest.fixture
+def tiny_run(shared_run: Path, tmp_path: Path) -> Path:
+    """Copy the run of TINY for one test."""
+    return Path(shutil.copytree(shared_run, tmp_path / "tiny"))
 
 
 @pytest.fixture(autouse=True)

@@ -62,6 +62,6 @@ def test_light_layers_do_not_import_torch() -> None:
             assert not heavy & {"torch", "torchvision", "lightning", "torchmetrics", "wandb"}, path
 
 
-def test_only_instantiate_module_uses_hydra_instantiate() -> None:
+def test_only_nodes_module_uses_hydra_instantiate() -> None:
     users = [path.name for path in PACKAGE.rglob("*.py") if "hydra.utils" in imports(path)]
-    assert users == ["instantiate.py"]
+    assert users == ["nodes.py"]

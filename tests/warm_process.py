@@ -45,6 +45,8 @@ class WarmProcess:
         self._answers = self._connection.makefile()
         self.pid = int(self._answers.readline())
         self.stdout, self.stderr = (os.fdopen(reader) for reader, _ in ends)
+        self._texts = ["", ""]
+        self._readers: list[threading.Thread] = []
 
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs."""
@@ -64,21 +66,22 @@ class WarmProcess:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Read both streams to their ends and wait; raises subprocess.TimeoutExpired."""
-        texts = ["", ""]
 
         def read(number: int, stream: IO[str]) -> None:
             with stream:
-                texts[number] = stream.read()
+                self._texts[number] = stream.read()
 
-        readers = [threading.Thread(target=read, args=pair) for pair in enumerate((self.stdout, self.stderr))]
-        for reader in readers:
-            reader.start()
-        for reader in readers:
+        if not self._readers:
+            pairs = enumerate((self.stdout, self.stderr))
+            self._readers = [threading.Thread(target=read, args=pair, daemon=True) for pair in pairs]
+            for reader in self._readers:
+                reader.start()
+        for reader in self._readers:
             reader.join(timeout)
             if reader.is_alive():
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
         self.wait(timeout)
-        return texts[0], texts[1]
+        return self._texts[0], self._texts[1]
 
     def send_signal(self, signum: int) -> None:
         """Send a signal, if it still runs."""

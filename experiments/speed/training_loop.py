@@ -69,7 +69,7 @@ def lightning_seconds(config: instantiate.Config) -> float:
         run, clock = RunDirectory(Path(folder)), Clock()
         network, *_ = instantiate.build_network(config)
         module = instantiate.build_lightning_module(config, network)
-        callbacks = [*instantiate.build_callbacks(config, run, module.monitor), clock]
+        callbacks = [*instantiate.build_callbacks(config, run, "acc1"), clock]
         trainer = instantiate.build_trainer(config, callbacks, instantiate.build_loggers(config, run), run)
         trainer.fit(module, datamodule=instantiate.build_datamodule(config))
     return clock.seconds

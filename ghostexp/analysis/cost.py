@@ -1,7 +1,6 @@
 """Count parameters, MACs, activations and peak memory of a network and of its layers."""
 
 import copy
-import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,11 +86,12 @@ def layer_costs(network: nn.Module, image_shape: Shape) -> list[LayerCost]:
     for name, module in meta_network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             module.register_forward_hook(_remember(written, name))
-    with torch.no_grad():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         meta_network(torch.empty(1, *image_shape, device="meta"))
-    rows = [_layer(meta_network, name, outputs) for name, outputs in written.items()]
-    total = count_cost(network, image_shape)
-    params, macs = total.params - sum(row.params for row in rows), total.macs - sum(row.macs for row in rows)
+    flops = {name.partition(".")[2]: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    rows = [_layer(meta_network, name, outputs, flops.get(name, 0) // 2) for name, outputs in written.items()]
+    params = sum(parameter.numel() for parameter in network.parameters()) - sum(row.params for row in rows)
+    macs = counter.get_total_flops() // 2 - sum(row.macs for row in rows)
     return rows + [LayerCost("(elsewhere)", "", "", "", params, macs, 0, macs)] * bool(params or macs)
 
 
@@ -99,28 +99,20 @@ def _remember(written: dict[str, list[Tensor]], name: str) -> Callable[[nn.Modul
     return lambda module, inputs, output: written.setdefault(name, []).append(output)
 
 
-def _layer(network: nn.Module, name: str, outputs: list[Tensor]) -> LayerCost:
+def _layer(network: nn.Module, name: str, outputs: list[Tensor], macs: int) -> LayerCost:
     module = network.get_submodule(name)
     elements = sum(output.numel() for output in outputs)
     multiplies = not isinstance(module, nn.BatchNorm2d)
-    per_element = _macs_per_element(module) if multiplies else THOP_PER_ELEMENT
     return LayerCost(
         name=name,
         kind=_kind(module),
         part=_part(network, name),
         output=" x ".join(str(side) for side in outputs[0].shape[1:]),
         params=sum(parameter.numel() for parameter in module.parameters()),
-        macs=elements * per_element if multiplies else 0,
+        macs=macs,
         activations=elements if multiplies else 0,
-        thop=elements * per_element,
+        thop=macs if multiplies else THOP_PER_ELEMENT * elements,
     )
-
-
-def _macs_per_element(module: nn.Module) -> int:
-    if isinstance(module, nn.Linear):
-        return module.in_features
-    assert isinstance(module, nn.Conv2d)
-    return module.in_channels // module.groups * math.prod(module.kernel_size)
 
 
 def _kind(module: nn.Module) -> str:

@@ -98,7 +98,10 @@ def _runs(mode: InferenceMode, images: Tensor) -> int:
 
 
 def _milliseconds(mode: InferenceMode, images: Tensor, runs: int) -> float:
-    """Time several runs: by events on a GPU, by the clock elsewhere."""
+    """Time several runs: by events on a GPU, by the clock elsewhere.
+
+    Torch's benchmark.Timer warms up before every measurement, which triples the time of a slow network.
+    """
     if images.is_cuda:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()

@@ -17,6 +17,7 @@ from ghostexp.config.schema import key_of
 
 SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # as in YAML files
 OF_ALL_JOBS = ("name", "output_dir", "data_dir", "hydra.sweep.dir")  # in which a comma is no sweep
+REPLACED = ("model", "datamodule", "optimizer", "scheduler", "task")  # groups whose option a typed target replaces
 SWEEP = re.compile(r"(range|choice|interval|glob|sort|shuffle)\(.*\)$", re.DOTALL)
 
 
@@ -35,7 +36,32 @@ def hydra_args(arguments: Sequence[str]) -> list[str]:
         return [*parsed.overrides, *flags]
     typed = dict(override.split("=", 1) for override in parsed.overrides if "=" in override)
     sweeps = parsed.multirun or typed.get("study", "null") != "null" or typed.get("hydra.mode") == "MULTIRUN"
-    return [*(_as_typed(override, typed.get("task", "fit"), sweeps) for override in parsed.overrides), *flags]
+    overrides = [_as_typed(override, typed.get("task", "fit"), sweeps) for override in parsed.overrides]
+    return [*_with_targets(overrides), *flags]
+
+
+def _with_targets(overrides: Sequence[str]) -> list[str]:
+    """Let a typed `_target_` begin its node anew, and the overrides beside it add keys.
+
+    `optimizer._target_=torch.optim.Adam` replaces the option of the group: its other keys belong to another target.
+    """
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    nodes = {key.rpartition(".")[0] for key in keys if key.endswith("._target_")}
+    if not nodes:
+        return list(overrides)
+    opened = [
+        f"++{override.lstrip('+')}"
+        if any(key.startswith(f"{node}.") for node in nodes) and override[0] != "~"
+        else override
+        for key, override in zip(keys, overrides, strict=True)
+    ]
+    if any(key in ("run", "resume") for key in keys):
+        return opened
+    replaced = [node for node in sorted(nodes) if node in REPLACED and node not in keys]
+    if "task" in replaced and "task.name" not in keys:
+        target = next(override for override in opened if override.startswith("++task._target_="))
+        opened.append(f"++task.name={target.rpartition('.')[2]}")
+    return [*(f"~{node}" for node in replaced), *opened]
 
 
 def quoted(text: str) -> str:

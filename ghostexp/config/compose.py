@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ghostexp.config.hydra_errors import to_user_error
+from ghostexp.config.plugins import installed_packages, modules_in, typed_config_dir
 from ghostexp.config.pretrained import check_pretrained
 from ghostexp.config.run_overlay import ParsedCommand
 from ghostexp.config.schema import check, unknown_key_message
 from ghostexp.config.trainer_arguments import check_trainer
+from ghostexp.config.trust import check_saved_config
 from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
-from ghostexp.runs.config_keys import COMMAND_KEYS, STUDY_TASKS, SWEEP_ONLY_KEYS
+from ghostexp.runs.config_keys import ADDED_KEYS, COMMAND_KEYS, STUDY_TASKS, SWEEP_ONLY_KEYS
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences
 
 Config = dict[str, Any]
@@ -38,17 +42,26 @@ def resolve_config(
     config = checked(composed)
     for key in SWEEP_ONLY_KEYS:
         del config[key]
-    config["choices"] = {group: choices.get(group) for group in GROUPS}
+    config["choices"] = {group: choices.get(group) or _target_name(config, group) for group in GROUPS}
     if command is not None and command.earlier is not None:
         config = _overlay_earlier_run(command, config)
         check({**SWEEP_ONLY_KEYS, **config}, variables=command.config)
+    config_dir = typed_config_dir(sys.argv)
+    config["config_dir"] = str(config_dir) if config_dir else config.get("config_dir")
     if "root" in config["datamodule"]:
         config["datamodule"]["root"] = str(Path(config["datamodule"]["root"]).absolute())
     if config["task"]["name"] in ON_SEVERAL_DEVICES:  # the tasks of Lightning's Trainer
         check_trainer(config["trainer"], config["task"]["name"])
     if config["task"]["name"] == "fit":
         _check(config)
+        _check_teacher(config)
     return config
+
+
+def _target_name(config: Config, group: str) -> str | None:
+    """Return the name of a typed `_target_` in place of an option: `package.module.Net` is Net."""
+    target = (config.get(group) or {}).get("_target_")
+    return None if target is None else str(target).rpartition(".")[2]
 
 
 def checked(composed: DictConfig) -> Config:
@@ -97,7 +110,7 @@ def _overlay_earlier_run(command: ParsedCommand, composed: Config) -> Config:
     if (command.key == "resume") != (task == "fit"):
         use = "task=fit" if command.key == "resume" else "another task, such as task=test; use resume= to continue"
         raise ValueError(f"{command.key}={command.earlier.path}: must be used with {use}")
-    before = command.config
+    before = ADDED_KEYS | command.config
     if command.key == "resume" and before["task"]["name"] != "fit":
         raise ValueError(f"resume={command.earlier.path}: a run of task={before['task']['name']} cannot be continued")
     if task not in ON_SEVERAL_DEVICES:
@@ -122,6 +135,8 @@ def _apply_override(config: DictConfig, text: str) -> None:
     key = override.key_or_group
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
+    if override.is_add() and node is None:
+        node = OmegaConf.create()  # callbacks.NAME._target_ adds callbacks.NAME
     if not isinstance(node, DictConfig) or (leaf not in node and not override.is_add()):
         siblings = [str(name) for name in node] if isinstance(node, DictConfig) else []
         raise ValueError(unknown_key_message(text, key, siblings))
@@ -129,6 +144,15 @@ def _apply_override(config: DictConfig, text: str) -> None:
         del node[leaf]
     else:
         OmegaConf.update(config, key, override.value(), force_add=True)
+
+
+def _check_teacher(config: Config) -> None:
+    """Raise ValueError for a teacher's run whose configuration calls code that is not trusted."""
+    teacher = (config["loss"].get("distill") or {}).get("teacher")
+    if isinstance(teacher, str) and (run := RunDirectory(Path(teacher))).config.is_file():
+        folder, allow = config["config_dir"], config["allow"]
+        allowed = {*([allow] if isinstance(allow, str) else allow), *(modules_in(Path(folder)) if folder else ())}
+        check_saved_config(run.read_config("loss.distill.teacher"), run.path, allowed | installed_packages())
 
 
 def _check(config: Config) -> None:

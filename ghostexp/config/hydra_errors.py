@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
@@ -29,8 +30,10 @@ def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exc
         if isinstance(link, InterpolationKeyError | InterpolationResolutionError):
             return ValueError(f"{link.full_key}: {str(link).splitlines()[0]}")
     if isinstance(error, OSError) and error.filename:
-        return ValueError(f"{error.filename}: cannot be written ({error.strerror})")
+        return ValueError(f"{_typed_path(str(error.filename), arguments)}: cannot be written ({error.strerror})")
     text = " ".join(str(link) for link in links)
+    if missing := re.search(r"Additional config directory '(.+)' not found", text):
+        return ValueError(f"--config-dir={missing[1]}: no such folder")
     several = re.search(r"Ambiguous value for argument '(.+?)'\s", text)
     if several:
         return ValueError(f"{several[1]}: several values need -m (a sweep); a list is typed as KEY=[A,B]")
@@ -47,7 +50,8 @@ def _unknown_option(file: str, folders: Sequence[Path]) -> str:
     """Build the message for a missing option; file: GROUP/OPTION."""
     group, option = re.fullmatch(r"((?:hydra/)?[^/]+)/?(.*)", file).groups()  # pyright: ignore[reportOptionalMemberAccess]
     options = list_options(group, *folders)
-    there_is = f"there are {', '.join(options)}" if options else "there are none yet"
+    verb = "is" if len(options) == 1 else "are"
+    there_is = f"there {verb} {', '.join(options) or 'none yet'}"
     near = difflib.get_close_matches(option, options, 1)
     hint = f"; did you mean {group}={near[0]}?" if near else ""
     return f"{group}={option}: not found; {there_is}{hint}"
@@ -59,6 +63,12 @@ def _config_dirs(arguments: Sequence[str]) -> list[Path]:
     return [Path(name).absolute() for flag, name in pairs if flag in ("--config-dir", "-cd")]
 
 
+def _typed_path(file: str, arguments: Sequence[str]) -> str:
+    """Return the override of a directory of outputs that a file is in, or else the file."""
+    pairs = {text: text.split("=", 1)[1] for text in arguments if re.match(r"[\w.]*dir=.", text)}
+    return next((text for text, value in pairs.items() if Path(file).is_relative_to(Path(value).absolute())), file)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -67,7 +77,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
     """Build the message for an unknown key: compose without it and list its siblings."""
-    parent = key.rpartition(".")[0]
+    given = next((argument for argument in arguments if _sets(argument, key)), key)
     others = [argument for argument in arguments if "=" in argument and not _sets(argument, key)]
     others = [argument for argument in others if not argument.startswith("-")]
     try:
@@ -75,12 +85,22 @@ def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
         others += [f"hydra.searchpath=[{','.join(quoted(str(path)) for path in mine)}]"] if mine else []
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf), version_base="1.3"):
-            composed = compose("config", others)
+            composed = compose("config", [_first_value(other) for other in others])
+        while "." in key and OmegaConf.select(composed, key.rpartition(".")[0]) is None:
+            key = key.rpartition(".")[0]
+        parent = key.rpartition(".")[0]
         siblings = list(OmegaConf.select(composed, parent) if parent else composed)
     except Exception:  # the rest of the command is invalid too
         siblings = []
-    given = next((argument for argument in arguments if _sets(argument, key)), key)
     return unknown_key_message(given, key, siblings)
+
+
+def _first_value(override: str) -> str:
+    """Return the override of the first job of a sweep."""
+    parsed = OverridesParser.create().parse_override(override)
+    if not parsed.is_sweep_override():
+        return override
+    return f"{parsed.get_key_element()}={next(parsed.sweep_string_iterator())}"
 
 
 def _sets(argument: str, key: str) -> bool:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ghostexp.config.config_files import list_options
-from ghostexp.config.key import Key
+from ghostexp.config.key import Key, Keys
 from ghostexp.config.key_table import with_key_tables
-from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, NAME, ROOT, SET_HERE, SWEEPER, TASKS, TRAINER, Keys
+from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SET_HERE, SWEEPER
 from ghostexp.config.schema import OF_HYDRA, OWN
 from ghostexp.config.signatures import describe, signature
+from ghostexp.config.task_keys import NAME, TASKS
+from ghostexp.config.training_keys import TRAINER
 
 Json = dict[str, Any]
 CONF = Path(__file__).parent.parent.parent / "conf"

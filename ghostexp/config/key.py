@@ -64,6 +64,9 @@ class Key:
         return replace(self, kinds=(*self.kinds, "null"), needed=f"{self.needed} or null")
 
 
+Keys = dict[str, Key]
+
+
 def boolean(about: str) -> Key:
     """Build a key whose value is true or false."""
     return Key(about, ("boolean",), "must be true or false")

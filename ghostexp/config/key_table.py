@@ -6,8 +6,10 @@ from typing import Any
 
 import yaml
 
-from ghostexp.config.key import Key
-from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SWEEPER, TASKS, Keys
+from ghostexp.config.key import Key, Keys
+from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SWEEPER
+from ghostexp.config.task_keys import TASKS
+from ghostexp.runs.text_files import markdown_table
 
 BEGIN, END = "<!-- keys:begin -->", "<!-- keys:end -->"
 FOLDERS = {"task", *GROUPS}  # folders of conf/ whose keys have a table
@@ -87,5 +89,5 @@ def _as_text(value: object) -> str:
 
 
 def _table(rows: Iterator[tuple[str, str, str]]) -> str:
-    lines = [f"| `{name}` | {default} | {about.replace('|', chr(92) + '|')} |" for name, default, about in rows]
-    return "\n".join(["| key | default | description |", "| --- | --- | --- |", *lines]) + "\n"
+    lines = ((f"`{name}`", default, about) for name, default, about in rows)
+    return markdown_table(["key", "default", "description"], lines) + "\n"

@@ -1,5 +1,6 @@
 """Overlay a command line on an earlier run's configuration (`run=`, `resume=`) and claim its directory."""
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ghostexp.config.arguments import quoted, unquoted
+from ghostexp.config.plugins import installed_packages, modules_in, typed_config_dir
+from ghostexp.config.trust import check_saved_config
 from ghostexp.runner.ranks import is_global_zero
 from ghostexp.runs.config_keys import COMMAND_KEYS, OVERRIDABLE_KEYS
 from ghostexp.runs.directory import RunDirectory
@@ -25,6 +28,7 @@ class ParsedCommand:
     config: dict[str, Any] = field(default_factory=dict)  # the earlier run's
     groups: list[str] = field(default_factory=list)  # replaced as a whole by the composed ones
     changes: list[str] = field(default_factory=list)  # overrides of the earlier run's values
+    config_dir: Path | None = None  # typed, or remembered by an earlier run that the user trusts
 
 
 def parse_command_line(arguments: Sequence[str]) -> ParsedCommand:
@@ -35,7 +39,7 @@ def parse_command_line(arguments: Sequence[str]) -> ParsedCommand:
     given = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("run=", "resume=")))
     given = {key: unquoted(value) for key, value in given.items() if value not in ("null", "")}
     if not given:
-        return ParsedCommand(list(arguments))
+        return ParsedCommand(list(arguments), config_dir=typed_config_dir(arguments))
     if len(given) > 1:
         raise ValueError(
             "run= and resume=: use either run= (test, predict, ... of a finished run) or resume= (continue training)"
@@ -44,13 +48,38 @@ def parse_command_line(arguments: Sequence[str]) -> ParsedCommand:
     if any(argument in ("-m", "--multirun") for argument in arguments):
         raise ValueError(f"{key}={value}: cannot be used with -m; repeat the sweep to continue its jobs")
     earlier = RunDirectory(Path(value).absolute())
-    command = ParsedCommand([f"{key}={quoted(str(earlier.path))}"], key, earlier, earlier.read_config(key))
+    config = earlier.read_config(key)
+    check_saved_config(config, earlier.path, _allowed(arguments))
+    config_dir = typed_config_dir(arguments) or _remembered_config_dir(config, arguments)
+    command = ParsedCommand([f"{key}={quoted(str(earlier.path))}"], key, earlier, config, config_dir=config_dir)
     first_flag = next((number for number, text in enumerate(arguments) if text.startswith("-")), len(arguments))
     for argument in arguments[:first_flag]:
         if not argument.startswith(f"{key}="):
             _route_override(argument, command)
     command.hydra_args.extend(arguments[first_flag:])
+    if config_dir is not None and typed_config_dir(arguments) is None:
+        command.hydra_args.extend(("--config-dir", str(config_dir)))
     return command
+
+
+def _allowed(arguments: Sequence[str]) -> set[str]:
+    """Return the packages that the user trusts: of `allow=`, of `--config-dir`, and installed ones that say so."""
+    folder = typed_config_dir(arguments)
+    return _typed_packages(arguments) | installed_packages() | (modules_in(folder) if folder else set())
+
+
+def _typed_packages(arguments: Sequence[str]) -> set[str]:
+    typed = next((argument.partition("=")[2] for argument in arguments if argument.startswith("allow=")), "")
+    return set(re.findall(r"[\w.]+", typed))
+
+
+def _remembered_config_dir(config: dict[str, Any], arguments: Sequence[str]) -> Path | None:
+    """Return the `--config-dir` of an earlier run, if it has a module that `allow=` names: others are not trusted."""
+    folder = Path(str(config.get("config_dir")))
+    is_trusted = folder.is_dir() and {name.partition(".")[0] for name in _typed_packages(arguments)} & modules_in(
+        folder
+    )
+    return folder if is_trusted else None
 
 
 def _route_override(argument: str, command: ParsedCommand) -> None:

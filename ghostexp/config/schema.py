@@ -4,12 +4,17 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ghostexp.config.key import Key
-from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, NAME, ROOT, SET_HERE, SWEEPER, TASKS, Keys
+from ghostexp.config.key import Key, Keys
+from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SET_HERE, SWEEPER
 from ghostexp.config.signatures import signature
+from ghostexp.config.task_keys import NAME, TASKS
+from ghostexp.runs.config_keys import FOREIGN_DATA_KEYS
 
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # keys of every node with a target
 OWN = ("ghostexp.", "lightning.pytorch.Trainer")  # targets whose arguments are in the tables
+CALLBACKS_TARGET, LOSS_TARGET = "ghostexp.training.callbacks.build_callbacks", "torch.nn.CrossEntropyLoss"
+# Keys beside the arguments of a target, by group.
+MORE = {"model": ("weights", "reset_head"), "datamodule": FOREIGN_DATA_KEYS, "scheduler": ("interval",)}
 WORDS = {
     "boolean": "true or false",
     "integer": "an integer",
@@ -52,12 +57,13 @@ def faults(config: Node, variables: Collection[str] = ()) -> Iterator[Fault]:
     """Yield the errors of a resolved configuration."""
     yield from _missing(config)
     yield from _keys({key: value for key, value in config.items() if key in ROOT or key not in variables}, ROOT, "")
-    for group in ("model", "datamodule", "optimizer", "scheduler", "trainer", "callbacks"):
+    for group in ("model", "datamodule", "optimizer", "scheduler", "trainer", "lightning_module"):
         if isinstance(config.get(group), Mapping):
-            yield from _node(config[group], group, group, ("weights", "reset_head") if group == "model" else ())
-    for name, node in _items(config, "logger"):
-        path = f"logger.{name}"
-        yield from _node(node, "logger", path) if isinstance(node, Mapping) else [_of_type(path, ROOT["logger"])]
+            yield from _node(config[group], group, group, MORE.get(group, ()))
+    yield from _callbacks(config.get("callbacks"))
+    for group in ("logger", "metrics"):
+        for name, node in _items(config, group):
+            yield from _part(node, group, f"{group}.{name}")
     yield from _task(config.get("task"))
     yield from _loss(config.get("loss"))
 
@@ -117,6 +123,25 @@ def _items(config: Node, group: str) -> Iterator[tuple[str, Any]]:
         yield from node.items()
 
 
+def _part(node: object, group: str, path: str) -> Iterator[Fault]:
+    """Yield the errors of a named part of a group."""
+    yield from _node(node, group, path) if isinstance(node, Mapping) else [_of_type(path, ROOT["logger"])]
+
+
+def _callbacks(callbacks: object) -> Iterator[Fault]:
+    """Yield the errors of the callbacks: ours are values, others are nodes by name."""
+    if isinstance(callbacks, Mapping):
+        named = {name: node for name, node in callbacks.items() if isinstance(node, Mapping)}
+        ours = {name: value for name, value in callbacks.items() if name not in named}
+        if callbacks.get("_target_") != CALLBACKS_TARGET:
+            yield Fault(
+                "callbacks._target_", f"must be {CALLBACKS_TARGET}; others are added as callbacks.NAME._target_"
+            )
+        yield from _node(ours, "callbacks", "callbacks")
+        for name, node in named.items():
+            yield from _part(node, "", f"callbacks.{name}")
+
+
 def _keys(node: Node, keys: Keys, path: str) -> Iterator[Fault]:
     """Yield the errors of a node with these allowed keys."""
     for name, value in node.items():
@@ -147,7 +172,8 @@ def _node(node: Node, group: str, path: str, more: Collection[str] = ()) -> Iter
         yield Fault(f"{path}._target_", "must be a class or a function, such as package.module.Name")
         return
     found, instead = signature(target), SET_HERE.get(group, {})
-    own = GROUPS[group] if target.startswith(OWN) else {}
+    own = GROUPS.get(group, {}) if target.startswith(OWN) else {}
+    more = () if group == "datamodule" and target.startswith(OWN) else more  # which takes them itself
     names = [*more, *(found.arguments if found else ())]
     for name, value in node.items():
         full_path = f"{path}.{name}"
@@ -162,8 +188,9 @@ def _node(node: Node, group: str, path: str, more: Collection[str] = ()) -> Iter
 
 
 def _key(name: str, own: Keys, arguments: Mapping[str, tuple[str, ...]], group: str, more: Collection[str]) -> Key:
-    if name in own or name in more:
-        return GROUPS[group][name]
+    known = GROUPS.get(group, {})
+    if name in own or (name in more and name in known):
+        return known[name]
     kinds = arguments.get(name, ())
     return Key("", kinds, f"must be {' or '.join(WORDS[kind] for kind in kinds)}")
 
@@ -173,12 +200,21 @@ def _argument(path: str, value: object, key: Key) -> Iterator[Fault]:
         yield _of_type(path, key)
     elif isinstance(value, Mapping) and "_target_" in value and path.startswith(("model.", "loss.")):
         yield from _node(value, "model", path, ("weights",) if path.endswith(".backbone") else ())
+    elif isinstance(value, Mapping) and path == "datamodule.transforms":
+        for name, node in value.items():
+            yield from _part(node, "", f"{path}.{name}")
+    elif isinstance(value, Mapping) and value and path in ("datamodule.train", "datamodule.test"):
+        yield from _node(value, "", path)
 
 
 def _task(task: object) -> Iterator[Fault]:
     if not isinstance(task, Mapping):
         return
-    if task.get("name") not in TASKS:
+    if "_target_" in task:
+        yield from _node(task, "task", "task", tuple(task))
+        if not isinstance(task.get("name"), str) or task["name"] in TASKS:
+            yield Fault("task.name", f"must be set, to another name than {', '.join(TASKS)}", is_value=True)
+    elif task.get("name") not in TASKS:
         yield Fault("task.name", f"must be one of {', '.join(TASKS)}", is_value=True)
     else:
         yield from _keys(task, NAME | TASKS[task["name"]], "task")
@@ -187,7 +223,12 @@ def _task(task: object) -> Iterator[Fault]:
 def _loss(loss: object) -> Iterator[Fault]:
     if not isinstance(loss, Mapping):
         return
-    yield from _keys(loss, LOSS, "loss")
+    if loss.get("_target_", LOSS_TARGET) == LOSS_TARGET:
+        yield from _keys(loss, LOSS, "loss")
+    else:
+        yield from _node(
+            {key: value for key, value in loss.items() if key not in LOSS or key == "_target_"}, "", "loss"
+        )
     distill = loss.get("distill")
     if isinstance(distill, Mapping):
         yield from _keys(distill, DISTILL, "loss.distill")

@@ -22,6 +22,23 @@ class Signature:
     is_open: bool = False  # has **kwargs
 
 
+@dataclass(frozen=True)
+class Definition:
+    """Where a target is defined, and whether it is a class or a function."""
+
+    module: str
+    is_class: bool
+
+
+@cache
+def defined_in(target: str) -> Definition | None:
+    """Return where a class or function of a module is defined; None if the source does not show it."""
+    parts = target.split(".")
+    module = _find(parts[:-1]) if len(parts) > 1 else None
+    found = None if module is None else _definition(module, parts[-1])
+    return None if found is None else Definition(found[0][0], isinstance(found[1], ast.ClassDef))
+
+
 @cache
 def signature(target: str) -> Signature | None:
     """Return the signature of a function or of a class's `__init__`; None if its source does not show it."""
@@ -75,8 +92,13 @@ def _definition(module: Module, name: str, depth: int = 0) -> tuple[Module, Func
             found = module, statement
         elif isinstance(statement, ast.ImportFrom) and depth < 8:
             for alias in statement.names:
-                if (alias.asname or alias.name) == name and (source := _source(module, statement)) is not None:
-                    found = _definition(source, alias.name, depth + 1)
+                is_all = alias.name == "*"
+                if not is_all and (alias.asname or alias.name) != name:
+                    continue
+                if (source := _source(module, statement)) is not None:
+                    found = _definition(source, name if is_all else alias.name, depth + 1) or (
+                        found if is_all else None
+                    )
     return found
 
 

@@ -205,6 +205,16 @@ class DataModule(LightningDataModule, Generic[E]):
         """Count the test images."""
         return len(self._load().test)
 
+    def test_index(self, rank: int, batch: int, position: int) -> int:
+        """Return the index in the test set of an image of a test, by process, batch and position in the batch."""
+        start, _ = replace(self.eval_batches, rank=rank).eval_ranges(self.test_images)[batch]
+        return start + position
+
+    def test_file(self, index: int) -> str:
+        """Return the file of a test image; empty where there is none."""
+        files = getattr(self._load().test, "paths", None)
+        return "" if files is None else str(files[index])
+
     def test_sample(self, count: int) -> ResumableLoader:
         """Build a loader of up to `count` test images, evenly spaced over the test set; the same on every device."""
         indices = torch.linspace(0, self.test_images - 1, min(count, self.test_images)).round().long()

@@ -1,8 +1,8 @@
 """Base of the classification datamodules: images with a class each, and their augmentation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -42,12 +42,19 @@ class ClassificationDataModule(DataModule[ClassificationDataset]):
     randaugment_magnitude: int = 9
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
+    transforms: Mapping[str, Callable[..., Any]] | None = None  # of torchvision v2, by name, in this order
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.augmentation = Augmentation(
-            self.crop_padding, self.hflip, self.random_erasing, self.randaugment_num_ops, self.randaugment_magnitude
+            self.crop_padding,
+            self.hflip,
+            self.random_erasing,
+            self.randaugment_num_ops,
+            self.randaugment_magnitude,
+            dict(self.transforms or {}),
         )
+        self.augmentation.check_transforms(self.in_chans, self.image_size)
         self.mixing = MixupCutmix(self.mixup_alpha, self.cutmix_alpha)
 
     def eval_transform(self) -> Callable[[Image.Image], Tensor]:

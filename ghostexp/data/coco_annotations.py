@@ -115,23 +115,19 @@ def scaled_size(size: Sequence[int], min_size: int, max_size: int | None) -> lis
     return [max(1, round(side * scale)) for side in size]
 
 
-class ResizeShortestEdge(v2.Transform):
-    """Scale the shorter side to a random size in [low, high], the longer one to at most max_size (as Detectron2's)."""
+class ResizeShortestEdge(v2.RandomShortestSize):
+    """Scale the shorter side to a random size in [low, high], the longer one to at most max_size.
+
+    Sizes are rounded, as Detectron2's; torchvision's own are cut: 479 pixels of 480 for a side of 698, or none.
+    """
 
     def __init__(self, low: int, high: int, max_size: int | None) -> None:
-        super().__init__()
-        self.low = low
-        self.high = high
-        self.max_size = max_size
+        super().__init__(range(low, high + 1), max_size)  # pyright: ignore[reportArgumentType]
 
     def make_params(self, flat_inputs: list[object]) -> dict[str, list[int]]:
         """Choose the height and width to scale to."""
-        min_size = self.low if self.low == self.high else int(torch.randint(self.low, self.high + 1, ()))
-        return {"size": scaled_size(v2.query_size(flat_inputs), min_size, self.max_size)}
-
-    def transform(self, inpt: object, params: dict[str, list[int]]) -> object:
-        """Scale an image or its boxes."""
-        return F.resize(inpt, params["size"])  # pyright: ignore[reportArgumentType]
+        number = int(torch.randint(len(self.min_size), ())) if len(self.min_size) > 1 else 0
+        return {"size": scaled_size(v2.query_size(flat_inputs), self.min_size[number], self.max_size)}
 
 
 def transform_with_boxes(

@@ -71,12 +71,12 @@ class ImageFileDataset:
         return find_unreadable(self.paths[indices].tolist(), self.cache)
 
     def train_transform(self, augmentation: Augmentation) -> v2.Transform:
-        """Build the training transform to uint8 (C, H, W): random resized crop; flip, RandAugment and erasing if on."""
+        """Build the training transform to uint8 (C, H, W): random resized crop, flip, other transforms, erasing."""
         steps: list[v2.Transform] = [v2.RandomResizedCrop(self.image_size)]
         if augmentation.hflip:
             steps.append(v2.RandomHorizontalFlip())
-        if augmentation.randaugment_num_ops:
-            steps.append(v2.RandAugment(augmentation.randaugment_num_ops, augmentation.randaugment_magnitude))
+        if (transform := augmentation.of_image()) is not None:
+            steps.append(transform)
         steps.append(v2.PILToTensor())
         if augmentation.random_erasing:
             fill = [round(255 * mean) for mean in self.mean]

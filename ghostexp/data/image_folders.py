@@ -49,7 +49,10 @@ class ClassFolders:
 
 
 def list_class_folders(folder: Path) -> ClassFolders:
-    """List class folders, each recursively; ValueError if there is none, or one without images."""
+    """List class folders, each recursively; ValueError if there is none, or one without images.
+
+    Torchvision's `find_classes` and `make_dataset` list hidden folders too, and do not tell what they leave out.
+    """
     folders = class_folders(folder)
     if not folders:
         raise ValueError(f"{folder}: must have class folders, as {folder}/CLASS/IMAGE.jpg, got none")

@@ -7,13 +7,21 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from ghostexp.data.dataloader import Batch, ResumableLoader
 from ghostexp.data.digest import digest_arrays
 from ghostexp.data.image_folders import ClassFolders
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
-from ghostexp.data.transforms import Augmentation, Normalize, crop, erase, erasing_boxes, flip, mix_batch, rand_augment
+from ghostexp.data.transforms import (
+    Augmentation,
+    Normalize,
+    crop,
+    erase,
+    erasing_boxes,
+    flip,
+    mix_batch,
+    transform_each,
+)
 
 MAX_FRACTION_OF_MEMORY = 0.25  # of a GPU: limit for the images
 
@@ -92,7 +100,7 @@ class AugmentationParams:
     crop_offsets: Tensor  # (N, 2), top and left
     hflip_mask: Tensor  # (N,)
     erase_boxes: Tensor  # (N, 4), see `erase`
-    seeds: Tensor  # (N,), of RandAugment, on the CPU
+    seeds: Tensor  # (N,), of RandAugment and other transforms, on the CPU
 
 
 class InMemoryTrainLoader(ResumableLoader[Batch]):
@@ -106,7 +114,7 @@ class InMemoryTrainLoader(ResumableLoader[Batch]):
         self.augmentation = augmentation
         self.num_classes = num_classes
         self.normalize = data.normalize()
-        self.rand_augment = v2.RandAugment(augmentation.randaugment_num_ops, augmentation.randaugment_magnitude)
+        self.transform_of_image = augmentation.of_image()
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -138,8 +146,8 @@ class InMemoryTrainLoader(ResumableLoader[Batch]):
             images = crop(images, select(params.crop_offsets, step), config.crop_padding)
         if config.hflip:
             images = flip(images, select(params.hflip_mask, step))
-        if config.randaugment_num_ops:
-            images = rand_augment(images, select(params.seeds, step).tolist(), self.rand_augment)
+        if self.transform_of_image is not None:
+            images = transform_each(images, select(params.seeds, step).tolist(), self.transform_of_image)
         images = self.normalize(images)
         return erase(images, select(params.erase_boxes, step)) if config.random_erasing else images
 

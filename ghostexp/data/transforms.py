@@ -1,9 +1,13 @@
-"""Transform whole batches on their device: crop, flip, random erasing, RandAugment, Mixup and CutMix."""
+"""Transform whole batches on their device: crop, flip, random erasing, RandAugment, Mixup and CutMix.
+
+Torchvision's v2 transforms draw once for a batch, from the global generator; here each image and each batch has a seed.
+"""
 
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,7 @@ class Augmentation:
     random_erasing: float = 0.0  # probability
     randaugment_num_ops: int = 0  # operations for each image
     randaugment_magnitude: int = 9  # of RandAugment, 0 to 30
+    transforms: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # of uint8 images, after the others
 
     def __post_init__(self) -> None:
         require_int("crop_padding", self.crop_padding, 0)
@@ -40,6 +45,29 @@ class Augmentation:
             self.randaugment_magnitude,
             "must be an integer in [0, 30]",
         )
+
+    def of_image(self) -> v2.Transform | None:
+        """Build what is drawn for each image by itself, RandAugment and `transforms`; None if there is neither."""
+        steps: list[Callable[..., Any]] = list(self.transforms.values())
+        if self.randaugment_num_ops:
+            steps.insert(0, v2.RandAugment(self.randaugment_num_ops, self.randaugment_magnitude))
+        return v2.Compose(steps) if steps else None
+
+    def check_transforms(self, in_chans: int, image_size: int) -> None:
+        """Raise ValueError for a transform that does not map a uint8 image to one of the same shape."""
+        image = torch.zeros(in_chans, image_size, image_size, dtype=torch.uint8)
+        for name, transform in self.transforms.items():
+            needed = f"datamodule.transforms.{name}: must map uint8 images {tuple(image.shape)} to such images"
+            try:
+                with seeded(0):
+                    found = transform(image)
+            except Exception as error:  # of any library
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ValueError(f"{needed}, got {reason}") from error
+            if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.shape != image.shape:
+                is_tensor = isinstance(found, Tensor)
+                got = f"{found.dtype} {tuple(found.shape)}" if is_tensor else type(found).__name__
+                raise ValueError(f"{needed}, got {got}")
 
 
 def crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
@@ -81,6 +109,18 @@ def erasing_boxes(uniforms: Tensor, probability: float, height: int, width: int)
     top = (y * (height - box_height + 1)).floor()
     left = (x * (width - box_width + 1)).floor()
     return torch.stack([top, left, top + box_height, left + box_width], 1).long()
+
+
+def transform_each(images: Tensor, seeds: list[int], transform: v2.Transform) -> Tensor:
+    """Transform each of the uint8 images (N, C, H, W) by itself, image i seeded by seeds[i]."""
+    steps = transform.transforms if isinstance(transform, v2.Compose) else [transform]
+    if len(steps) == 1 and isinstance(steps[0], v2.RandAugment):
+        return rand_augment(images, seeds, steps[0])
+    augmented = []
+    for image, seed in zip(images, seeds, strict=True):
+        with seeded(seed):
+            augmented.append(transform(image))
+    return torch.stack(augmented)
 
 
 def rand_augment(images: Tensor, seeds: list[int], transform: v2.RandAugment) -> Tensor:
@@ -133,6 +173,20 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+@contextmanager
+def all_seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of torch, NumPy and Python, and restore their states afterwards."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        with seeded(seed):
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 class Normalize:

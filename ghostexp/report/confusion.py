@@ -47,7 +47,10 @@ def confused_rows(confusion: Counts, names: Sequence[str]) -> Rows:
 
 
 def class_rows(confusion: Counts, names: Sequence[str]) -> Rows:
-    """Return accuracy and precision of each class in percent, empty without images or predictions."""
+    """Return accuracy and precision of each class in percent, empty without images or predictions.
+
+    Scikit-learn's scores count labels, not a matrix, and give 0 or a warning where there is no value.
+    """
     correct, images, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     wrong = confusion - np.diag(correct)
     return [

@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from ghostexp.report.layer_plots import group
+from ghostexp.runs.text_files import markdown_table
 
 Rows = Sequence[Mapping[str, Any]]
 KindFractions = Mapping[str, Mapping[str, float]]
@@ -39,9 +40,9 @@ def _maps(layers: Rows) -> str:
     ]
     heads = ["layer", "maps", "intrinsic", "size", "constant", "effective rank", "of the intrinsic maps alone"]
     return (
-        f"## Maps\n\n{_table(heads, cells)}\n\nThe effective rank is exp of the entropy of the normalised singular "
-        "values of the maps, each centred and scaled: the number of directions that they span, at most the number of "
-        "maps. Maps are the outputs of a layer, before the BatchNorm or ReLU that follow it in the network."
+        f"## Maps\n\n{markdown_table(heads, cells)}\n\nThe effective rank is exp of the entropy of the normalised "
+        "singular values of the maps, each centred and scaled: the number of directions that they span, at most the "
+        "number of maps. Maps are the outputs of a layer, before the BatchNorm or ReLU that follow it in the network."
     )
 
 
@@ -52,9 +53,9 @@ def _ghosts(rows: Rows) -> str:
         sizes = [abs(value) for value in values]
         alike = f"{100 * sum(size >= ALIKE for size in sizes) / max(1, len(sizes)):.0f} %"
         lines.append([f"`{layer}`", f"{len(sizes)}", _median(sizes), alike, _median(others[layer])])
-    heads = ["layer", "ghosts", "median of \\|r\\|", f"\\|r\\| >= {ALIKE}", "with other intrinsic maps"]
+    heads = ["layer", "ghosts", "median of |r|", f"|r| >= {ALIKE}", "with other intrinsic maps"]
     return (
-        f"## Ghosts and their intrinsic maps\n\n{_table(heads, lines)}\n\nr is Pearson's, each pixel of each "
+        f"## Ghosts and their intrinsic maps\n\n{markdown_table(heads, lines)}\n\nr is Pearson's, each pixel of each "
         "image one observation. Constant ghosts, and those of constant maps, are left out."
     )
 
@@ -70,7 +71,7 @@ def _kinds(kinds: KindFractions) -> str:
         for layer, row in kinds.items()
     ]
     return (
-        f"## Filters of the ghosts\n\n{_table(['layer', *names], cells)}\n\nNoise: filters of random taps, "
+        f"## Filters of the ghosts\n\n{markdown_table(['layer', *names], cells)}\n\nNoise: filters of random taps, "
         "as before training. An identity or a shift has two thirds of all weight in one tap; a blur is a low-pass "
         "filter; an edge filter removes constants and is a derivative or a high-pass filter; the rest is mixed."
     )
@@ -91,9 +92,9 @@ def _fits(rows: Rows) -> str:
     ]
     if not cells:
         return ""
-    heads = ["layer", "median of \\|r\\|", *(f"d = {name.rpartition('_')[2]}" for name in columns)]
+    heads = ["layer", "median of |r|", *(f"d = {name.rpartition('_')[2]}" for name in columns)]
     return (
-        f"## Maps as linear functions of other maps\n\n{_table(heads, cells)}\n\nOf each convolved map, "
+        f"## Maps as linear functions of other maps\n\n{markdown_table(heads, cells)}\n\nOf each convolved map, "
         "r with its partner, the most similar one, and the fraction of its variance that the best d x d filter of the "
         "partner, by least squares, leaves unexplained; medians over maps. `pairs.csv` has the mean squared errors, "
         "in the units of the maps."
@@ -104,8 +105,3 @@ def _files(has_ghosts: bool) -> str:
     names = ["maps_*.png", "kernels_*.png", "correlations.png", "kinds.png"] if has_ghosts else []
     names += ["pairs_*.png", "fits.png", "layers.csv", *(["ghosts.csv"] if has_ghosts else []), "pairs.csv"]
     return f"Beside this page: {', '.join(f'`{name}`' for name in names)}."
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -55,11 +55,10 @@ class Run:
 
     @property
     def accuracy(self) -> float:
-        """Return the test accuracy, or mAP, in percent."""
-        test = self.result["metrics"]["test"]
-        name = primary_metric(test)
+        """Return the test accuracy or mAP in percent, or the metric of `monitor`."""
+        name = primary_metric(self.result)
         assert name is not None
-        return test[name]
+        return self.result["metrics"]["test"][name]
 
     @cached_property
     def curve(self) -> list[dict[str, Any]]:
@@ -132,7 +131,7 @@ def _state(directory: RunDirectory, config: Mapping[str, Any]) -> tuple[RunStatu
     result = directory.read_result()
     if result is not None:
         test = result["metrics"]["test"]
-        float(test[primary_metric(test) or "test/acc1"])  # raises if the result has no test metric
+        float(test[primary_metric(result) or "test/acc1"])  # raises if the result has no test metric
         return RunStatus.FINISHED, ""
     if directory.failure.is_file():
         return RunStatus.FAILED, directory.read_failure()

@@ -58,7 +58,7 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
             beside = [at[id(variant)] - 0.45 * step] * len(seeds)
             axis.plot(beside, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
             _mark(axis, at[id(variant)], published_results(variant))
-    axis.set(xlabel=AXIS_TITLES.get(key, key), ylabel=f"test {study.metric_title}, %")
+    axis.set(xlabel=AXIS_TITLES.get(key, key), ylabel=f"test {study.metric_label}")
     axis.set_xticks(list(positions.values()), list(positions))
     _finish(axis)
     return save(figure, f"{title}\n{describe_means(study.variants)}; dots: seeds", path)
@@ -108,7 +108,7 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
         macs = (variant.median("macs") or 0) / 1e6
         for row in published_results(variant):
             _mark(left, row.macs_m or macs, [row])
-    left.set(xlabel="MACs of one image, millions", ylabel=f"test {study.metric_title}, %")
+    left.set(xlabel="MACs of one image, millions", ylabel=f"test {study.metric_label}")
     for axis in (left, *others):
         axis.grid(alpha=0.3)
     handles, labels = _once(left)

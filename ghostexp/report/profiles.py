@@ -11,6 +11,7 @@ from typing import Any
 from ghostexp.report.plot_style import literal_text, save
 from ghostexp.report.published import PublishedResult, read_published_tables
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import markdown_table
 
 ACCURACIES = ("resnet50", "mobile", "ghostnetv2", "ghostnetv3")  # tables with top-1 on ImageNet
 LINES = ("-", "--", "-.", ":")
@@ -94,13 +95,8 @@ def _near(count: int, millions: float | None) -> bool:
 
 def profile_table(profiles: Sequence[Profile]) -> str:
     """Format the table of profiles in Markdown."""
-    lines = [
-        "| network | parameters, M | paper | MACs, M | paper | top-1 in the paper, % | ms, batch 1 (spread) |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for profile in profiles:
-        row = profile.row()
-        cells = (
+    rows = [
+        (
             profile.name,
             f"{profile.params / 1e6:.2f}",
             row["paper_params_m"],
@@ -109,8 +105,11 @@ def profile_table(profiles: Sequence[Profile]) -> str:
             row["paper_top1"],
             f"{profile.median_ms:.1f} ({row['ms_low']:.1f} to {row['ms_high']:.1f})",
         )
-        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    return "\n".join(lines) + "\n"
+        for profile in profiles
+        for row in [profile.row()]
+    ]
+    head = ("network", "parameters, M", "paper", "MACs, M", "paper", "top-1 in the paper, %", "ms, batch 1 (spread)")
+    return markdown_table(head, rows) + "\n"
 
 
 @literal_text

@@ -113,13 +113,12 @@ def sweep_command(found: RunSet, keys: Sequence[str]) -> str | None:
 
 def _config_dir(record: Path) -> list[str]:
     """Return the option --config-dir of a recorded command, relative to where it was given, or none."""
-    runtime = yaml.safe_load(record.read_bytes())["hydra"]["runtime"] if record.is_file() else {"config_sources": []}
-    folders = [source["path"] for source in runtime["config_sources"] if source["provider"] == "command-line"]
-    return [text for folder in folders for text in ("--config-dir", _shown(Path(folder), Path(runtime["cwd"])))]
-
-
-def _shown(folder: Path, cwd: Path) -> str:
-    return str(folder.relative_to(cwd)) if folder.is_relative_to(cwd) else "DIR"
+    runtime = yaml.safe_load(record.read_bytes())["hydra"]["runtime"] if record.is_file() else {}
+    for source in runtime.get("config_sources", []):
+        if source["provider"] == "command-line":
+            folder, cwd = Path(source["path"]), Path(runtime["cwd"])
+            return ["--config-dir", str(folder.relative_to(cwd)) if folder.is_relative_to(cwd) else "DIR"]
+    return []
 
 
 def _key(text: str) -> str:

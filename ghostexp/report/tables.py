@@ -8,7 +8,8 @@ from ghostexp.report.load_runs import Run, RunStatus
 from ghostexp.report.published import PublishedMatch, published_results
 from ghostexp.report.statistics import Estimate
 from ghostexp.report.variants import Study, Variant, as_text, symbol
-from ghostexp.runs.metrics import primary_metric
+from ghostexp.runs.metrics import format_metric, primary_metric
+from ghostexp.runs.text_files import markdown_table
 
 Cells = list[list[str]]  # the first row is the head
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}"}
@@ -24,7 +25,9 @@ def cells(study: Study, in_millions: bool = False) -> Cells:
     columns: dict[str, Callable[[Variant], str]] = {
         "variant": lambda variant: variant.label,
         "n": lambda variant: str(variant.accuracy.n),
-        f"test {study.metric_title}, %": lambda variant: f"{variant.accuracy.mean:.2f}",
+        f"test {study.metric_label}": lambda variant: format_metric(study.metric, variant.accuracy.mean).removesuffix(
+            " %"
+        ),
         "sd": lambda variant: "" if variant.accuracy.sd is None else f"{variant.accuracy.sd:.2f}",
         "95 % interval": lambda variant: interval(variant.accuracy),
         f"difference to {baseline_label(study)}, points": _difference,
@@ -109,13 +112,8 @@ def _millions(value: float | None) -> str:
 
 
 def markdown(rows: Cells) -> str:
-    """Format a Markdown table; all columns but the first are right-aligned."""
-    head, *body = rows
-    return "\n".join(_line(row) for row in [head, ["---", *["---:"] * (len(head) - 1)], *body])
-
-
-def _line(row: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
+    """Format a Markdown table."""
+    return markdown_table(rows[0], rows[1:], right=True)
 
 
 def latex(rows: Cells, caption: str, label: str) -> str:
@@ -201,7 +199,7 @@ def _run_row(run: Run, variant: str, study: Study) -> dict[str, Any]:
     row |= {key: as_text(run.values[key]) if key in run.values else "" for key in study.keys}
     row |= {
         "seed": run.config.get("seed", ""),
-        study.metric_title: test.get(primary_metric(test) or "", ""),
+        study.metric_title: test.get(primary_metric(run.result) or "", ""),
         "loss": test.get("test/loss", ""),
     }
     row |= {

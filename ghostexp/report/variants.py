@@ -10,7 +10,7 @@ from typing import Any
 
 from ghostexp.report.load_runs import Run, RunSet, RunStatus
 from ghostexp.report.statistics import Estimate, Paired, estimate, paired
-from ghostexp.runs.metrics import metric_title, primary_metric
+from ghostexp.runs.metrics import metric_title, metric_unit, primary_metric
 from ghostexp.runs.sweep_record import follows, is_seed, swept_keys
 
 GROUPS = ("model", "datamodule", "optimizer", "scheduler")
@@ -76,13 +76,18 @@ class Study:
 
     @property
     def metric(self) -> str:
-        """Return the compared metric, `test/acc1` or `test/map`; without runs, that of classifiers."""
-        return (primary_metric(self.runs[0].result["metrics"]["test"]) if self.runs else None) or "test/acc1"
+        """Return the compared metric: `test/acc1`, `test/map` or that of `monitor`; without runs, `test/acc1`."""
+        return (primary_metric(self.runs[0].result) if self.runs else None) or "test/acc1"
 
     @property
     def metric_title(self) -> str:
         """Return the title of the compared metric: accuracy, or mAP."""
         return metric_title(self.metric)
+
+    @property
+    def metric_label(self) -> str:
+        """Return the title of the compared metric with its unit, if it has one."""
+        return ", ".join(filter(None, (self.metric_title, metric_unit(self.metric))))
 
     @property
     def speed_spread(self) -> float:

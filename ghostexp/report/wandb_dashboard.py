@@ -74,7 +74,7 @@ def build_filters(study: Study) -> list[expr.FilterExpr]:
         run.config["logger"]["wandb"]["group"] or find_sweep_name(run.directory.path) for run in runs if _logged(run)
     }
     if len(groups) == 1 and None not in groups:
-        return [expr.Metric("Group") == shorten_name(groups.pop()), expr.Metric("JobType") == "fit"]
+        return [expr.Metric("Group") == shorten_name(str(groups.pop())), expr.Metric("JobType") == "fit"]
     return [expr.Metric("ID").isin([run_identity(run.directory.path, run.config) for run in runs if _logged(run)])]
 
 

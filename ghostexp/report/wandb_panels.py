@@ -9,9 +9,10 @@ from ghostexp.report.plot_style import axis_key
 from ghostexp.report.plots import AXIS_TITLES
 from ghostexp.report.published import published_results
 from ghostexp.report.variants import Study, Variant
+from ghostexp.runs.text_files import markdown_table
 
 Panels = list[Any]  # the library's union type of panels is private
-PUBLISHED = "| variant | published | %% | MACs, M | source |\n| --- | --- | ---: | ---: | --- |\n%s"
+PUBLISHED = ("variant", "published", "%", "MACs, M", "source")
 MOST = 200  # runs in a plot; W&B's default is ten
 
 
@@ -30,7 +31,7 @@ def build_panels(study: Study) -> dict[str, Panels]:
 def _results(study: Study) -> Panels:
     """Build panels of accuracy by the varied key, against it if numeric, MACs and speed, and published values."""
     key, metric = axis_key(study), study.metric
-    unit = f"test {study.metric_title}, %"
+    unit = f"test {study.metric_label}"
     panels: Panels = []
     if key is not None:
         symbol = AXIS_TITLES.get(key, key)
@@ -50,14 +51,14 @@ def _results(study: Study) -> Panels:
         x, y = wr.SummaryMetric(cost), wr.SummaryMetric(metric)
         panels.append(wr.ScatterPlot(title=f"{unit}, against {name}", x=x, y=y))
     if rows := published_rows(study.variants):
-        panels.append(wr.MarkdownPanel(PUBLISHED % "\n".join(rows)))
+        panels.append(wr.MarkdownPanel(markdown_table(PUBLISHED, rows)))
     return panels
 
 
-def published_rows(variants: Sequence[Variant]) -> list[str]:
-    """Return published values as rows of Markdown; scatter plots of W&B have only runs."""
+def published_rows(variants: Sequence[Variant]) -> list[Sequence[object]]:
+    """Return published values as rows of a table; scatter plots of W&B have only runs."""
     return [
-        f"| {variant.label} | {row.who} | {row.accuracy:.2f} | {row.macs_m or ''} | {row.name}, {row.source} |"
+        (variant.label, row.who, f"{row.accuracy:.2f}", row.macs_m or "", f"{row.name}, {row.source}")
         for variant in variants
         for row in published_results(variant)
     ]
@@ -71,7 +72,7 @@ def _curves(study: Study) -> Panels:
         group = wr.Config(_path(study, key))
         grouped = {"groupby": group, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
     titles = {
-        study.metric.replace("test/", "val/"): f"validation {study.metric_title}, %",
+        study.metric.replace("test/", "val/"): f"validation {study.metric_label}",
         "val/loss": "validation loss",
         "train/loss": "training loss",
         "lr": "learning rate",

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import FrameType
@@ -64,9 +64,9 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
     try:
         setup_file_logging(run)
         _prepare(config, threads)
-        task = importlib.import_module(f"ghostexp.tasks.{config['task']['name']}")
+        task = _find_task(config["task"])
         _silence_libraries()
-        outcome = task.run(config, run)
+        outcome = task(config, run)
         if rank() == 0:
             result = outcome.result if isinstance(outcome, Outcome) else outcome
             run.write_result(record(result))
@@ -79,6 +79,19 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
     except BaseException as error:  # stop signal
         return _stopped(error, run)
     return 0
+
+
+def _find_task(node: dict[str, Any]) -> Callable[[dict[str, Any], RunDirectory], Any]:
+    """Import the function of a task: `task._target_`, or `run` of ghostexp.tasks.NAME.
+
+    Raises ValueError: there is no such function.
+    """
+    target = node.get("_target_", f"ghostexp.tasks.{node['name']}.run")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"task._target_={target}: not found ({error})") from error
 
 
 def _make_outputs(outcome: Outcome, run: RunDirectory, task: str) -> dict[str, list[str]]:

@@ -32,6 +32,9 @@ KEYS = {
     "logger": KeyRole(result=False, earlier="override", build=False),
     "task": KeyRole(result=False, earlier="command", report=True),
     "loss": KeyRole(result=True, earlier="fixed"),
+    "metrics": KeyRole(result=True, earlier="fixed"),
+    "monitor": KeyRole(result=True, earlier="fixed"),
+    "lightning_module": KeyRole(result=True, earlier="fixed"),
     "channels_last": KeyRole(result=False, earlier="override"),
     "tf32": KeyRole(result=False, earlier="override"),
     "compile": KeyRole(result=False, earlier="override"),
@@ -40,8 +43,16 @@ KEYS = {
     "data_dir": KeyRole(result=False, earlier="fixed"),
     "run": KeyRole(result=False, earlier="command"),
     "resume": KeyRole(result=False, earlier="command", build=False),
+    "allow": KeyRole(result=False, earlier="command", build=False, report=True),
     "traceback": KeyRole(result=False, earlier="command", report=True),
 }
+ADDED_KEYS: dict[str, Any] = {
+    "metrics": {},
+    "monitor": None,
+    "lightning_module": None,
+}  # that configs of older runs lack
+# Keys of a LightningDataModule of another package that the rest of the configuration refers to.
+FOREIGN_DATA_KEYS = ("num_classes", "in_chans", "image_size", "batch_size", "seed", "mean", "std", "class_names")
 SWEEP_ONLY_KEYS: dict[str, Any] = {"n_jobs": None, "fail_fast": False, "dry_run": False}  # no part of a run's config
 GROUPS = {  # groups of conf/ whose files may set any key, and Hydra's own configuration
     "experiment": KeyRole(result=False, earlier="fixed"),
@@ -68,6 +79,8 @@ IGNORED_KEYS = frozenset(
         *(f"trainer.{key}" for key in ("benchmark", "deterministic", "detect_anomaly", "profiler")),
     }
 )
+# Packages whose targets a saved configuration may call, and whose parts keep what exact resume needs.
+TRUSTED_PACKAGES = ("ghostexp", "torch", "torchvision", "lightning", "torchmetrics", "timm")
 STUDY_TASKS = ("report", "dashboard")  # tasks that read many runs, and write beside them
 
 RESULT_KEYS = tuple(key for key, role in KEYS.items() if role.result)

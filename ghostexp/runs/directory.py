@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ghostexp.runs.foreign import arguments_for
 from ghostexp.runs.text_files import write_atomically, write_json
 
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # six times as fast; a report reads many files
@@ -51,7 +52,12 @@ class RunDirectory:
     @property
     def resume_command(self) -> str:
         """Shell command that continues this run."""
-        return shlex.join(["python", "-m", "ghostexp", f"resume={self.path}"])
+        return self.command(f"resume={self.path}")
+
+    def command(self, *arguments: str) -> str:
+        """Return a shell command on this run, with what it needs to find code of other packages."""
+        config = self.read_config() if self.config.is_file() else {}
+        return shlex.join(["python", "-m", "ghostexp", *arguments, *arguments_for(config)])
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved configuration.

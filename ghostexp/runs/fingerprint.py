@@ -7,8 +7,9 @@ from typing import Any
 
 from ghostexp.runs.config_keys import IGNORED_KEYS, RESULT_KEYS
 
-# Keys added later; null has the same effect as a missing key.
-ADDED = frozenset({"datamodule.mean", "datamodule.std"})
+# Keys added later, and the value with the same effect as a missing key.
+ADDED = {"datamodule.mean": None, "datamodule.std": None, "lightning_module": None, "monitor": None}
+ADDED |= {"loss._target_": "torch.nn.CrossEntropyLoss"}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -29,7 +30,7 @@ def result_config(config: Mapping[str, Any]) -> dict[str, Any]:
         path: value
         for path, value in flatten(config).items()
         if path not in IGNORED_KEYS
-        and not (path in ADDED and value is None)
+        and not (path in ADDED and value == ADDED[path])
         and any(path == key or path.startswith(f"{key}.") for key in RESULT_KEYS)
     }
 

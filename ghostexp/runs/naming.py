@@ -50,8 +50,16 @@ def run_name(name: str | None, choices: Mapping[str, str | None]) -> str:
         if choices.get(group):
             return str(choices[group]).replace("/", "_")
     typed = _typed_overrides()
-    parts = [str(choices[group]) for group in ("model", "datamodule") if not is_sweep_value(typed.get(group, ""))]
-    return "_".join(parts) or "sweep"
+    parts = [_chosen(group, choices, typed) for group in ("model", "datamodule")]
+    return "_".join(filter(None, parts)) or "sweep"
+
+
+def _chosen(group: str, choices: Mapping[str, str | None], typed: Mapping[str, str]) -> str:
+    """Return the option of a group, or the name of the typed `_target_` in its place; empty if it is swept."""
+    target = typed.get(f"{group}._target_", "")
+    if is_sweep_value(typed.get(group, "")) or is_sweep_value(target):
+        return ""
+    return str(choices.get(group) or target.rpartition(".")[2])
 
 
 def record_subdir(resume: str | None) -> str | None:
@@ -112,7 +120,7 @@ def job_dirname(pairs: Sequence[tuple[str, str]], is_taken: bool = False) -> str
 
 def _typed_overrides() -> dict[str, str]:
     """Return the values of the command line by key."""
-    return {key: value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
+    return {key.lstrip("+~"): value for key, _, value in (argument.partition("=") for argument in sys.argv[1:])}
 
 
 def is_sweep_value(value: str) -> bool:

@@ -1,4 +1,4 @@
-"""Write text as UTF-8 in every locale, and escape what cannot be encoded, such as odd file names."""
+"""Write text as UTF-8 in every locale, escape what cannot be encoded, such as odd file names; Markdown tables."""
 
 import codecs
 import io
@@ -7,12 +7,19 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ESCAPE = "ghostexp.escape"  # a value of `errors=`
 SURROGATES = re.compile("[\ud800-\udfff]+")
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]], right: bool = False) -> str:
+    """Format a Markdown table; right: align all columns but the first to the right, as numbers."""
+    rule = ["---", *["---:" if right else "---"] * (len(head) - 1)]
+    lines = [[str(cell).replace("|", r"\|") for cell in line] for line in (head, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def escape(text: str) -> str:

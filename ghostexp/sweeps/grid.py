@@ -153,8 +153,12 @@ def _product(values: Values, distinguishing_overrides: set[str]) -> Iterator[Gri
         distinguishing = [pair for pair in pairs if pair[0] in distinguishing_overrides]
         yield GridPoint(
             job_dirname(distinguishing),
-            *([f"{key}={value}" for key, value in some] for some in (pairs, distinguishing)),
+            *([_as_override(*pair) for pair in some] for some in (pairs, distinguishing)),
         )
+
+
+def _as_override(key: str, value: str) -> str:
+    return key if key.startswith("~") and not value else f"{key}={value}"  # ~optimizer has no value
 
 
 def _distinct(combinations: Iterable[GridPoint], names: dict[str, list[str]]) -> list[GridPoint]:

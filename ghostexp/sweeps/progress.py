@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from ghostexp.runs.metrics import primary_metric
+from ghostexp.runs.metrics import format_metric, primary_metric
 from ghostexp.sweeps.jobs import JobStatus, SweepJob
 
 
@@ -99,9 +99,8 @@ def print_dry_run(jobs: list[SweepJob], n_jobs: int) -> None:
 
 
 def _metric(result: Mapping[str, Any]) -> str:
-    test = result.get("metrics", {}).get("test", {})
-    name = primary_metric(test)
-    return f"{test[name]:6.2f} %  " if name else ""
+    name = primary_metric(result)
+    return f"{format_metric(name, result['metrics']['test'][name]):>8}  " if name else ""
 
 
 def _time(seconds: float) -> str:

@@ -10,12 +10,12 @@ from ghostexp.report.text import default_title
 from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
-from ghostexp.runs.wandb_key import has_key
+from ghostexp.runs.wandb_mode import find_problem
 from ghostexp.tasks.report import override_texts, parse_baseline
 
 
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """Write dashboard.json and, if there is a W&B key, build the workspace and the report; each call builds new ones.
+    """Write dashboard.json and, if W&B can be reached, build the workspace and the report; each call builds new ones.
 
     Raises ValueError: no runs there, none logged to W&B, wandb-workspaces not installed, or W&B refuses.
     """
@@ -32,8 +32,8 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     write_json(path, wandb_dashboard.specification(study, place.project, title), indent=1)
     if unsynced := _unsynced(found.runs):
         print(f"{len(unsynced)} runs are not on W&B yet: wandb sync {' '.join(_shortest(unsynced))}")
-    if not has_key():
-        print(f"no W&B key: run wandb login, then this command again; specification: {path}")
+    if problem := find_problem():
+        print(f"W&B: {problem}; when that is solved, repeat this command; specification: {path}")
         return {"runs": len(found.runs), "workspace": None, "report": None}
     place = place._replace(entity=place.entity or _call_wandb(_own_entity))
     build = {"workspace": wandb_dashboard.build_workspace, "report": wandb_dashboard.build_report}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ghostexp.analysis.cost import count_cost
 from ghostexp.data.classification_datamodule import ClassificationDataModule
+from ghostexp.data.foreign import ForeignDataModule
 from ghostexp.models.base import Network
 from ghostexp.models.fuse import fuse
 from ghostexp.models.weights import load_weights
@@ -43,6 +44,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     formats, count_checked = check_formats(config["task"]["formats"]), check_int(config, "num_check_images", 0)
     trained = load_trained_model(config | {"compile": False})
     datamodule = build_classification_data(config)
+    mean_std = datamodule.mean_std()
     network = trained.network.to(memory_format=torch.contiguous_format).eval()
     assert isinstance(network, Network)
     fused = fuse(network)
@@ -55,7 +57,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     if names:
         write_json(directory.path / "classes.json", names)
     files = {name: FILES[name] for name in formats}
-    mean_std, rounding = datamodule.mean_std(), reference.rounding
+    rounding = reference.rounding
     card = Card(config, trained, cost, mean_std, files, checks, rounding, has_names=bool(names))
     write_atomically(directory.path / "README.md", card.text())
     _show(checks, directory)
@@ -80,7 +82,7 @@ def check_formats(formats: object) -> list[str]:
     return wanted
 
 
-def check_images(datamodule: ClassificationDataModule, count: int) -> Iterator[Tensor]:
+def check_images(datamodule: ClassificationDataModule | ForeignDataModule, count: int) -> Iterator[Tensor]:
     """Yield batches (N, C, H, W) of `count` test images, and random ones of other batch sizes."""
     shape = (datamodule.in_chans, datamodule.image_size, datamodule.image_size)
     generator = torch.Generator().manual_seed(0)

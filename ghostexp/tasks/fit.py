@@ -13,6 +13,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.preconditions import CheckEvaluation
+from ghostexp.tasks.common.reproducibility import reproducibility
 from ghostexp.tasks.common.summary import (
     compute_baselines,
     data_digest,
@@ -24,7 +25,6 @@ from ghostexp.tasks.common.summary import (
 from ghostexp.tasks.common.teacher import build_distillation
 from ghostexp.tasks.common.test_outputs import save_test_outputs
 from ghostexp.tasks.common.weights_source import weights_record
-from ghostexp.training.base_module import BaseModule
 from ghostexp.training.callbacks.checkpoint import (
     ModelCheckpoint,
     check_match,
@@ -47,28 +47,30 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     resumed = read_checkpoint(directory.last) if config["resume"] and directory.last.exists() else None
     built = instantiate.build_network(config, is_resumed=resumed is not None)
     write_ghostify_report(built, config, directory)
-    distillation, teacher = build_distillation(config)
+    distillation, teacher = build_distillation(config, built.network)
     module = instantiate.build_lightning_module(config, built.network, distillation)
     if resumed is not None:
         check_match(module.state_dict(), resumed["state_dict"], directory.last)
     loggers = instantiate.build_loggers(config, directory, resumed_step=resumed["global_step"] if resumed else None)
+    monitor: str = module.monitor  # pyright: ignore[reportAssignmentType]
     callbacks = [
-        *instantiate.build_callbacks(config, directory, module.monitor),
-        CheckEvaluation(config, f"val/{module.monitor}"),
+        *instantiate.build_callbacks(config, directory, monitor, getattr(module, "monitor_mode", "max")),
+        CheckEvaluation(config, f"val/{monitor}"),
     ]
-    trainer = instantiate.build_trainer(config, callbacks, loggers, directory)
+    trainer = instantiate.build_trainer(config, callbacks, loggers, directory, datamodule)
 
     result: dict[str, Any] = {"params": built.cost.params, "macs": built.cost.macs}
     result |= {"backbone_macs": built.backbone_macs} if built.backbone_macs else {}
-    result |= {"weights": weights_record(built.weights, directory), "teacher": teacher}
+    result |= {"weights": weights_record(built.weights, directory), "teacher": teacher, "monitor": monitor}
+    result |= reproducibility(config, datamodule, trainer)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=directory.last if resumed else None)
-        result |= _training_record(trainer, module, callbacks)
-        checkpoint = _select_checkpoint(config, directory, module, callbacks)
+        result |= _training_record(trainer, callbacks)
+        checkpoint = _select_checkpoint(datamodule, directory, trainer, callbacks)
         result["test_checkpoint"] = checkpoint.stem
         load_checkpoint_weights(module, checkpoint)
         trainer.test(module, datamodule=datamodule, verbose=False)
-        result["metrics"]["test"] = metrics_with_prefix(module, "test/")
+        result["metrics"]["test"] = metrics_with_prefix(trainer, "test/")
         result |= {"baselines": compute_baselines(datamodule)} | hardware_info(trainer)
         result |= data_digest(datamodule) if trainer.is_global_zero else {}
     except BaseException:
@@ -87,28 +89,28 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
 
 
 def _select_checkpoint(
-    config: instantiate.Config, directory: RunDirectory, module: BaseModule, callbacks: list[Callback]
+    datamodule: pl.LightningDataModule, directory: RunDirectory, trainer: pl.Trainer, callbacks: list[Callback]
 ) -> Path:
     """Select the checkpoint to test; the last one if no validation had a metric to select by."""
     (checkpoints,) = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
-    if config["datamodule"]["validate_on"] != "holdout":
+    if getattr(datamodule, "validate_on", "test") != "holdout":
         return directory.last
     if checkpoints.best_epoch is not None:
         return directory.best
-    text = f"datamodule.validate_on=holdout: no validation had a val/{module.monitor}; the last epoch is tested"
+    text = f"datamodule.validate_on=holdout: no validation had a {checkpoints.monitor}; the last epoch is tested"
     log.warning(text)
-    if module.global_rank == 0:
+    if trainer.is_global_zero:
         print(f"warning: {text}", file=sys.stderr)
     return directory.last
 
 
-def _training_record(trainer: pl.Trainer, module: BaseModule, callbacks: list[Callback]) -> dict[str, Any]:
+def _training_record(trainer: pl.Trainer, callbacks: list[Callback]) -> dict[str, Any]:
     """Collect metrics, steps and times of a training for result.json."""
     (checkpoints,) = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
     (throughput,) = (callback for callback in callbacks if isinstance(callback, Throughput))
     best = {"epoch": checkpoints.best_epoch, **checkpoints.best_metrics}
     return {
-        "metrics": {"last": metrics_with_prefix(module, "train/", "val/"), "best": best},
+        "metrics": {"last": metrics_with_prefix(trainer, "train/", "val/"), "best": best},
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "train_seconds": round(throughput.seconds, 2),

@@ -51,11 +51,11 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     """
     where = str(config["task"]["input"])
     files = find_images(where)
-    if files.left_out:
-        notice(f"task.input={where}: {len(files.left_out)} files left out ({count_extensions(files.left_out)})")
     check_int(config, "top_k", 1)
     check_fraction(config, "score_threshold")
     trained = load_trained_model(config)
+    if files.left_out:
+        notice(f"task.input={where}: {len(files.left_out)} files left out ({count_extensions(files.left_out)})")
     is_detector = isinstance(trained.network, DetectionModel)
     outcome, unreadable = (predict_boxes if is_detector else predict_classes)(trained, config, files, directory)
     if unreadable:

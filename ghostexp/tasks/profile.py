@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 from torch.optim.swa_utils import update_bn
 
@@ -36,8 +35,6 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     write_rows(directory.path / "layers.csv", [asdict(row) for row in rows])
     if isinstance(network, DetectionModel):
         return _detector(network, macs, config, rows, directory)
-    if not isinstance(network, Network):
-        raise ValueError(f"model: {type(network).__name__} must be a ghostexp Network")
     latencies = _latencies(network, shape, config)
     write_rows(directory.path / "latency.csv", [asdict(latency) for latency in latencies])
     device = inference_device(config)
@@ -86,7 +83,9 @@ def _hardware_info(config: instantiate.Config) -> dict[str, Any]:
     }
 
 
-def _network(config: instantiate.Config, shape: Shape, directory: RunDirectory) -> tuple[nn.Module, int | None]:
+def _network(
+    config: instantiate.Config, shape: Shape, directory: RunDirectory
+) -> tuple[Network | DetectionModel, int | None]:
     """Load or build the network; returns it and the MACs of a detector's backbone.
 
     A randomly initialised network gets BatchNorm statistics of noise.

@@ -6,6 +6,7 @@ from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.load_model import load_trained_model
 from ghostexp.tasks.common.summary import data_digest, hardware_info, metrics_with_prefix, show_test
 from ghostexp.tasks.common.test_outputs import save_test_outputs
+from ghostexp.training.callbacks.checkpoint import load_checkpoint_weights
 from ghostexp.training.loggers.wandb_outputs import finish
 
 
@@ -17,10 +18,16 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     datamodule = instantiate.build_datamodule(config)
     trained = load_trained_model(config)
     module = instantiate.build_lightning_module(config, trained.network)
+    if config.get("lightning_module") and trained.file is not None:
+        load_checkpoint_weights(module, trained.file)  # it may have weights beside the network's
     loggers = instantiate.build_loggers(config, directory)
-    trainer = instantiate.build_trainer(config, [], [], directory)
+    trainer = instantiate.build_trainer(config, [], [], directory, datamodule)
     trainer.test(module, datamodule=datamodule, verbose=False)
-    result = trained.record() | {"metrics": {"test": metrics_with_prefix(module, "test/")}} | hardware_info(trainer)
+    result = (
+        trained.record()
+        | {"monitor": module.monitor, "metrics": {"test": metrics_with_prefix(trainer, "test/")}}
+        | hardware_info(trainer)
+    )
     result |= data_digest(datamodule) if trainer.is_global_zero else {}
 
     def make_outputs(outputs: Outputs) -> None:

@@ -11,12 +11,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from ghostexp.models.finite import non_finite_weights
 from ghostexp.training.distributed import broadcast_buffers
 from ghostexp.training.loggers import log_metrics
-from ghostexp.training.schedulers import Schedule
+from ghostexp.training.optimization import Optimization
 from ghostexp.training.top_losses import TestOutputs
 
 # Lightning advises sync_dist=True, with two collectives for each metric; ours are equal on all ranks.
@@ -26,25 +25,29 @@ warnings.filterwarnings("ignore", message=".*recommended to use .*sync_dist=True
 class BaseModule(pl.LightningModule):
     """A network with its optimizer and schedule.
 
+    optimizer, schedule, interval: see `Optimization`. monitor: replaces that of the class.
     A batch is images and targets, images first. The sums behind the training means are in the checkpoint, and the
     random state is a function of (seed, batch), so that a resumed run equals the uninterrupted one bit for bit.
     """
 
-    monitor: str  # the metric, in percent, by which networks are compared; without its prefix val/ or test/
+    monitor: str  # the metric by which networks are compared; without its prefix val/ or test/
+    monitor_mode: str = "max"  # whether more of it is better, or min
 
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Callable[[nn.Module], Optimizer],
-        schedule: Callable[[int, int], Schedule],
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., Any],
         *,
         seed: int,
         sums: int,
+        interval: str | None = None,
+        monitor: str | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.build_optimizer = optimizer
-        self.build_lr_factor = schedule
+        self.optimization = Optimization(optimizer, schedule, interval)
+        self.monitor = monitor or self.monitor
         self.seed = seed
         self.lr = 0.0  # of the last step
         self.metrics: dict[str, float] = {}  # latest value of each
@@ -54,15 +57,16 @@ class BaseModule(pl.LightningModule):
         self.train_sums = torch.zeros(sums)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, and the schedule that is stepped after every optimizer step."""
+        """Build the optimizer and its schedule."""
         epochs = self.trainer.max_epochs
         assert epochs is not None
-        optimizer = self.build_optimizer(self.network)
+        optimizer = self.optimization.build_optimizer(self.network)
         _ = self.trainer.estimated_stepping_batches  # builds the loader, whose length is needed
-        schedule = self.build_lr_factor(epochs, self._steps_per_epoch())
-        # A function: LambdaLR would save the fields of an object, and restore them over those of a resumed run.
-        scheduler = LambdaLR(optimizer, lambda done: schedule(done))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        steps, metric = self._steps_per_epoch(), f"val/{self.monitor}"
+        scheduler = self.optimization.build_scheduler(optimizer, epochs, steps, metric, self.monitor_mode)
+        if scheduler["interval"] == "epoch":
+            scheduler["frequency"] = self.trainer.check_val_every_n_epoch if "monitor" in scheduler else 1
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}  # pyright: ignore[reportReturnType]
 
     def _steps_per_epoch(self) -> int:
         """Count the optimizer steps of an epoch.
@@ -197,3 +201,11 @@ class BaseModule(pl.LightningModule):
             self.train_sums = sums[self.global_rank]
         else:
             self.train_sums = sums.sum(0) if self.global_rank == 0 else torch.zeros_like(sums[0])
+
+
+def latest_metrics(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the latest metrics: of a LightningModule that is none of ours, those that it logged."""
+    module = trainer.lightning_module
+    if isinstance(module, BaseModule):
+        return module.metrics
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -1,24 +1,27 @@
 """LightningModule of the classifiers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from ghostexp.training.base_module import BaseModule
 from ghostexp.training.distillation import Distillation
-from ghostexp.training.schedulers import Schedule
 from ghostexp.training.top_losses import TestRecorder
+
+OWN_METRICS = ("loss", "acc1", "acc5")
 
 
 class ClassificationModule(BaseModule):
-    """A classifier: cross-entropy with label smoothing, optional distillation, top-1 and top-5 accuracy in percent.
+    """A classifier: a loss, optional distillation, top-1 and top-5 accuracy in percent, and other metrics.
 
-    Top-5 is there for more than five classes.
+    Top-5 is there for more than five classes. criterion: maps logits (N, num_classes) and targets to the mean loss;
+    None: cross-entropy. metrics: by name, of logits and classes, in their own unit.
 
     A batch is images (N, C, H, W) and targets, (N,) classes or (N, num_classes) probabilities.
     """
@@ -28,25 +31,34 @@ class ClassificationModule(BaseModule):
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Callable[[nn.Module], Optimizer],
-        schedule: Callable[[int, int], Schedule],
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., Any],
         *,
         num_classes: int,
-        label_smoothing: float = 0.0,
+        criterion: nn.Module | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         seed: int = 0,
         distillation: Distillation | None = None,
+        interval: str | None = None,
+        monitor: str | None = None,
     ) -> None:
-        super().__init__(network, optimizer, schedule, seed=seed, sums=4)  # loss, top-1 and top-5 hits, images
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"loss.label_smoothing={label_smoothing}: must be a number in [0, 1)")
-        self.label_smoothing = label_smoothing
+        sums = 4  # loss, top-1 and top-5 hits, images
+        super().__init__(network, optimizer, schedule, seed=seed, sums=sums, interval=interval, monitor=monitor)
+        self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
+        self.other_metrics = dict(metrics or {})
+        self.monitor_mode = "min" if self._falls(self.monitor) else "max"
         self.distillation = distillation
         self.top_k = 5 if num_classes > 5 else 0
         self.accuracies = self._accuracies(num_classes)
+        self.metric_modules = nn.ModuleList(self.other_metrics.values())  # so that they move to the device
         # Sums of loss and images under evaluation. No torchmetrics Metric: in bf16-true its sums would be bf16 too.
         self.eval_sums = torch.zeros(2)
         self.eval_bad = torch.zeros(())  # images under evaluation whose logits are not finite
         self.num_classes = num_classes
+
+    def _falls(self, metric: str) -> bool:
+        """Return whether less of a metric is better."""
+        return metric == "loss" or getattr(self.other_metrics.get(metric), "higher_is_better", None) is False
 
     def _accuracies(self, num_classes: int) -> MetricCollection:
         metrics = {"acc1": MulticlassAccuracy(num_classes, average="micro")}
@@ -68,7 +80,7 @@ class ClassificationModule(BaseModule):
         """Compute the loss of a batch, and add it to the epoch's sums."""
         images, targets = batch
         logits = self.network(images)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        loss = self.criterion(logits, targets)
         if self.distillation is not None:
             loss = self.distillation.loss(loss, logits, images)
         with torch.no_grad():
@@ -111,16 +123,26 @@ class ClassificationModule(BaseModule):
         self.eval_sums = torch.zeros(2, device=self.device)
         self.eval_bad = torch.zeros((), device=self.device)
         self.accuracies.reset()
+        for metric in self.other_metrics.values():
+            metric.reset()
 
     def update_eval_metrics(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Update the metrics with a batch; returns its logits."""
         images, targets = batch
         logits = self.network(images).float()
-        loss = F.cross_entropy(logits, targets, reduction="sum")
+        loss = self._eval_loss(logits, targets)
         self.eval_sums += torch.stack([loss, torch.full_like(loss, len(images))])
         self.eval_bad += (~torch.isfinite(logits).all(1)).sum()
         self.accuracies.update(logits, targets)
+        for metric in self.other_metrics.values():
+            metric.update(logits, targets)
         return logits
+
+    def _eval_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the sum of the losses of a batch; cross-entropy is without label smoothing."""
+        if type(self.criterion) is nn.CrossEntropyLoss:
+            return F.cross_entropy(logits, targets, reduction="sum")
+        return self.criterion(logits, targets) * len(logits)
 
     def compute_eval_metrics(self) -> dict[str, float]:
         """Compute loss and accuracies over all devices.
@@ -133,4 +155,6 @@ class ClassificationModule(BaseModule):
                 f"the network's outputs for {bad:.0f} of {images:.0f} images are not finite numbers "
                 f"(evaluated in trainer.precision={self.trainer.precision})"
             )
-        return {"loss": loss / images} | {name: 100 * float(value) for name, value in self.accuracies.compute().items()}
+        accuracies = {name: 100 * float(value) for name, value in self.accuracies.compute().items()}
+        others = {name: float(metric.compute()) for name, metric in self.other_metrics.items()}
+        return {"loss": loss / images} | accuracies | others

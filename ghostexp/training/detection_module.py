@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from torchmetrics.detection import MeanAveragePrecision
 
 from ghostexp.training.base_module import BaseModule
-from ghostexp.training.schedulers import Schedule
 
 Target = dict[str, Any]
 Columns = dict[str, Tensor]  # by name, a row for each box
@@ -40,13 +39,16 @@ class DetectionModule(BaseModule):
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Callable[[nn.Module], Optimizer],
-        schedule: Callable[[int, int], Schedule],
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., Any],
         *,
         loss_names: Sequence[str],
         seed: int = 0,
+        interval: str | None = None,
+        monitor: str | None = None,
     ) -> None:
-        super().__init__(network, optimizer, schedule, seed=seed, sums=len(loss_names) + 1)
+        sums = len(loss_names) + 1
+        super().__init__(network, optimizer, schedule, seed=seed, sums=sums, interval=interval, monitor=monitor)
         self.loss_names = tuple(loss_names)
         # Detections and ground truth by image_id, on the CPU: of this rank's images, after an evaluation of all.
         self.evaluated: dict[int, tuple[Columns, Columns]] = {}

@@ -43,7 +43,10 @@ class TestOutputs(NamedTuple):
 
 
 class TestRecorder:
-    """Accumulates the confusion matrix and the top losses of a test on the device, without synchronising it."""
+    """Accumulates the confusion matrix and the top losses of a test on the device, without synchronising it.
+
+    Torchmetrics' confusion matrix counts by `torch.bincount`, which waits for the device in every batch.
+    """
 
     def __init__(self, num_classes: int, device: torch.device, rank: int = 0) -> None:
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 
 from ghostexp.config.json_schema import RECIPES, schemas
 from ghostexp.config.key import Key
-from ghostexp.config.keys import GROUPS, LOSS, ROOT, SET_HERE, TASKS
+from ghostexp.config.keys import GROUPS, LOSS, ROOT, SET_HERE
 from ghostexp.config.schema import key_of
 from ghostexp.config.signatures import signature
+from ghostexp.config.task_keys import TASKS
 from ghostexp.models.validation import RULES
 from ghostexp.runs import config_keys
 from tests.cli import command
@@ -141,17 +142,21 @@ def test_model_key_ranges_match_validation_rules(name: str) -> None:
 
 
 def test_arguments_set_by_the_program_are_rejected_keys() -> None:
-    """Check that every argument that tasks/common/instantiate.py passes is refused in the configuration."""
-    tree = ast.parse(inspect.getsource(importlib.import_module("ghostexp.tasks.common.instantiate")))
+    """Check that every argument that tasks/common passes to a target is refused in the configuration."""
+    modules = [importlib.import_module(f"ghostexp.tasks.common.{name}") for name in ("instantiate", "build_network")]
+    trees = [ast.parse(inspect.getsource(module)) for module in modules]
     calls = [
-        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "instantiate_node"
+        node
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "instantiate_node"
     ]
     passed = {
         (re.split(r"\W", ast.unparse(call.args[1]).lstrip("f'"))[0], str(argument.arg))
         for call in calls
         for argument in call.keywords
     }
-    assert {group for group, _ in passed} == {"trainer", "callbacks", "logger", "model"}
+    assert {group for group, _ in passed} == {"trainer", "callbacks", "model"}
     refused = {(group, name) for group, names in SET_HERE.items() for name in names}
     assert passed - refused == {("model", "backbone")}  # built from model.backbone of the configuration
 

@@ -1,6 +1,5 @@
 """Check that errors of a command are one line that names the key or the file, with a non-zero exit code."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +38,14 @@ KEYS = [
     (["+loss.distil=1"], "loss has no distil; there is label_smoothing, distill; did you mean loss.distill?"),
     (["+logger.csv.path=x"], "+logger.csv.path=x: logger.csv has no path"),
     (["+task.top=3"], "+task.top=3: task has no top; there is name"),
+    (
+        ["-m", "seed=0,1", "model.rato=2"],
+        "model.rato=2: model has no rato; there is weights, reset_head, network, ratio",
+    ),
+    (["model=ghostnet", "model.kwargs.x=1"], "model.kwargs.x=1: model has no kwargs; there is weights, reset_head"),
+    (["debug=on"], "debug=on: not found; there is default"),
+    (["--config-dir=/none_such"], "--config-dir=/none_such: no such folder"),
+    (["output_dir=/proc/none_such"], "output_dir=/proc/none_such: cannot be written (No such file or directory)"),
     (["+model.ratio=2"], "+model.ratio: already exists; leave out the plus"),
     (["seed=0,1"], "seed=0,1: several values need -m"),
     (["optimizer.lr=\u6570"], "type 'optimizer.lr=\"\u6570\"'"),
@@ -75,7 +82,7 @@ VALUES = [
     (["model.norm_act=fancy"], "model.norm_act=fancy: must be one of"),
     (["model.network.shortcut=C"], "model.network.shortcut=C: must be one of A, B"),
     (["model=vgg16"], "32 x 32 is the smallest image that works; found 8 x 8"),
-    (["model._target_=ghostexp.models.nothing"], "model: "),
+    (["model._target_=ghostexp.models.nothing"], "model._target_=ghostexp.models.nothing: not found"),
     (["model.weights=no/such/file"], "model.weights=no/such/file: no such file; must be a file, a run's directory,"),
     (["model.weights=5"], "model.weights=5: no such file"),
     (["model.reset_head=true"], "model.reset_head=true: needs model.weights"),
@@ -163,6 +170,7 @@ VALUES = [
         ["model=retinanet_ghostnet"],
         "datamodule=digits: must have boxes for a detector, as shapes or coco do, got",
     ),
+    ([*DETECTOR, "loss.distill.teacher=none_such"], "loss.distill.teacher: must not be set for a detector"),
     (
         [*DETECTOR, "trainer.precision=bf16-true"],
         "trainer.precision=bf16-true: rounds boxes of a detector; use trainer.",
@@ -241,14 +249,6 @@ def test_wrong_key_or_value_is_one_line_error(
 def test_missing_gpu_is_one_line_error(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*arguments) != 0
     expect_one_line(capsys.readouterr().err, wanted)
-
-
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a finished run, of which tests damage copies."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    assert command(*TINY, in_directory(run)) == 0
-    return run
 
 
 def truncate(run: Path) -> None:
@@ -333,12 +333,10 @@ def test_damaged_or_different_run_is_one_line_error(
     damage: Callable[[Path], None] | None,
     arguments: list[str],
     wanted: str,
-    finished_run: Path,
-    tmp_path: Path,
+    tiny_run: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run, run)
+    run = tiny_run
     (run / "result.json").unlink()
     if damage is not None:
         damage(run)
@@ -406,7 +404,7 @@ def test_traceback_is_shown_with_debug(capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "wanted"),
     [
         (["model=ghostnt"], "model=ghostnt: not found"),
-        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network, ratio"),
+        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be an integer >= 1"),
         (["resume=no/such/run"], "no/such/run: not a run directory"),
         (["-m", "model=resnet20,resnet21"], "model=resnet21: not found"),

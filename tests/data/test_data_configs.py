@@ -10,7 +10,7 @@ from ghostexp.config.compose import CONF
 from ghostexp.config.config_files import list_options
 from ghostexp.data.base import DataModule
 
-NAMES = ["cifar10", "cifar100", "coco", "digits", "fake", "image_folder", "shapes"]
+NAMES = ["cifar10", "cifar100", "coco", "digits", "fake", "image_folder", "shapes", "torch_dataset"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -19,6 +19,8 @@ def test_config_sets_every_argument_of_its_datamodule(name: str) -> None:
         config = compose(f"datamodule/{name}", ["+seed=5", "+data_dir=elsewhere"])
     arguments = {field.name for field in fields(get_class(config.datamodule._target_)) if field.init}
     assert set(config.datamodule) - {"_target_"} == arguments
+    if name == "torch_dataset":
+        config.datamodule.train = config.datamodule.test = {"_target_": "torchvision.datasets.FakeData"}
     module = instantiate(config.datamodule)
     assert isinstance(module, DataModule)
     assert module.seed == 5

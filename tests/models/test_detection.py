@@ -1,6 +1,7 @@
 """Test detectors on every network of this project, and where they differ from torchvision's."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from ghostexp.models.detection.fpn import LevelAnchorGenerator
 from ghostexp.models.detection.retinanet import RetinaNet
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
 from ghostexp.models.torchvision_timm import torchvision_network
+from ghostexp.tasks.common.instantiate import build_network
 
 from .tiny_detectors import BACKBONES, KINDS, found, target, total, with_quick_norms
 
@@ -238,6 +240,24 @@ def instantiate_config(name: str, *overrides: str) -> DetectionModel:
         network = instantiate(node, _convert_="all")
     assert isinstance(network, DetectionModel)
     return network
+
+
+def three_layers(num_classes: int) -> nn.Module:
+    stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    down = nn.Sequential(nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.ReLU())
+    return nn.Sequential(stem, down, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+
+
+def test_module_of_ones_own_is_a_backbone() -> None:
+    data = ("datamodule=shapes", "datamodule.num_classes=3", "datamodule.image_size=64")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", [*data, "model=retinanet_ghostnet", "model.strides=[1,2]"])
+    config: Any = OmegaConf.to_container(composed, resolve=True)
+    config["model"]["backbone"] = {"_target_": f"{__name__}.three_layers", "num_classes": 3}
+    network, *_, macs = build_network(config)
+    assert isinstance(network, RetinaNet)
+    assert network.backbone.strides[:2] == [1, 2]
+    assert macs == 224 * 224 * 3 * 4 * 9 + 112 * 112 * 4 * 8 * 9
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "ghost_resnet50"])

@@ -59,10 +59,12 @@ def test_trunk_keeps_names_of_classifier_weights(tmp_path: Path) -> None:
         load_weights(ghostnet(num_classes=3, width=0.4), tmp_path / "weights.pth", reset_head=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_freeze_batchnorm_keeps_loaded_values(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "backbone"), [*((kind, "ghostnet") for kind in KINDS), ("retinanet", "regnety_002 of timm")]
+)
+def test_freeze_batchnorm_keeps_loaded_values(kind: str, backbone: str) -> None:
     torch.manual_seed(0)
-    network = KINDS[kind](ghostnet(width=0.3), strides=COARSE, freeze_batchnorm=True)
+    network = KINDS[kind](BACKBONES[backbone][0](), strides=COARSE, freeze_batchnorm=True)
     frozen, free = {}, []
     for name, module in network.backbone.body.named_modules():
         if isinstance(module, nn.BatchNorm2d):

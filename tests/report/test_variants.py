@@ -141,7 +141,7 @@ def test_sweep_command_leaves_out_machine_paths(
 
 @pytest.mark.parametrize(("folder", "shown"), [("/home/mine/conf", "conf"), ("/elsewhere/conf", "DIR")])
 def test_sweep_command_has_config_dir(folder: str, shown: str, tmp_path: Path) -> None:
-    record = study(tmp_path, {1: [95.0]}) / "ratio-1_seed-0" / ".hydra"
+    record = study(tmp_path, {1: [95.0]}, None) / "ratio-1_seed-0" / ".hydra"
     record.mkdir()
     (record / "overrides.yaml").write_text(yaml.safe_dump(["name=mine"]))
     sources = [{"path": "/package/conf", "provider": "main"}, {"path": folder, "provider": "command-line"}]

@@ -13,7 +13,7 @@ import pytest
 
 from ghostexp.runs.csv_table import CSVTable, read_rows, write_rows
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.text_files import escape, write_json
+from ghostexp.runs.text_files import escape, markdown_table, write_json
 from tests.cli import command, finish_cold, in_directory
 from tests.data.fake_image_folders import write_tree
 
@@ -138,3 +138,8 @@ def test_run_in_c_locale_has_utf8_names(tmp_path: Path) -> None:
     assert command("task=predict", f"run={run}", f"task.input={tree}/test") == 0
     predictions = json.loads((run / "predict" / "predictions.json").read_text(encoding="utf-8"))["predictions"]
     assert [one["target"] for one in predictions] == ["ant", "ant", CAT, CAT]
+
+
+def test_markdown_table_escapes_cells_and_aligns_numbers() -> None:
+    assert markdown_table(["|r|", "n"], [("a|b", 2)]) == "| \\|r\\| | n |\n| --- | --- |\n| a\\|b | 2 |"
+    assert markdown_table(["", "n"], [], right=True).splitlines()[1] == "| --- | ---: |"

@@ -89,7 +89,7 @@ def test_specification_names_only_logged_metrics(sweep: Path, capsys: pytest.Cap
     assert dashboard(sweep) == 0
     out = capsys.readouterr().out
     assert f"3 runs are not on W&B yet: wandb sync {sweep}/*/wandb/offline-run-*" in out
-    assert "no W&B key: run wandb login, then this command again" in out
+    assert "W&B: there is no W&B key (wandb login); when that is solved, repeat this command" in out
     specification = json.loads((sweep / "dashboard" / "dashboard.json").read_text())
     wanted = {
         "model.ratio",
@@ -124,6 +124,7 @@ def test_dashboard_with_key_saves_workspace_and_report(
         monkeypatch.setattr(view, "url", property(lambda self: f"https://wandb.example.org/{type(self).__name__}"))
     monkeypatch.setattr("wandb.Api", lambda: type("Api", (), {"default_entity": "somebody"}))
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr("ghostexp.tasks.dashboard.find_problem", lambda: None)
     assert dashboard(sweep) == 0
     assert [(type(view), view.entity, view.project) for view in saved] == [
         (Workspace, "somebody", "ghosts"),
@@ -142,9 +143,20 @@ def test_dashboard_wandb_error_is_one_line(
     monkeypatch.setattr(Workspace, "save", refuse)
     monkeypatch.setattr("wandb.Api", lambda: type("Api", (), {"default_entity": "somebody"}))
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr("ghostexp.tasks.dashboard.find_problem", lambda: None)
     assert dashboard(sweep) == 1
     err = capsys.readouterr().err
     assert err == "error: task=dashboard: W&B failed (ValueError: Project not found)\n"
+
+
+def test_dashboard_without_a_connection_writes_the_specification(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
+    assert dashboard(sweep) == 0
+    assert "W&B: http://127.0.0.1:9 cannot be reached" in capsys.readouterr().out
+    assert json.loads((sweep / "dashboard" / "result.json").read_text())["workspace"] is None
 
 
 def test_dashboard_without_extra_is_one_line(

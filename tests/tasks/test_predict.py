@@ -11,7 +11,7 @@ import torch
 
 from ghostexp.tasks.common.class_names import imagenet_names, readable
 from ghostexp.tasks.common.input_images import find_images
-from tests.cli import TINY, command, in_directory
+from tests.cli import command
 
 
 def predictions_of(run: Path) -> dict[str, Any]:
@@ -73,8 +73,7 @@ def test_predict_loads_chosen_checkpoint(digits_run: Path, digit_files: Path) ->
         assert (prediction["probabilities"][0] == 1 and prediction["classes"][0] == "7") == is_seven
 
 
-def test_class_names_are_read_from_checkpoint(tmp_path: Path, digit_files: Path) -> None:
-    assert command(*TINY, in_directory(tmp_path / "run")) == 0
+def test_class_names_are_read_from_checkpoint(tiny_run: Path, tmp_path: Path, digit_files: Path) -> None:
     photo = next(digit_files.rglob("*.png"))
     moved = "datamodule._target_=ghostexp.data.datasets.image_folder.ImageFolder"  # without data on this machine
     gone = (moved, "~datamodule.num_images", "+datamodule.root=no/such/folder")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import TINY, command, in_directory
+from tests.cli import command, in_directory
 from tests.training.test_fit import result_of
 
 PROFILE = (
@@ -54,9 +54,8 @@ def test_profile_of_random_weights_has_small_rounding(tmp_path: Path) -> None:
     assert result_of(tmp_path / "run")["latency"][1]["difference"] < 1e-3
 
 
-def test_profile_of_run_is_written_to_its_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    assert command(*TINY, in_directory(run)) == 0
+def test_profile_of_run_is_written_to_its_directory(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny_run
     assert command(*PROFILE[:-2], f"run={run}") == 0
     assert result_of(run / "profile")["params"] == result_of(run)["params"]
     assert "thop" not in capsys.readouterr().out

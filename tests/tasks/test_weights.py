@@ -96,9 +96,8 @@ def test_weights_of_every_layout_are_loaded(layout: str, tmp_path: Path) -> None
     assert loaded == WeightsRecord(str(file), sha256(file), (), LAYOUTS[layout])
 
 
-def test_weights_of_run_are_those_it_tested(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert command(*TINY, in_directory(first)) == 0
+def test_weights_of_run_are_those_it_tested(tiny_run: Path, tmp_path: Path) -> None:
+    first, second = tiny_run, tmp_path / "second"
     (first / "checkpoints" / "best.ckpt").unlink()
     assert command(*RESNET, f"model.weights={first}", in_directory(second)) == 0
     assert has_weights(second, trained(first))

@@ -1,6 +1,8 @@
 """Detectors: metrics equal pycocotools'; resumed and distributed runs equal uninterrupted ones."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -102,14 +104,22 @@ def pycocotools_metrics(truth: Path, found: Path) -> np.ndarray:
     return np.array(evaluation.stats)
 
 
-def test_detector_fit_writes_metrics_and_detections(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    assert command(*TINY_DETECTOR, in_directory(run)) == 0
+@pytest.fixture(scope="module")
+def detector_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Train the run of TINY_DETECTOR, which no test may change; returns it with what it printed."""
+    run, printed = tmp_path_factory.mktemp("detector") / "run", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert command(*TINY_DETECTOR, in_directory(run)) == 0
+    return run, printed.getvalue()
+
+
+def test_detector_fit_writes_metrics_and_detections(detector_run: tuple[Path, str], tmp_path: Path) -> None:
+    run, printed = detector_run
     result = result_of(run)
     assert result["metrics"]["last"]["val/map"] == result["metrics"]["test"]["test/map"]
     assert {"train/loss", "train/loss_box", "train/loss_objectness"} <= set(result["metrics"]["last"])
     assert result["backbone_macs"] == backbone_macs(ghostnet_small(width=0.25))
-    assert "test mAP" in capsys.readouterr().out
+    assert "test mAP" in printed
     assert (run / "boxes.png").is_file()
     with (run / "per_class.csv").open() as file:
         assert {row["class"] for row in csv.DictReader(file)} == {"rectangle", "ellipse", "triangle", "cross"}
@@ -186,8 +196,9 @@ def test_limit_test_batches_of_detector(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "boxes.png").is_file()  # of those images that were tested
 
 
-def test_resumed_detector_equals_uninterrupted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command(*TINY_DETECTOR, in_directory(tmp_path / "uninterrupted")) == 0
+def test_resumed_detector_equals_uninterrupted_run(
+    detector_run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step = DetectionModule.training_step
 
     def stopping(self: DetectionModule, batch: Any, batch_idx: int) -> Tensor:
@@ -199,12 +210,11 @@ def test_resumed_detector_equals_uninterrupted_run(tmp_path: Path, monkeypatch: 
         patch.setattr(DetectionModule, "training_step", stopping)
         assert command(*TINY_DETECTOR, in_directory(tmp_path / "stopped")) != 0
     assert command(f"resume={tmp_path / 'stopped'}") == 0
-    assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
+    assert digests(tmp_path / "stopped") == digests(detector_run[0])
 
 
-def test_two_devices_equal_one_for_odd_number_of_images(tmp_path: Path) -> None:
-    run, one, two = tmp_path / "run", tmp_path / "one", tmp_path / "two"
-    assert command(*TINY_DETECTOR, in_directory(run)) == 0
+def test_two_devices_equal_one_for_odd_number_of_images(detector_run: tuple[Path, str], tmp_path: Path) -> None:
+    run, one, two = detector_run[0], tmp_path / "one", tmp_path / "two"
     assert command("task=test", f"run={run}", in_directory(one)) == 0
     assert command("task=test", f"run={run}", "trainer.devices=2", in_directory(two)) == 0
     assert result_of(two)["devices"] == 2

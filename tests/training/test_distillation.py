@@ -60,7 +60,7 @@ def test_distillation_keeps_teacher_frozen() -> None:
 def test_build_distillation_loads_run_weights(teacher: Path) -> None:
     config = RunDirectory(teacher).read_config()
     config["loss"]["distill"]["teacher"] = str(teacher)
-    distillation, record = build_distillation(config)
+    distillation, record = build_distillation(config, nn.Identity())
     assert distillation is not None
     assert record is not None
     trained = checkpoint.read_checkpoint(teacher / "checkpoints" / "last.ckpt")["state_dict"]
@@ -69,12 +69,10 @@ def test_build_distillation_loads_run_weights(teacher: Path) -> None:
     assert record == {"source": str(teacher), "sha256": record["sha256"], "params": 269722}
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a teacher."""
-    run = tmp_path_factory.mktemp("teacher") / "run"
-    assert command(*TINY, in_directory(run)) == 0
-    return run
+@pytest.fixture
+def teacher(shared_run: Path) -> Path:
+    """Return a trained teacher."""
+    return shared_run
 
 
 def test_distilled_run_has_no_teacher_in_checkpoint(teacher: Path, tmp_path: Path) -> None:

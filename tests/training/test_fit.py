@@ -77,22 +77,35 @@ def test_test_task_repeats_metrics_of_run(tmp_path: Path) -> None:
         assert result_of(run)["test_checkpoint"] == {"test": "last", "holdout": "best"}[split]
 
 
+EMA_MIXUP = (*TINY, "callbacks.ema=0.9", "datamodule.mixup_alpha=0.2", "trainer.log_every_n_steps=2")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the run that stopped and resumed runs must equal."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert command(*EMA_MIXUP, in_directory(run)) == 0
+    return run
+
+
 @pytest.mark.parametrize("step", [2, 3, 5])  # in mid-epoch, at an epoch's last step, in the second epoch
 def test_sigterm_saves_and_resume_equals_uninterrupted_run(
-    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    step: int,
+    uninterrupted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = (*TINY, "callbacks.ema=0.9", "datamodule.mixup_alpha=0.2", "trainer.log_every_n_steps=2")
-    assert command(*arguments, in_directory(tmp_path / "uninterrupted")) == 0
     with monkeypatch.context() as patch:
         stop_at(patch, step, signal.SIGTERM)
-        assert command(*arguments, in_directory(tmp_path / "stopped")) == 128 + signal.SIGTERM
+        assert command(*EMA_MIXUP, in_directory(tmp_path / "stopped")) == 128 + signal.SIGTERM
     message = capsys.readouterr().err
     assert f"stopped by SIGTERM after step {step + 1}" in message
     assert f"python -m ghostexp resume={tmp_path / 'stopped'}" in message
     assert not (tmp_path / "stopped" / "result.json").exists()
     assert command(f"resume={tmp_path / 'stopped'}") == 0
-    assert digests(tmp_path / "stopped") == digests(tmp_path / "uninterrupted")
-    assert result_of(tmp_path / "stopped")["metrics"] == result_of(tmp_path / "uninterrupted")["metrics"]
+    assert digests(tmp_path / "stopped") == digests(uninterrupted)
+    assert result_of(tmp_path / "stopped")["metrics"] == result_of(uninterrupted)["metrics"]
 
 
 def test_resume_after_last_epoch_only_tests(tmp_path: Path) -> None:
@@ -133,9 +146,8 @@ def test_eval_loss_over_many_batches_is_exact_in_bf16() -> None:
     assert loss / images == pytest.approx(math.log(10), rel=1e-3)
 
 
-def test_test_task_accepts_other_trainer_and_data_keys(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert command(*TINY, in_directory(run)) == 0
+def test_test_task_accepts_other_trainer_and_data_keys(tiny_run: Path) -> None:
+    run = tiny_run
     before = result_of(run)["metrics"]["test"]
     assert command("task=test", f"run={run}", "datamodule.batch_size=8", "trainer.limit_test_batches=1.0") == 0
     assert result_of(run / "test")["metrics"]["test"]["test/acc1"] == before["test/acc1"]
@@ -163,14 +175,13 @@ def test_sigint_saves_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert checkpoint.read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
-def test_finished_run_is_not_trained_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(*TINY, in_directory(tmp_path / "run")) == 0
-    before = (tmp_path / "run" / "result.json").read_bytes()
-    assert command(f"resume={tmp_path / 'run'}") == 0
+def test_finished_run_is_not_trained_again(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (tiny_run / "result.json").read_bytes()
+    assert command(f"resume={tiny_run}") == 0
     assert "finished already" in capsys.readouterr().err
-    assert command(*TINY, in_directory(tmp_path / "run")) == 1
+    assert command(*TINY, in_directory(tiny_run)) == 1
     assert "choose another directory" in capsys.readouterr().err
-    assert (tmp_path / "run" / "result.json").read_bytes() == before
+    assert (tiny_run / "result.json").read_bytes() == before
 
 
 def test_nan_loss_stops_and_keeps_checkpoint(

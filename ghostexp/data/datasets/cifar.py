@@ -80,6 +80,7 @@ class Cifar(ClassificationDataModule):
         return root if any((root / name).is_file() for name in names) else None
 
     def _read_pickles(self, folder: Path) -> DatasetSplits:
+        """Read the original files; torchvision's reader names no damaged file, and accepts only its own checksums."""
         names = _unpickle(folder / self.source.meta["filename"], [self.source.meta["key"]])[0]
         parts = []
         for files in (self.source.train_list, self.source.test_list):

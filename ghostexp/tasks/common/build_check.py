@@ -39,9 +39,7 @@ class Checker:
         built = self._network(config)
         if config["task"]["name"] == "fit":
             module = instantiate.build_lightning_module(config, built.network)
-            module.build_optimizer(module.network)
-            module.build_lr_factor(config["trainer"]["max_epochs"], 1)
-            self._trainer(config, directory, module.monitor)
+            self._trainer(config, directory, str(module.monitor))
         return built.cost
 
     def _network(self, config: instantiate.Config) -> instantiate.BuiltModel:

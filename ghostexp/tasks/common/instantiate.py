@@ -1,79 +1,39 @@
-"""Build every object of a run from its configuration: the only place that instantiates."""
+"""Build the datamodule, callbacks, loggers and trainer of a run from its configuration.
+
+The network is built by `build_network`, the LightningModule by `build_module`; all parts, ours and others', are found
+by their `_target_` alone.
+"""
 
 import os
-import re
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
-import hydra.utils
 import lightning.pytorch as pl
-import torch
-from hydra.errors import InstantiationException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from torch import nn
 
-from ghostexp.analysis.cost import Cost, backbone_macs, count_cost
+from ghostexp.data.base import DataModule
 from ghostexp.data.detection_datamodule import DetectionDataModule
-from ghostexp.models.detection.base import DetectionModel
-from ghostexp.models.detection.fpn import check_strides
-from ghostexp.models.traced_network import as_network
+from ghostexp.data.foreign import ForeignDataModule, as_datamodule
+from ghostexp.data.sampling import DistributedBatches
+from ghostexp.runs.config_keys import FOREIGN_DATA_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import world_size
 from ghostexp.runs.naming import run_identity, run_title
-from ghostexp.tasks.common import weights_source
-from ghostexp.tasks.common.acceleration import allow_tf32, compile_network
-from ghostexp.training.base_module import BaseModule
+from ghostexp.tasks.common.build_module import build_lightning_module
+from ghostexp.tasks.common.build_network import BuiltModel, build_network, is_detector
+from ghostexp.tasks.common.nodes import (
+    USER_ERRORS,
+    Config,
+    accepts,
+    build_part,
+    find_target,
+    instantiate_node,
+)
 from ghostexp.training.callbacks.checkpoint import AtomicCheckpointIO
 from ghostexp.training.callbacks.progress_bar import EpochProgressBar
-from ghostexp.training.classification_module import ClassificationModule
-from ghostexp.training.detection_module import DetectionModule
-from ghostexp.training.distillation import Distillation
-from ghostexp.training.distributed import check_sync_batchnorm
 from ghostexp.training.loggers import RunInfo
 
-Config = dict[str, Any]
-USER_ERRORS = (ValueError, OSError, MisconfigurationException)  # their messages explain what is wrong
-
-
-def instantiate_node(node: Any, key: str, **arguments: Any) -> Any:
-    """Instantiate a node of the configuration; `arguments` are passed on unchanged.
-
-    Raises the target's own error if it is one of USER_ERRORS; else ValueError that names the key.
-    """
-    try:
-        if not arguments:
-            return hydra.utils.instantiate(node, _convert_="all")
-        return hydra.utils.instantiate(node, _convert_="all", _partial_=True)(**arguments)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, USER_ERRORS):
-            raise _with_full_key(cause, key, error) from error
-        raise ValueError(_cannot_be_built(node, key, cause or error)) from error
-    except TypeError as error:
-        raise ValueError(_cannot_be_built(node, key, error)) from error
-
-
-def _cannot_be_built(node: Any, key: str, error: BaseException) -> str:
-    """Format the error of a target that refuses its arguments; names the key of an unknown argument."""
-    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if unknown is None or not isinstance(node, dict) or unknown[1] not in node:
-        return f"{key}: cannot be built ({_one_line(error)})"
-    target = str(node["_target_"]).rpartition(".")[2]
-    return f"{key}.{unknown[1]}={node[unknown[1]]}: {target} has no such argument"
-
-
-def _with_full_key(cause: Exception, key: str, error: InstantiationException) -> Exception:
-    """Replace `model.shortcut` in the error of a nested node by the full key, `model.network.shortcut`."""
-    nested = re.search(r"full_key: (\S+)", str(error))
-    if nested is None or not str(cause).startswith(f"{key}."):
-        return cause
-    return type(cause)(str(cause).replace(key, f"{key}.{nested[1]}", 1))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+__all__ = ["BuiltModel", "Config", "build_lightning_module", "build_network", "instantiate_node"]
 
 
 def build_datamodule(config: Config) -> pl.LightningDataModule:
@@ -81,12 +41,21 @@ def build_datamodule(config: Config) -> pl.LightningDataModule:
 
     Raises ValueError: boxes for a classifier, or classes for a detector.
     """
-    datamodule = instantiate_node(config["datamodule"], "datamodule")
-    is_detector = "backbone" in config["model"]
-    if is_detector != isinstance(datamodule, DetectionDataModule):
+    node, is_detecting = config["datamodule"], is_detector(config["model"])
+    target = find_target(node, "datamodule")
+    is_foreign = isinstance(target, type) and not issubclass(target, DataModule)
+    if is_foreign and not is_detecting:
+        given = {key: node.get(key) for key in FOREIGN_DATA_KEYS}
+        per_device = _per_device_batch_size(config)
+        part = build_part(
+            {**node, "batch_size": per_device}, "datamodule", pl.LightningDataModule, {}, FOREIGN_DATA_KEYS
+        )
+        return as_datamodule(part, given)
+    datamodule = build_part(node, "datamodule", pl.LightningDataModule, {})
+    if is_detecting != isinstance(datamodule, DetectionDataModule):
         needed = (
             "must have boxes for a detector, as shapes or coco do"
-            if is_detector
+            if is_detecting
             else "must have classes for a classifier"
         )
         found = type(datamodule).__name__
@@ -94,141 +63,55 @@ def build_datamodule(config: Config) -> pl.LightningDataModule:
     return datamodule
 
 
-class BuiltModel(NamedTuple):
-    """A network, its cost on one image, and the weights that it starts from, None if randomly initialised.
+def _per_device_batch_size(config: Config) -> int | None:
+    """Return the images of one device and accumulation step; None if the datamodule's batch_size is not set."""
+    if config["datamodule"].get("batch_size") is None:
+        return None
+    devices, steps = int(os.environ.get("WORLD_SIZE", 1)), config["trainer"].get("accumulate_grad_batches") or 1
+    return DistributedBatches(config["datamodule"]["batch_size"], 0, devices, steps).per_device_batch_size
 
-    backbone_macs: of a detector's full backbone at 224 x 224, as the papers count them.
+
+def build_callbacks(config: Config, run: RunDirectory, metric: str, mode: str = "max") -> list[Callback]:
+    """Build the callbacks, and those of `callbacks.NAME` before them.
+
+    metric: on the validation set, by which the best epoch is selected; mode: max or min.
     """
-
-    network: nn.Module
-    cost: Cost
-    weights: weights_source.WeightsRecord | None
-    backbone_macs: int | None = None
-
-
-def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
-    """Build the network, initialise it from the seed, and load `model.weights`.
-
-    With `run=DIR`, or on a resume, a checkpoint is loaded later, so that `model.weights` is not.
-    Raises ValueError: it does not support images of this size, or the weights do not match.
-    """
-    node, data = dict(config["model"]), config["datamodule"]
-    source, reset_head = node.pop("weights", None), bool(node.pop("reset_head", False))
-    if reset_head and (source is None or "backbone" in node):
-        needed = "must be false for a detector" if "backbone" in node else "needs model.weights"
-        raise ValueError(f"model.reset_head=true: {needed}")
-    has_checkpoint = config["run"] is not None or is_resumed
-    allow_tf32(config.get("tf32", True))
-    torch.manual_seed(config["seed"])
-    loaded, macs = None, None
-    if "backbone" in node:
-        network, loaded, macs = _build_detector(node, config, is_loaded=has_checkpoint or source is not None)
-    else:
-        network = instantiate_node(node, "model")
-    cost = _cost(network, (data["in_chans"], data["image_size"], data["image_size"]))
-    if source is not None and not has_checkpoint:
-        loaded = weights_source.load_weights_source(network, str(source), _weights_folder(config), reset_head)
-    if config["channels_last"]:
-        network = network.to(memory_format=torch.channels_last)
-    compile_network(network, config.get("compile", False))
-    return BuiltModel(network, cost, loaded, macs)
-
-
-def _build_detector(
-    node: Config, config: Config, is_loaded: bool
-) -> tuple[nn.Module, weights_source.WeightsRecord | None, int]:
-    """Build a detector on a classifier; returns it, the backbone's weights, and its MACs as the papers count them.
-
-    The weights of the classifier's last layer are left out.
-    is_loaded: the detector's own weights are loaded later.
-    """
-    backbone_node = dict(node.pop("backbone"))
-    source, loaded = backbone_node.pop("weights", None), None
-    is_trained = config["task"]["name"] == "fit"
-    for key in ("freeze_stages", "freeze_batchnorm"):
-        if is_trained and node.get(key) and source is None and not is_loaded:
-            raise ValueError(f"model.{key}={node[key]}: needs model.backbone.weights, to freeze pretrained weights")
-    backbone = instantiate_node(backbone_node, "model.backbone")
-    if not isinstance(backbone, nn.Module):
-        raise ValueError(f"model.backbone: {type(backbone).__name__} must be an nn.Module")
-    backbone = as_network(backbone)
-    if source is not None and not is_loaded:
-        loaded = weights_source.load_weights_source(
-            backbone, str(source), _weights_folder(config), True, "model.backbone.weights"
-        )
-    check_strides(backbone, node["strides"], node["freeze_stages"])
-    macs = backbone_macs(backbone)  # before layers are pruned
-    return instantiate_node(node, "model", backbone=backbone), loaded, macs
-
-
-def _weights_folder(config: Config) -> Path:
-    return Path(config["data_dir"]) / "weights"
-
-
-def _cost(network: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
-    try:
-        return count_cost(network, image_shape)
-    except (RuntimeError, AssertionError) as error:  # raised by networks of other libraries
-        shape = " x ".join(str(side) for side in image_shape)
-        reason = _one_line(error)
-        raise ValueError(f"model: must support images of {shape} (datamodule.image_size), got {reason}") from error
-
-
-def build_lightning_module(config: Config, network: nn.Module, distillation: Distillation | None = None) -> BaseModule:
-    """Build the LightningModule of a classifier or a detector: network, loss, optimizer and schedule.
-
-    Raises ValueError: a classification loss for a detector, or its boxes in half precision, or a BatchNorm that cannot
-    be synchronised.
-    """
-    if config["trainer"].get("sync_batchnorm"):
-        check_sync_batchnorm(network)
-    if not isinstance(network, DetectionModel):
-        return _build_classification_module(config, network, distillation)
-    precision = str(config["trainer"]["precision"])
-    if precision in ("16-true", "bf16-true"):
-        mixed = precision.replace("true", "mixed")
-        raise ValueError(f"trainer.precision={precision}: rounds boxes of a detector; use trainer.precision={mixed}")
-    label_smoothing = config["loss"]["label_smoothing"]
-    if label_smoothing or distillation is not None:
-        key = f"label_smoothing={label_smoothing}" if label_smoothing else "distill.teacher"
-        raise ValueError(f"loss.{key}: must not be set for a detector, which has its own losses")
-    optimizer, scheduler = (
-        instantiate_node(config["optimizer"], "optimizer"),
-        instantiate_node(config["scheduler"], "scheduler"),
-    )
-    return DetectionModule(network, optimizer, scheduler, loss_names=network.loss_names, seed=config["seed"])
-
-
-def _build_classification_module(
-    config: Config, network: nn.Module, distillation: Distillation | None
-) -> ClassificationModule:
-    return ClassificationModule(
-        network,
-        instantiate_node(config["optimizer"], "optimizer"),
-        instantiate_node(config["scheduler"], "scheduler"),
-        num_classes=config["datamodule"]["num_classes"],
-        label_smoothing=config["loss"]["label_smoothing"],
-        seed=config["seed"],
-        distillation=distillation,
-    )
-
-
-def build_callbacks(config: Config, run: RunDirectory, metric: str) -> list[Callback]:
-    """Build the callbacks; the best epoch is selected by a metric on the validation set."""
-    return instantiate_node(config["callbacks"], "callbacks", folder=run.last.parent, monitor=f"val/{metric}")
+    named = {name: node for name, node in config["callbacks"].items() if isinstance(node, Mapping)}
+    node = {name: value for name, value in config["callbacks"].items() if name not in named}
+    more = [build_part(dict(one), f"callbacks.{name}", Callback, {}) for name, one in named.items()]
+    own = instantiate_node(node, "callbacks", folder=run.last.parent, monitor=f"val/{metric}", mode=mode)
+    return [*more, *own]
 
 
 def build_loggers(config: Config, run: RunDirectory, resumed_step: int | None = None) -> list[Logger]:
-    """Build the loggers; after a resume they continue from a step."""
+    """Build the loggers; after a resume ours continue from a step.
+
+    A logger of another library gets the run's directory as `save_dir`, if it takes one, and the configuration.
+    """
     task = config["task"]["name"]
     identity, title = run_identity(run.path, config), run_title(run.path)
     logged = RunInfo(run.path, identity, title, task, config, resumed_step)
-    return [instantiate_node(node, f"logger.{name}", run=logged) for name, node in config["logger"].items()]
+    return [_build_logger(dict(node), f"logger.{name}", logged) for name, node in config["logger"].items()]
 
 
-def build_trainer(config: Config, callbacks: list[Callback], loggers: list[Logger], run: RunDirectory) -> pl.Trainer:
+def _build_logger(node: Config, key: str, run: RunInfo) -> Logger:
+    if accepts(find_target(node, key), "run"):
+        return build_part(node, key, Logger, {"run": run})
+    logger = build_part(node, key, Logger, {"save_dir": str(run.folder)})
+    logger.log_hyperparams(dict(run.config))
+    return logger
+
+
+def build_trainer(
+    config: Config,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+    run: RunDirectory,
+    datamodule: pl.LightningDataModule | None = None,
+) -> pl.Trainer:
     """Build Lightning's Trainer, without the parts that this project replaces.
 
+    datamodule: gets distributed samplers, if it does not divide its batches among the devices itself.
     Raises ValueError: values that Lightning refuses, or a Trainer that does not use all processes of this run.
     """
     node = dict(config["trainer"])
@@ -244,7 +127,7 @@ def build_trainer(config: Config, callbacks: list[Callback], loggers: list[Logge
             plugins=[AtomicCheckpointIO()],
             default_root_dir=run.path,
             num_sanity_val_steps=0,
-            use_distributed_sampler=False,
+            use_distributed_sampler=isinstance(datamodule, ForeignDataModule),
             enable_checkpointing=bool(callbacks),
             enable_progress_bar=any(isinstance(callback, EpochProgressBar) for callback in callbacks),
             enable_model_summary=False,

@@ -9,6 +9,9 @@ from torch import nn
 
 from ghostexp.analysis.cost import Cost
 from ghostexp.data.classification_datamodule import ClassificationDataModule
+from ghostexp.data.foreign import ForeignDataModule
+from ghostexp.models.base import Network
+from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.finite import non_finite_weights
 from ghostexp.models.weights import check_match
 from ghostexp.runs.directory import RunDirectory
@@ -25,7 +28,7 @@ class LoadedModel:
     ema: decay of the run's weight average, if these weights are one.
     """
 
-    network: nn.Module
+    network: Network | DetectionModel
     cost: Cost
     source: str
     checkpoint: str | None = None  # best or last, of a run
@@ -33,6 +36,7 @@ class LoadedModel:
     category_ids: tuple[int | str, ...] = ()
     backbone_macs: int | None = None  # of a detector
     ema: float | None = None
+    file: Path | None = None  # the checkpoint
 
     def record(self) -> dict[str, Any]:
         """Return the entries of result.json."""
@@ -68,12 +72,15 @@ def _of_run(config: instantiate.Config) -> LoadedModel:
     state = content.get("state_dict")
     if not isinstance(state, dict):
         raise ValueError(f"{path}: must hold a state_dict")
+    state = {name: value for name, value in state.items() if name.startswith("network.")}  # not those of a loss
     module = nn.ModuleDict({"network": built.network})  # as in a checkpoint
     check_match(module.state_dict(), state, path)
     module.load_state_dict(state)
     names, numbers = (tuple(content.get(key, ())) for key in ("class_names", "category_ids"))
     ema = run.read_config("run")["callbacks"].get("ema")
-    return LoadedModel(built.network, built.cost, str(run.path), path.stem, names, numbers, built.backbone_macs, ema)
+    return LoadedModel(
+        built.network, built.cost, str(run.path), path.stem, names, numbers, built.backbone_macs, ema, path
+    )
 
 
 def _from_weights(config: instantiate.Config) -> LoadedModel:
@@ -84,13 +91,13 @@ def _from_weights(config: instantiate.Config) -> LoadedModel:
     return LoadedModel(built.network, built.cost, str(source))
 
 
-def build_classification_data(config: instantiate.Config) -> ClassificationDataModule:
+def build_classification_data(config: instantiate.Config) -> ClassificationDataModule | ForeignDataModule:
     """Build the datamodule of a classifier; nothing is read yet.
 
     Raises ValueError: a detector's data.
     """
     datamodule = instantiate.build_datamodule(config)
-    if not isinstance(datamodule, ClassificationDataModule):
+    if not isinstance(datamodule, ClassificationDataModule | ForeignDataModule):
         raise ValueError(f"task={config['task']['name']}: needs a classifier, got a detector")
     return datamodule
 

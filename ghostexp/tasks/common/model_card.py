@@ -8,6 +8,7 @@ import yaml
 
 from ghostexp.analysis.cost import Cost
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import markdown_table
 from ghostexp.tasks.common.instantiate import Config
 from ghostexp.tasks.common.load_model import LoadedModel
 
@@ -68,7 +69,7 @@ class Card:
             ("largest difference by fusing, of the largest logit", f"{self.checks['fused']['difference']:.1e}"),
             ("largest difference by rounding to float32, of the largest logit", f"{self.rounding:.1e}"),
         ]
-        return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+        return markdown_table(["", ""], rows)
 
     def _metrics(self) -> dict[str, float]:
         """Return the run's own test metrics, if they are those of this checkpoint."""

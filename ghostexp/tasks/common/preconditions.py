@@ -19,7 +19,7 @@ class CheckEvaluation(Callback):
 
     def __init__(self, config: Config, monitor: str) -> None:
         is_val, has_patience = (
-            config["datamodule"]["validate_on"] == "holdout",
+            config["datamodule"].get("validate_on") == "holdout",
             config["callbacks"].get("patience") is not None,
         )
         self.needed_by = "datamodule.validate_on=holdout" if is_val else "callbacks.patience" if has_patience else None
@@ -28,6 +28,8 @@ class CheckEvaluation(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the test and validation sets."""
         datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if not isinstance(datamodule, DataModule):
+            return
         _count_batches(datamodule, datamodule.test_images, "limit_test_batches", trainer.limit_test_batches)
         if self.needed_by is not None and isinstance(datamodule, DetectionDataModule):
             self._check_objects(datamodule, trainer.limit_val_batches)

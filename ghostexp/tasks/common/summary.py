@@ -13,15 +13,15 @@ from ghostexp.analysis.compression import conv_reductions
 from ghostexp.data.base import DataModule
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.metrics import format_number, metric_title, primary_metric
+from ghostexp.runs.metrics import format_metric, format_number, metric_title, metric_unit, primary_metric
 from ghostexp.runs.provenance import cpu, nvidia_driver
 from ghostexp.tasks.common import instantiate
-from ghostexp.training.base_module import BaseModule
+from ghostexp.training.base_module import latest_metrics
 
 
-def metrics_with_prefix(module: BaseModule, *prefixes: str) -> dict[str, float]:
+def metrics_with_prefix(trainer: pl.Trainer, *prefixes: str) -> dict[str, float]:
     """Select the latest metrics with one of the prefixes."""
-    return {name: value for name, value in module.metrics.items() if name.startswith(prefixes)}
+    return {name: value for name, value in latest_metrics(trainer).items() if name.startswith(prefixes)}
 
 
 def compute_baselines(datamodule: pl.LightningDataModule) -> dict[str, float]:
@@ -71,15 +71,20 @@ def device_info(device: torch.device) -> dict[str, Any]:
 def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
     """Print the summary of a training."""
     test, best = result["metrics"]["test"], result["metrics"]["best"]
-    metric = primary_metric(test)
+    metric = primary_metric(result)
     rows = [("test metric", "none: the tested images contain no annotated objects")]
     if metric is not None:
-        rows = [(f"test {metric_title(metric)}", f"{test[metric]:.2f} %  ({result['test_checkpoint']} epoch)")]
+        rows = [
+            (
+                f"test {metric_title(metric)}",
+                f"{format_metric(metric, test[metric])}  ({result['test_checkpoint']} epoch)",
+            )
+        ]
     if "test/acc5" in test:
         rows.append(("top-5", f"{test['test/acc5']:.2f} %"))
     if result["test_checkpoint"] == "best" and metric is not None:
         value = best[metric.replace("test/", "val/")]
-        rows.append(("best on validation", f"{value:.2f} %  (epoch {best['epoch'] + 1})"))
+        rows.append(("best on validation", f"{format_metric(metric, value)}  (epoch {best['epoch'] + 1})"))
     rows += [(name, f"{value:.2f} %") for name, value in result["baselines"].items()]
     rows += [
         ("parameters", f"{result['params']:,}"),
@@ -103,7 +108,7 @@ def show_test(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> No
 
 
 def _with_unit(name: str, value: float) -> str:
-    return format_number(value) if "loss" in name else f"{value:.4f} %"
+    return f"{value:.4f} %" if metric_unit(name) else format_number(value)
 
 
 def _test(result: dict[str, Any]) -> dict[str, float]:

@@ -3,21 +3,30 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from ghostexp.models.detection.base import DetectionModel
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.build_module import check_detection
 from ghostexp.training.distillation import Distillation
 
 KEY = "loss.distill.teacher"
 
 
-def build_distillation(config: instantiate.Config) -> tuple[Distillation, dict[str, Any]] | tuple[None, None]:
+def build_distillation(
+    config: instantiate.Config, student: nn.Module
+) -> tuple[Distillation, dict[str, Any]] | tuple[None, None]:
     """Build the distillation and its entry of result.json; None twice if there is no teacher.
 
-    Raises ValueError: no run there, one on other images or classes, or a model without weights.
+    Raises ValueError: the student is a detector, no run there, one on other images or classes, a model without
+    weights.
     """
     distill = config["loss"].get("distill") or {}  # missing in configurations without the key
     if distill.get("teacher") is None:
         return None, None
+    if isinstance(student, DetectionModel):
+        check_detection(config)
     try:
         teacher = instantiate.build_network({**config, "model": _model(distill["teacher"], config), "run": None})
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Save confusion matrix, metrics per class and misclassified images of a test, also to W&B."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ghostexp.data.classification_datamodule import ClassificationDataModule
 from ghostexp.data.detection_datamodule import DetectionDataModule
+from ghostexp.data.foreign import ForeignDataModule
 from ghostexp.data.image_files import display_name
 from ghostexp.report.confusion import Mistake, class_rows, confused_rows, draw_confusion, draw_mistakes
 from ghostexp.runs.csv_table import write_rows
@@ -16,7 +17,6 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.outcome import Outputs
 from ghostexp.tasks.common.class_names import readable
 from ghostexp.tasks.common.detection_outputs import save_detections
-from ghostexp.training.base_module import BaseModule
 from ghostexp.training.classification_module import ClassificationModule
 from ghostexp.training.detection_module import DetectionModule
 from ghostexp.training.loggers.wandb import TestArtifacts
@@ -25,7 +25,7 @@ from ghostexp.training.top_losses import TestOutputs, TopLosses
 
 
 def save_test_outputs(
-    module: BaseModule,
+    module: pl.LightningModule,
     datamodule: pl.LightningDataModule,
     directory: RunDirectory,
     title: str,
@@ -37,14 +37,14 @@ def save_test_outputs(
         assert isinstance(datamodule, DetectionDataModule)
         save_detections(module, datamodule, directory, title, loggers, outputs)
     elif isinstance(module, ClassificationModule) and module.test_outputs is not None:
-        assert isinstance(datamodule, ClassificationDataModule)
+        assert isinstance(datamodule, ClassificationDataModule | ForeignDataModule)
         _save_classification(module.test_outputs, datamodule, directory, title, loggers, outputs)
 
 
 @rank_zero_only
 def _save_classification(
     tested: TestOutputs,
-    datamodule: ClassificationDataModule,
+    datamodule: ClassificationDataModule | ForeignDataModule,
     directory: RunDirectory,
     title: str,
     loggers: Sequence[Logger],
@@ -69,16 +69,15 @@ def _save_classification(
     outputs.make("W&B", log_test, loggers, TestArtifacts(pairs, classes, tables["misclassified"], pixels, pictures))
 
 
-def describe_mistakes(worst: TopLosses, datamodule: ClassificationDataModule, names: Sequence[str]) -> list[Mistake]:
+def describe_mistakes(
+    worst: TopLosses, datamodule: ClassificationDataModule | ForeignDataModule, names: Sequence[str]
+) -> list[Mistake]:
     """Describe misclassified images by class names, and by their index in the test set."""
     columns = zip(*(values.tolist() for values in worst[:-1]), strict=True)
-    assert datamodule.images is not None
-    files = getattr(datamodule.images.test, "paths", None)
     mistakes = []
     for loss, target, prediction, probability, rank, batch, position in columns:
-        start, _ = replace(datamodule.eval_batches, rank=rank).eval_ranges(datamodule.test_images)[batch]
-        image = start + position
-        file = "" if files is None else display_name(str(files[image]))
+        image = datamodule.test_index(rank, batch, position)
+        file = display_name(datamodule.test_file(image))
         mistakes.append(
             Mistake(image, names[int(target)], names[int(prediction)], round(probability, 6), round(loss, 6), file)
         )

@@ -1,6 +1,7 @@
 """Build the callbacks of a run from the values of `conf/callbacks`."""
 
 from pathlib import Path
+from typing import Literal
 
 from lightning.pytorch.callbacks import Callback
 
@@ -22,8 +23,9 @@ def build_callbacks(
     save_every_n_minutes: float | None = None,
     min_seconds_between_saves: float = 0,
     progress: bool = True,
+    mode: Literal["max", "min"] = "max",
 ) -> list[Callback]:
-    """Build the callbacks; checkpoints go to `folder`.
+    """Build the callbacks; checkpoints go to `folder`. mode: whether more of the monitored metric is better.
 
     Raises ValueError: a value out of range. Lightning itself moves `ModelCheckpoint` behind the others.
     """
@@ -31,13 +33,13 @@ def build_callbacks(
         raise ValueError(f"callbacks.ema={ema}: must be a decay in (0, 1), or null")
     if patience is not None and patience < 1:
         raise ValueError(f"callbacks.patience={patience}: must be a number of epochs >= 1, or null")
-    often = (save_every_n_epochs, save_every_n_steps, save_every_n_minutes, min_seconds_between_saves)
-    checkpoints = ModelCheckpoint(folder, monitor, *often)
+    often = (save_every_n_epochs, save_every_n_steps, save_every_n_minutes)
+    checkpoints = ModelCheckpoint(folder, monitor, *often, mode=mode, min_seconds=min_seconds_between_saves)
     callbacks: list[Callback] = [TerminateOnNaN(checkpoints.last), WarnOnDivergence(), Throughput()]
     if ema is not None:
         callbacks.append(EMAWeightAveraging(ema))
     if patience is not None:
-        callbacks.append(ResumableEarlyStopping(monitor, patience))
+        callbacks.append(ResumableEarlyStopping(monitor, patience, mode))
     if progress:
         callbacks.append(EpochProgressBar(monitor))
     return [*callbacks, SignalHandler(checkpoints), checkpoints]

@@ -1,11 +1,12 @@
 """Write checkpoints atomically, on a schedule, and read them."""
 
 import logging
+import operator
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
 from ghostexp.models.weights import check_match
+from ghostexp.training.base_module import latest_metrics
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def load_checkpoint_weights(module: nn.Module, path: Path) -> None:
 
 
 class ModelCheckpoint(Checkpoint):
-    """Write `last.ckpt` by epochs, steps or minutes, and `best.ckpt` at a new maximum of `monitor`.
+    """Write `last.ckpt` by epochs, steps or minutes, and `best.ckpt` at a new best of `monitor`.
 
     Never inside an accumulated step, whose gradients no checkpoint holds, and never between an epoch's last step and
     its validation: the epoch's end follows at once, and Lightning resumes exactly from it.
@@ -90,6 +92,7 @@ class ModelCheckpoint(Checkpoint):
         every_epochs: int | None = 1,
         every_steps: int | None = None,
         every_minutes: float | None = None,
+        mode: Literal["max", "min"] = "max",
         min_seconds: float = 0,
     ) -> None:
         for name, value in (("epochs", every_epochs), ("steps", every_steps), ("minutes", every_minutes)):
@@ -100,6 +103,7 @@ class ModelCheckpoint(Checkpoint):
         self.folder = folder
         self.last = folder / "last.ckpt"
         self.monitor = monitor
+        self.is_better = operator.gt if mode == "max" else operator.lt
         self.every_epochs = every_epochs
         self.every_steps = every_steps
         self.every_minutes = every_minutes
@@ -157,9 +161,9 @@ class ModelCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save every n epochs, at the last epoch, and at a new best."""
         epoch = trainer.current_epoch
-        metrics: dict[str, float] = pl_module.metrics  # pyright: ignore[reportAssignmentType]
+        metrics = latest_metrics(trainer)
         value = metrics.get(self.monitor)
-        improved = value is not None and (self.best is None or value > self.best)
+        improved = value is not None and (self.best is None or self.is_better(value, self.best))
         if improved:
             self.best, self.best_epoch = value, epoch
             self.best_metrics = {name: value for name, value in metrics.items() if name.startswith("val/")}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ghostexp.models.finite import non_finite_weights
 from ghostexp.runs.metrics import format_number
+from ghostexp.training.base_module import latest_metrics
 
 log = logging.getLogger(__name__)
 REMEDY = "try a lower optimizer.lr, scheduler.warmup_epochs=1 or trainer.gradient_clip_val=1"
@@ -95,15 +96,14 @@ class WarnOnDivergence(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the previous epoch, whose mean is complete only now."""
-        self._check(trainer, pl_module)
+        self._check(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the last epoch."""
-        self._check(trainer, pl_module)
+        self._check(trainer)
 
-    def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics: dict[str, float] = pl_module.metrics  # pyright: ignore[reportAssignmentType]
-        loss = metrics.get("train/loss")
+    def _check(self, trainer: pl.Trainer) -> None:
+        loss = latest_metrics(trainer).get("train/loss")
         if self.first is None or loss is None or self.has_warned or loss <= self.TIMES * max(float(self.first), 1.0):
             return
         self.has_warned = True

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ghostexp.runs.metrics import format_number
+from ghostexp.runs.metrics import format_metric, format_number
+from ghostexp.training.base_module import latest_metrics
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +89,10 @@ class EpochProgressBar(ProgressBar):
 
     def _metrics_text(self, trainer: pl.Trainer) -> str:
         metrics = trainer.callback_metrics
-        latest: dict[str, float] = trainer.lightning_module.metrics  # pyright: ignore[reportAssignmentType]
+        latest = latest_metrics(trainer)
         parts = []
         if self.monitor in latest:  # callback_metrics still hold those of earlier epochs
-            parts.append(f"{self.monitor} {latest[self.monitor]:.2f} %")
+            parts.append(f"{self.monitor} {format_metric(self.monitor, latest[self.monitor])}")
         if "speed/images_per_second" in metrics:
             parts.append(f"{float(metrics['speed/images_per_second']):,.0f} img/s")
         return "  ".join(parts)

@@ -96,8 +96,8 @@ class ResumableEarlyStopping(EarlyStopping):
     Lightning's own counts validations, which may happen only every few epochs.
     """
 
-    def __init__(self, monitor: str, epochs: int) -> None:
-        super().__init__(monitor, mode="max", patience=epochs)
+    def __init__(self, monitor: str, epochs: int, mode: str = "max") -> None:
+        super().__init__(monitor, mode=mode, patience=epochs)
         self.epochs = epochs
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.data import extract_batch_size
 
 from ghostexp.training.loggers import log_metrics
 
@@ -52,7 +53,7 @@ class Throughput(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch's images, and stop the timer at the last batch."""
-        self.images += len(batch[0]) * trainer.world_size
+        self.images += _num_images(batch) * trainer.world_size
         if trainer.is_last_batch and self.started is not None:
             float(outputs["loss"])  # synchronises the device
             self.rate = self.images / (time.perf_counter() - self.started)
@@ -74,3 +75,8 @@ class Throughput(Callback):
         """Restore the measurements."""
         self.rates = state_dict["rates"]
         self.seconds = state_dict["seconds"]
+
+
+def _num_images(batch: Any) -> int:
+    """Count the images of a batch; of another datamodule, by the first dimension of its tensors."""
+    return len(batch[0]) if isinstance(batch, list | tuple) else extract_batch_size(batch)

@@ -38,7 +38,7 @@ class RunInfo:
 
 
 class CSVLogger(Logger):
-    """`metrics.csv`, on a CPU a function of the configuration alone, and `speed.csv`, which differs from machine to machine.
+    """`metrics.csv`, on a CPU a function of the configuration alone, and `speed.csv`, which differs each time.
 
     One row per step that logged anything. On resuming from step n, later rows are dropped: they are logged again.
     """

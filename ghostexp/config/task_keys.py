@@ -1,0 +1,62 @@
+"""Define the keys of conf/task: type, range and description."""
+
+from ghostexp.config.key import Key, Keys, array, boolean, choice, integer, mapping, number, string
+
+CHECKPOINT = choice(
+    "Checkpoint to load: best or last; null: the one that the run itself tested.",
+    "best",
+    "last",
+    needed="must be best, last or null",
+    also=["null"],
+)
+RUNS = Key(
+    "Run directories, directories that contain some, or globs; null: those in OUTPUT_DIR/NAME.",
+    ("array", "string", "null"),
+    "must be a directory, a glob, or a list of them",
+)
+BASELINE = mapping(
+    "Values of the baseline, with which each variant is compared by seed.",
+    needed="must be a mapping such as {model.ratio:1}",
+).or_null()
+TITLE = string("Title of the report; null: study, network and data.").or_null()
+NAME = {"name": string("Name of the task.")}
+INTEGERS = "must be an integer >= 1, or a list of such"
+TASKS: dict[str, Keys] = {
+    "fit": {},
+    "test": {"checkpoint": CHECKPOINT},
+    "predict": {
+        "input": string("Image file, folder with images (recursive), or glob."),
+        "top_k": integer("Classification: number of classes shown per image.", least=1),
+        "checkpoint": CHECKPOINT,
+        "score_threshold": number("Detection: minimum score of a box in the pictures.", least=0, most=1),
+    },
+    "profile": {
+        "modes": array("Flags joined by +: eager, fused, bf16, channels_last, compiled.", also=["string"]),
+        "batch_sizes": array("Images per batch.", needed=INTEGERS, also=["integer"]),
+        "repeats": integer("Measurements of every mode, in turn.", least=1),
+        "top_layers": integer("Number of most expensive layers shown on the terminal.", least=1),
+        "show_flops": boolean("Show the counts by other conventions too."),
+        "checkpoint": CHECKPOINT,
+    },
+    "visualize": {
+        "layers": array("Layer names or patterns; null: three, spread over the depth.", also=["string"]).or_null(),
+        "num_images": integer("Test images for the statistics, spread over the test set.", least=1),
+        "num_shown": integer("Images in the figures.", least=1),
+        "checkpoint": CHECKPOINT,
+    },
+    "export": {
+        "formats": array("Formats: onnx, torch, safetensors.", also=["string"]),
+        "num_check_images": integer(
+            "Test images on which each file is compared with the network; 0: none, no data needed.", least=0
+        ),
+        "license": string("License of the weights.").or_null(),
+        "checkpoint": CHECKPOINT,
+    },
+    "report": {
+        "runs": RUNS,
+        "output_dir": string("Directory of the report; null: report/ beside the runs.").or_null(),
+        "title": TITLE,
+        "baseline": BASELINE,
+    },
+    "dashboard": {"runs": RUNS, "title": TITLE, "baseline": BASELINE},
+}

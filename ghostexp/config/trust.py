@@ -1,0 +1,61 @@
+"""Refuse a saved configuration that would call other code than networks, data and training parts of known packages.
+
+A run directory may come from somebody else, and each `_target_` in its config.yaml is called. Targets are looked up in
+the source, without an import: only what a known package itself defines counts, so that neither `torch.os.system` nor
+an interpolation gets around the list.
+"""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from ghostexp.config.signatures import defined_in
+from ghostexp.runs.config_keys import TRUSTED_PACKAGES
+
+CLASSES = ("ghostexp.models.", "ghostexp.data.", "ghostexp.training.", "torch.nn.", "torch.optim.", "torch.utils.data.")
+CLASSES += ("torchvision.models.", "torchvision.transforms.", "torchvision.datasets.", "torchvision.ops.")
+CLASSES += tuple(f"lightning.pytorch.{part}" for part in ("Trainer", "callbacks.", "loggers.", "strategies."))
+CLASSES += tuple(f"lightning.pytorch.{part}" for part in ("plugins.", "profilers."))
+CLASSES += ("torchmetrics.", "timm.")
+FUNCTIONS = ("ghostexp.models.", "ghostexp.training.optimizers.", "ghostexp.training.schedulers.")
+FUNCTIONS += ("ghostexp.training.callbacks.build_callbacks", "torchvision.models.", "timm.create_model")
+FUNCTIONS += ("timm.models.", "timm.optim.")
+
+
+def check_saved_config(config: Any, path: Path, allowed: Collection[str]) -> None:
+    """Raise ValueError for a target in a saved configuration that is neither known nor allowed.
+
+    path: of the run. allowed: packages or modules that the user trusts.
+    """
+    for key, value in _texts(config):
+        if "${" in value:
+            raise ValueError(f"{path}/config.yaml: {key} has an interpolation, as no saved configuration has")
+        if key.rpartition(".")[2] == "_target_" and not _is_trusted(value, allowed):
+            package = value.partition(".")[0]
+            how = f"allow=[{package}] or --config-dir DIR, if you trust it" if package not in TRUSTED_PACKAGES else ""
+            known = f"must be a network, data set or part of a training of {', '.join(TRUSTED_PACKAGES)}"
+            raise ValueError(f"{path}/config.yaml: {key}={value}: {known}" + (f", or allowed by {how}" if how else ""))
+
+
+def _is_trusted(target: str, allowed: Collection[str]) -> bool:
+    if any(target.startswith(f"{package}.") for package in allowed):
+        return True
+    if not target.startswith((*CLASSES, *FUNCTIONS)):
+        return False
+    found = defined_in(target)
+    if found is None or found.module.partition(".")[0] != target.partition(".")[0]:
+        return False
+    return target.startswith(CLASSES) if found.is_class else target.startswith(FUNCTIONS)
+
+
+def _texts(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield path and value of every text in nested containers, keys included."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _texts(str(key), path)
+            yield from _texts(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _texts(value, f"{path}[{number}]")
+    elif isinstance(node, str):
+        yield path, node
