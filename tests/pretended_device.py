@@ -313,7 +313,7 @@ def _run(arguments: tuple[str, ...]) -> PretendedRun:
     in_memory.device_memory = lambda device: MEMORY if is_pretended(device) else 0
     errors = io.StringIO()
     with registered_device(), redirect_stderr(errors):
-        code = main([*arguments, "trainer._target_=tests.pretended_device.PretendedTrainer", "traceback=true"])
+        code = main([*arguments, "allow=[tests]", "traceback=true", f"trainer._target_={__name__}.PretendedTrainer"])
     return PretendedRun(code, counter.steps, counter.evaluations, dict(counts), dict(places), errors.getvalue())
 
 
