@@ -57,7 +57,7 @@ def finish(*arguments: str, timeout: float = 300) -> tuple[int, str, str]:
 
 def finish_cold(*arguments: str, timeout: float = 300, **environment: str) -> tuple[int, str, str]:
     """Run it in a new interpreter."""
-    process = start_cold(*arguments, **environment)
+    process = start_cold(*arguments, output=subprocess.PIPE, **environment)
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 
