@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ghostexp.errors import ConfigError, RunError
     from ghostexp.models.ghost_module import GhostModule
 
-_PLACES = dict.fromkeys(("Result", "compose", "create_model", "fit", "load", "results"), "ghostexp.api")
+_PLACES: dict[str, str] = dict.fromkeys(("Result", "compose", "create_model", "fit", "load", "results"), "ghostexp.api")
 _PLACES |= {"ConfigError": "ghostexp.errors", "RunError": "ghostexp.errors"}
 _PLACES |= {"GhostModule": "ghostexp.models.ghost_module", "ghostify": "ghostexp.models.ghostify"}
 
