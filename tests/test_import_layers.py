@@ -20,6 +20,7 @@ LAYERS = {  # other layers that each may import
     "config": {"runner", "runs", "errors"},
     "sweeps": {"config", "runner", "runs", "errors"},
     "api": {"tasks", "report", "config", "runs", "errors"},
+    "timm": {"api", "tasks", "config"},
 }
 HYDRA = {"tasks", "config", "sweeps", "api", "__main__"}
 WITHOUT_TORCH = {

@@ -32,6 +32,8 @@ def check_saved_config(config: Any, path: Path, allowed: Collection[str]) -> Non
             raise ValueError(f"{path}/config.yaml: {key} has an interpolation, as no saved configuration has")
         if key.rpartition(".")[2] == "_target_" and not _is_trusted(value, allowed):
             package = value.partition(".")[0]
+            if value.startswith("ghostexp.") and defined_in(value) is None:
+                raise ValueError(f"{path}/config.yaml: {key}={value}: not found in this version of ghostexp")
             how = f"allow=[{package}] or --config-dir DIR, if you trust it" if package not in TRUSTED_PACKAGES else ""
             known = f"must be a network, data set or part of a training of {', '.join(TRUSTED_PACKAGES)}"
             raise ValueError(f"{path}/config.yaml: {key}={value}: {known}" + (f", or allowed by {how}" if how else ""))

@@ -25,6 +25,7 @@ from ghostexp.tasks.common.class_names import known_names, readable
 from ghostexp.tasks.common.export_checks import TOLERANCE, Logits, Reference, build_reference
 from ghostexp.tasks.common.load_model import build_classification_data, check_int, load_trained_model
 from ghostexp.tasks.common.model_card import Card
+from ghostexp.tasks.common.timm_config import write_timm_config
 
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": (), "safetensors": ()}
@@ -56,6 +57,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     names = readable(known_names(trained, datamodule.num_classes))
     if names:
         write_json(directory.path / "classes.json", names)
+    if "safetensors" in formats:
+        write_timm_config(config, mean_std, names, directory.path / "config.json")
     files = {name: FILES[name] for name in formats}
     rounding = reference.rounding
     card = Card(config, trained, cost, mean_std, files, checks, rounding, has_names=bool(names))

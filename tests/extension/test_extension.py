@@ -116,6 +116,31 @@ def test_resume_of_own_parts_equals_one_training(doors_run: Path, folder: Path, 
     assert (run / "metrics.csv").read_text() == (doors_run / "metrics.csv").read_text()
 
 
+def test_run_remembers_folder_and_needs_trust(
+    doors_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = ("task=profile", "task.modes=[eager]", "task.batch_sizes=[1]", "task.repeats=1", f"run={doors_run}")
+    assert command(*profile, in_directory(tmp_path / "refused")) == 1
+    assert "or allowed by allow=[my_ghosts]" in capsys.readouterr().err
+    assert command(*profile, "allow=[my_ghosts]", in_directory(tmp_path / "allowed")) == 0
+
+
+def test_installed_package_adds_options(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package, info = tmp_path / "installed_ghosts", tmp_path / "installed_ghosts-1.0.dist-info"
+    shutil.copytree(folder, package / "conf", ignore=shutil.ignore_patterns("*.py"))
+    for path in (package / "__init__.py", package / "conf" / "__init__.py"):
+        path.touch()
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: installed-ghosts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ghostexp.conf]\ninstalled = installed_ghosts.conf\n")
+    assert command("model=three_layers", "--cfg", "job") == 1
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert command("model=three_layers", "--cfg", "job") == 0
+    assert "_target_: my_ghosts.ThreeLayers" in capsys.readouterr().out
+
+
 def test_two_ranks_train_own_parts_as_one(folder: Path, tmp_path: Path) -> None:
     arguments = ("--config-dir", str(folder), *TINY, "trainer.devices=2", "trainer.accelerator=cpu")
     data = (*OWN_DATA, "lightning_module._target_=my_ghosts.PlainModule", "monitor=hits")

@@ -24,7 +24,12 @@ network = torch.export.load("{file}").module()
 logits = network(torch.zeros{shape})""",
     "safetensors": """from safetensors.torch import load_file
 
-state_dict = load_file("{file}")""",
+state_dict = load_file("{file}")
+
+import timm
+import ghostexp.timm  # registers the architecture of config.json
+
+network = timm.create_model("local-dir:.", pretrained=True).eval()""",
 }
 
 

@@ -1,0 +1,38 @@
+"""Write the config.json with which timm and the Hugging Face hub load an exported network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ghostexp.runs.text_files import write_json
+from ghostexp.tasks.common.instantiate import Config
+
+LIBRARY = "ghostexp.models.torchvision_timm.timm_network"
+
+
+def write_timm_config(config: Config, mean_std: Sequence[Sequence[float]], names: Sequence[str], path: Path) -> None:
+    """Write architecture, arguments, classes and preprocessing of a network.
+
+    A network of timm has its own architecture; others need `import ghostexp.timm`.
+    """
+    data = config["datamodule"]
+    node = {key: value for key, value in config["model"].items() if key not in ("weights", "reset_head")}
+    architecture, arguments = "ghostexp_network", {"model": node}
+    if node["_target_"] == LIBRARY and node.get("ratio") is None:
+        architecture, arguments = node["name"], dict(node.get("kwargs") or {})
+    mean, std = (list(values) for values in mean_std)
+    pretrained: dict[str, Any] = {
+        "input_size": [data["in_chans"], data["image_size"], data["image_size"]],
+        "mean": mean,
+        "std": std,
+        "interpolation": "bilinear",
+        "crop_mode": "center",
+        "crop_pct": 1.0 if data["image_size"] <= 64 else 0.875,
+        "num_classes": data["num_classes"],
+        "custom_load": False,
+        "first_conv": None,
+        "classifier": None,
+    }
+    content = {"architecture": architecture, "num_classes": data["num_classes"], "num_features": 0}
+    content |= {"model_args": arguments, "pretrained_cfg": pretrained}
+    write_json(path, content | ({"label_names": list(names)} if names else {}))
