@@ -139,7 +139,7 @@ EMPTY += ("datamodule.batch_size=2", "datamodule.num_workers=0", "datamodule.kee
         ),
         (
             ["callbacks.patience=2", "trainer.limit_val_batches=1"],
-            "callbacks.patience: none of 1 validation images has an object, so that there is no val/map",
+            "callbacks.patience: none of 2 validation images has an object, so that there is no val/map",
         ),
     ],
 )

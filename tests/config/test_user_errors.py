@@ -143,7 +143,7 @@ VALUES = [
         "+callbacks.folder=here: is set by the program; checkpoints are written to the run directory",
     ),
     (["+logger.csv.run=here"], "+logger.csv.run=here: is set by the program; use output_dir= and name="),
-    (["compile=of"], "compile=of: must be true or false"),
+    (["compile=of"], "compile=of: must be true, false, default, reduce-overhead"),
     (["channels_last=2"], "channels_last=2: must be true or false"),
     (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number > 0"),
     (["optimizer.lr=nan"], "optimizer.lr=nan: must be a number > 0"),
@@ -315,7 +315,7 @@ def spoil_config(run: Path) -> None:
             "trainer.logger: is set by the program; use logger=csv",
         ),
         (None, ["task=test", "run={run}", "datamodule.seed=\u6570"], "type 'datamodule.seed=\"\u6570\"'"),
-        (None, ["task=test", "run={run}", "compile=of"], "compile=of: must be true or false"),
+        (None, ["task=test", "run={run}", "compile=of"], "compile=of: must be true, false, default, reduce-overhead"),
         (None, ["task=test", "run={run}", "model=resnet56"], "model=resnet56: run= uses the model of that run"),
         (None, ["task=test", "resume={run}"], "must be used with task=fit"),
         (
