@@ -16,7 +16,7 @@ from torch import Tensor
 META = torch.library.Library("aten", "IMPL", "Meta")
 _load_yaml = yaml.load
 _get_mode = Hydra.get_mode
-_savefig = Figure.savefig
+savefig = Figure.savefig  # with all pixels
 
 
 def install() -> None:
@@ -36,7 +36,7 @@ def _norm_on_meta(x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _save_small(figure: Figure, path: Path, dpi: int) -> None:
-    _savefig(figure, path, dpi=min(dpi, 40))
+    savefig(figure, path, dpi=min(dpi, 40))
 
 
 def _load_once(stream: Any, Loader: type) -> Any:

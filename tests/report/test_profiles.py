@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from ghostexp.report.profiles import Profile, match_published_network, plot_profiles, profile_table, read_profile
 from ghostexp.runs.directory import RunDirectory
+from tests import shortcuts
 from tests.cli import command
 
 COUNTS = {"params_deployed": 5_182_508, "macs_deployed": 141_150_512, "activations": 7, "peak_bytes": 2**20}
@@ -62,7 +64,8 @@ def profile_of(name: str, ms: float, counts: tuple[int, int]) -> Profile:
     return Profile(name, *counts, 7, 2**20, (ms,), match_published_network(*counts))
 
 
-def test_profile_table_and_plot_have_published_values(tmp_path: Path) -> None:
+def test_profile_table_and_plot_have_published_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Figure, "savefig", shortcuts.savefig)
     known = profile_of("GhostNet 1.0x", 21.0, (5_182_508, 141_150_512))
     unknown = profile_of("mine", 5.0, (1, 1))
     lines = profile_table([known, unknown]).splitlines()

@@ -73,12 +73,12 @@ def test_predict_loads_chosen_checkpoint(digits_run: Path, digit_files: Path) ->
         assert (prediction["probabilities"][0] == 1 and prediction["classes"][0] == "7") == is_seven
 
 
-def test_class_names_are_read_from_checkpoint(tiny_run: Path, tmp_path: Path, digit_files: Path) -> None:
+def test_class_names_are_read_from_checkpoint(tiny_run: Path, digit_files: Path) -> None:
     photo = next(digit_files.rglob("*.png"))
     moved = "datamodule._target_=ghostexp.data.datasets.image_folder.ImageFolder"  # without data on this machine
     gone = (moved, "~datamodule.num_images", "+datamodule.root=no/such/folder")
-    assert command("task=predict", f"run={tmp_path / 'run'}", f"task.input={photo}", *gone) == 0
-    (prediction,) = predictions_of(tmp_path / "run")["predictions"]
+    assert command("task=predict", f"run={tiny_run}", f"task.input={photo}", *gone) == 0
+    (prediction,) = predictions_of(tiny_run)["predictions"]
     assert set(prediction["classes"]) <= {f"class{number}" for number in range(10)}
     assert prediction["target"] is None
 

@@ -1,18 +1,21 @@
 """Confusion matrix and top losses of a test, against scikit-learn and a plain sort."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from torch import Tensor
 
 from ghostexp.report.confusion import Mistake, class_rows, confused_rows, draw_confusion, draw_mistakes
 from ghostexp.training.top_losses import NUM_TOP_LOSSES, TestRecorder
+from tests import shortcuts
 from tests.cli import TINY, command, in_directory
 
 CLASSES = 7
@@ -142,13 +145,17 @@ def test_draw_mistakes_grayscale_and_color(shape: tuple[int, ...], tmp_path: Pat
     assert red > 0.1 if shape[-1] == 3 else red == 0
 
 
-def test_fit_and_test_write_equal_confusion_and_misclassified_files(tmp_path: Path) -> None:
+def test_fit_and_test_write_equal_confusion_and_misclassified_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Figure, "savefig", shortcuts.savefig)
     run = tmp_path / "run"
     assert command(*TINY, "datamodule.num_images=200", in_directory(run)) == 0
     pairs, classes, mistakes = (rows(run / f"{name}.csv") for name in ("confusion", "per_class", "misclassified"))
     assert sum(int(row["images"]) for row in pairs) == 50
     correct = sum(int(row["images"]) for row in pairs if row["target"] == row["prediction"])
-    assert f'"test/acc1": {100 * correct / 50}' in (run / "result.json").read_text()
+    tested = json.loads((run / "result.json").read_text())["metrics"]["test"]["test/acc1"]
+    assert tested == pytest.approx(100 * correct / 50)
     assert [row["class"] for row in classes] == [f"class{number}" for number in range(10)]
     assert len(mistakes) == min(NUM_TOP_LOSSES, 50 - correct)
     assert len({row["image"] for row in mistakes}) == len(mistakes)

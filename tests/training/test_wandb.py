@@ -56,7 +56,7 @@ def test_fit_logs_test_artifacts_and_checkpoint(tmp_path: Path) -> None:
     mistakes = json.loads(tables["mistakes_table.table.json"].read_text())
     pictures = [row[mistakes["columns"].index("picture")] for row in mistakes["data"]]
     assert len(pictures) == len((run / "misclassified.csv").read_text().splitlines()) - 1
-    assert {(picture["width"], picture["height"]) for picture in pictures} == {(32, 32)}
+    assert {(picture["width"], picture["height"]) for picture in pictures} == {(8, 8)}
     (model,) = (
         record.artifact for record in records(run) if record.HasField("artifact") and record.artifact.type == "model"
     )
