@@ -49,13 +49,14 @@ def _with_targets(overrides: Sequence[str]) -> list[str]:
     nodes = {key.rpartition(".")[0] for key in keys if key.endswith("._target_")}
     if not nodes:
         return list(overrides)
+    of_earlier = any(key in ("run", "resume") for key in keys)
     opened = [
-        f"++{override.lstrip('+')}"
+        f"{'+' if of_earlier else '++'}{override.lstrip('+')}"
         if any(key.startswith(f"{node}.") for node in nodes) and override[0] != "~"
         else override
         for key, override in zip(keys, overrides, strict=True)
     ]
-    if any(key in ("run", "resume") for key in keys):
+    if of_earlier:
         return opened
     replaced = [node for node in sorted(nodes) if node in REPLACED and node not in keys]
     if "task" in replaced and "task.name" not in keys:
