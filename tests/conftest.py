@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # subprocesses would compile the package each time
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same results on a machine with GPUs; tests/gpu shows them to its commands
 
 
