@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Install the shortcuts in the processes that run tests, not in the one that distributes them."""
+    """Undo nohup and `&`, and install the shortcuts in the processes that run tests, not in the one that distributes.
+
+    A hangup or an interrupt that is ignored where the tests are started would be ignored by the runs that they stop.
+    """
+    for signum, default in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, default)
     if not config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         from tests import shortcuts
 
