@@ -1,5 +1,6 @@
 """A killed and resumed run equals the uninterrupted run bit for bit."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -102,10 +103,11 @@ def run_once(config: dict[str, Any], run: RunDirectory, seconds: float | None) -
     while (code := job.poll()) is None:
         connection.wait(job.sentinels, timeout=0.02)
         if deadline is not None and time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            job.kill()
-            code = -signal.SIGKILL
-            break
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
+                job.kill()
+                code = -signal.SIGKILL
+                break
     assert code in (0, -signal.SIGKILL), run.log.read_text()[-2000:]
     wait_until(lambda: not processes_in_session(pid), seconds=5)
     return code != 0
