@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ghostexp.api import Result, compose, create_model, fit, load, results
     from ghostexp.errors import ConfigError, RunError
     from ghostexp.models.ghost_module import GhostModule
+    from ghostexp.models.ghostify import ghostify
 
 _PLACES: dict[str, str] = dict.fromkeys(("Result", "compose", "create_model", "fit", "load", "results"), "ghostexp.api")
 _PLACES |= {"ConfigError": "ghostexp.errors", "RunError": "ghostexp.errors"}

@@ -9,11 +9,11 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ghostexp.config.arguments import hydra_args
-from ghostexp.config.compose import CONF, resolve_config
-from ghostexp.config.config_files import describe_groups, naming_files
+from ghostexp.config.compose import CONF, register_resolvers, resolve_config
+from ghostexp.config.config_files import naming_files
 from ghostexp.config.hydra_errors import to_user_error
 from ghostexp.config.plugins import importable, register_packages
 from ghostexp.config.run_overlay import ParsedCommand, claim_run_dir, cleanup_unused_run_dir, parse_command_line
@@ -74,13 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         sys.argv = before
     return 0
-
-
-def register_resolvers() -> None:
-    """Register the resolvers of names, `${run_name:...}`, and of the groups in `--help`."""
-    for name in ("run_dir", "run_name", "record_subdir", "sweep_dir"):
-        OmegaConf.register_new_resolver(name, getattr(naming, name), replace=True)
-    OmegaConf.register_new_resolver("config_groups", describe_groups, replace=True)
 
 
 def run(composed: DictConfig, command: ParsedCommand) -> int:

@@ -6,6 +6,7 @@ sys.argv are restored after a composition.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
 
 from ghostexp.config.arguments import hydra_args, quoted
-from ghostexp.config.compose import CONF, resolve_config
+from ghostexp.config.compose import CONF, register_resolvers, resolve_config
 from ghostexp.config.hydra_errors import to_user_error
-from ghostexp.config.plugins import importable, register_packages
+from ghostexp.config.plugins import FLAGS, importable, register_packages
 from ghostexp.config.run_overlay import parse_command_line
 from ghostexp.errors import ConfigError, RunError, format_error
 from ghostexp.report.load_runs import find_runs
@@ -92,7 +92,7 @@ def fit(*overrides: str) -> Result:
                 break
             except KeyboardInterrupt:
                 with suppress(ProcessLookupError):  # a terminal has sent it to the process too
-                    run.send_signal(2)
+                    run.send_signal(signal.SIGINT)
     if run.returncode > 128:
         raise KeyboardInterrupt(last.strip())
     if run.returncode:
@@ -169,8 +169,7 @@ def _compose(overrides: tuple[str, ...]) -> tuple[dict[str, Any], Path]:
         if any(override in ("-m", "--multirun") for override in overrides) or _has(overrides, "study"):
             raise ConfigError("study= and -m: a sweep has several runs; start it on the command line")
         try:
-            for name in ("run_dir", "run_name", "record_subdir", "sweep_dir"):
-                OmegaConf.register_new_resolver(name, getattr(naming, name), replace=True)
+            register_resolvers()
             register_packages()
             command = parse_command_line(hydra_args(overrides))
             sys.argv = ["ghostexp", *command.hydra_args]
@@ -182,7 +181,7 @@ def _compose(overrides: tuple[str, ...]) -> tuple[dict[str, Any], Path]:
             with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
                 composed = hydra.compose("config", typed, return_hydra_config=True)
             choices = composed.hydra.runtime.choices
-            path = _run_dir(composed)
+            path = Path(str(composed.hydra.run.dir)).absolute()
             config = resolve_config(composed, choices, command)
             config["name"] = naming.run_name(config["name"], choices)
         finally:
@@ -191,13 +190,8 @@ def _compose(overrides: tuple[str, ...]) -> tuple[dict[str, Any], Path]:
     return config, path
 
 
-def _run_dir(composed: DictConfig) -> Path:
-    """Return the directory of a composed run, absolute."""
-    return Path(str(composed.hydra.run.dir)).absolute()
-
-
 def _folders(overrides: tuple[str, ...]) -> list[str]:
-    return [value for flag, value in pairwise(overrides) if flag in ("--config-dir", "-cd")]
+    return [value for flag, value in pairwise(overrides) if flag in FLAGS]
 
 
 def _has(overrides: tuple[str, ...], key: str) -> bool:

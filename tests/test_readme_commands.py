@@ -21,8 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from ghostexp.__main__ import register_resolvers
-from ghostexp.config.compose import CONF, resolve_config
+from ghostexp.config.compose import CONF, register_resolvers, resolve_config
 from ghostexp.config.config_files import list_options
 from ghostexp.config.key_table import with_key_tables
 from ghostexp.config.run_overlay import parse_command_line

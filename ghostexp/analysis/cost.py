@@ -42,9 +42,9 @@ def backbone_macs(network: Network, image_shape: Shape = (3, 224, 224)) -> int:
 
     Count them before a detector prunes the unused layers.
     """
-    trunk = copy.deepcopy(network).to("meta").eval()
-    assert trunk.feature_channels  # a network of another library finds its maps by a run, which is not to be counted
-    return _macs(trunk.forward_features, image_shape)
+    copied = copy.deepcopy(network).to("meta").eval()
+    assert copied.feature_channels  # a network of another library finds its maps by a run, which is not to be counted
+    return _macs(copied.forward_features, image_shape)
 
 
 def _macs(function: Callable[[Tensor], object], image_shape: Shape) -> int:

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ghostexp.config.config_files import describe_groups
 from ghostexp.config.hydra_errors import to_user_error
 from ghostexp.config.plugins import installed_packages, modules_in, typed_config_dir
 from ghostexp.config.pretrained import check_pretrained
@@ -20,6 +21,7 @@ from ghostexp.config.schema import check, unknown_key_message
 from ghostexp.config.trainer_arguments import check_trainer
 from ghostexp.config.trust import check_saved_config
 from ghostexp.runner.ranks import ON_SEVERAL_DEVICES
+from ghostexp.runs import naming
 from ghostexp.runs.config_keys import ADDED_KEYS, COMMAND_KEYS, STUDY_TASKS, SWEEP_ONLY_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences
@@ -29,6 +31,13 @@ PACKAGE = Path(__file__).parent.parent
 # In a wheel conf/ is inside the package, in the source tree beside it. An absolute path works from any directory.
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 GROUPS = ("model", "datamodule", "optimizer", "scheduler", "experiment", "study")
+
+
+def register_resolvers() -> None:
+    """Register the resolvers of names, `${run_name:...}`, and of the groups in `--help`."""
+    for name in ("run_dir", "run_name", "record_subdir", "sweep_dir"):
+        OmegaConf.register_new_resolver(name, getattr(naming, name), replace=True)
+    OmegaConf.register_new_resolver("config_groups", describe_groups, replace=True)
 
 
 def resolve_config(

@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -15,6 +14,7 @@ from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
 from ghostexp.config.arguments import form_to_type, quoted
 from ghostexp.config.config_files import list_options
+from ghostexp.config.plugins import typed_config_dir
 from ghostexp.config.schema import unknown_key_message
 
 
@@ -26,7 +26,8 @@ def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exc
             form = f"; type {form_to_type(link.override)}" if link.override and "=" in link.override else ""
             return ValueError(f"{link.override}: cannot be read as KEY=VALUE{form}")
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
-            return ValueError(_unknown_option(link.missing_cfg_file, [conf, *_config_dirs(arguments)]))
+            typed = typed_config_dir(arguments)
+            return ValueError(_unknown_option(link.missing_cfg_file, [conf, *([typed] if typed else [])]))
         if isinstance(link, InterpolationKeyError | InterpolationResolutionError):
             return ValueError(f"{link.full_key}: {str(link).splitlines()[0]}")
     if isinstance(error, OSError) and error.filename:
@@ -57,12 +58,6 @@ def _unknown_option(file: str, folders: Sequence[Path]) -> str:
     return f"{group}={option}: not found; {there_is}{hint}"
 
 
-def _config_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Return the folders that `--config-dir` names."""
-    pairs = [*pairwise(arguments), *(argument.split("=", 1) for argument in arguments if "=" in argument)]
-    return [Path(name).absolute() for flag, name in pairs if flag in ("--config-dir", "-cd")]
-
-
 def _typed_path(file: str, arguments: Sequence[str]) -> str:
     """Return the override of a directory of outputs that a file is in, or else the file."""
     pairs = {text: text.split("=", 1)[1] for text in arguments if re.match(r"[\w.]*dir=.", text)}
@@ -81,8 +76,8 @@ def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
     others = [argument for argument in arguments if "=" in argument and not _sets(argument, key)]
     others = [argument for argument in others if not argument.startswith("-")]
     try:
-        mine = _config_dirs(arguments)
-        others += [f"hydra.searchpath=[{','.join(quoted(str(path)) for path in mine)}]"] if mine else []
+        folder = typed_config_dir(arguments)
+        others += [f"hydra.searchpath=[{quoted(str(folder))}]"] if folder else []
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = compose("config", [_first_value(other) for other in others])

@@ -40,9 +40,9 @@ def installed_packages() -> set[str]:
 
 
 def typed_config_dir(arguments: Sequence[str]) -> Path | None:
-    """Return the folder of `--config-dir DIR`, absolute; None if there is none."""
-    typed = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
-    typed += [value for flag, value in pairwise(arguments) if flag in FLAGS]
+    """Return the folder of `--config-dir DIR`, or `--config-dir=DIR`, absolute; None if there is none."""
+    pairs = [*pairwise(arguments), *(argument.split("=", 1) for argument in arguments if "=" in argument)]
+    typed = [value for flag, value in pairs if flag in FLAGS]
     return Path(typed[-1]).absolute() if typed else None
 
 

@@ -8,13 +8,13 @@ from ghostexp.config.key import Key, Keys
 from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SET_HERE, SWEEPER
 from ghostexp.config.signatures import signature
 from ghostexp.config.task_keys import NAME, TASKS
-from ghostexp.runs.config_keys import FOREIGN_DATA_KEYS
+from ghostexp.runs.config_keys import THIRD_PARTY_DATA_KEYS
 
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # keys of every node with a target
 OWN = ("ghostexp.", "lightning.pytorch.Trainer")  # targets whose arguments are in the tables
 CALLBACKS_TARGET, LOSS_TARGET = "ghostexp.training.callbacks.build_callbacks", "torch.nn.CrossEntropyLoss"
 # Keys beside the arguments of a target, by group.
-MORE = {"model": ("weights", "reset_head"), "datamodule": FOREIGN_DATA_KEYS, "scheduler": ("interval",)}
+MORE = {"model": ("weights", "reset_head"), "datamodule": THIRD_PARTY_DATA_KEYS, "scheduler": ("interval",)}
 WORDS = {
     "boolean": "true or false",
     "integer": "an integer",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,36 +13,11 @@ from ghostexp.data.dataloader import ResumableLoader
 from ghostexp.data.digest import DataDigest, describe_difference
 from ghostexp.data.image_check import UnreadableImages
 from ghostexp.data.sampling import DistributedBatches
-from ghostexp.data.splits import fraction_of, stratified_split
+from ghostexp.data.splits import DatasetSplits, SplitDataset, fraction_of, stratified_split
 from ghostexp.validation import require, require_channels, require_fraction, require_int
 
 Channels = tuple[float, ...]  # a value for each channel
-
-
-class SplitDataset(Protocol):
-    """Images with labels or annotations, and the loaders over them."""
-
-    def __len__(self) -> int: ...
-
-    def to(self, device: torch.device) -> Self: ...
-
-    def digest(self) -> str: ...
-
-    def find_unreadable(self, indices: np.ndarray) -> list[str]: ...
-
-    def eval_loader(self, indices: Tensor, distributed_batches: DistributedBatches) -> ResumableLoader: ...
-
-
 E = TypeVar("E", bound=SplitDataset)
-
-
-@dataclass(frozen=True)
-class DatasetSplits(Generic[E]):
-    """The training and the test set of a datamodule."""
-
-    train: E
-    test: E
-    class_names: tuple[str, ...]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ghostexp.data.dataloader import Batch, ResumableLoader
 from ghostexp.data.digest import digest_arrays
 from ghostexp.data.image_folders import ClassFolders
+from ghostexp.data.rand_augment import transform_each
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
 from ghostexp.data.transforms import (
     Augmentation,
@@ -20,7 +21,6 @@ from ghostexp.data.transforms import (
     erasing_boxes,
     flip,
     mix_batch,
-    transform_each,
 )
 
 MAX_FRACTION_OF_MEMORY = 0.25  # of a GPU: limit for the images

@@ -1,6 +1,40 @@
-"""Split a set of images, stratified by class."""
+"""The training and the test set of a datamodule, and splits of a set, stratified by class."""
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from ghostexp.data.dataloader import ResumableLoader
+from ghostexp.data.sampling import DistributedBatches
+
+
+class SplitDataset(Protocol):
+    """Images with labels or annotations, and the loaders over them."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+    def digest(self) -> str: ...
+
+    def find_unreadable(self, indices: np.ndarray) -> list[str]: ...
+
+    def eval_loader(self, indices: Tensor, distributed_batches: DistributedBatches) -> ResumableLoader: ...
+
+
+E = TypeVar("E", bound=SplitDataset)
+
+
+@dataclass(frozen=True)
+class DatasetSplits(Generic[E]):
+    """The training and the test set of a datamodule."""
+
+    train: E
+    test: E
+    class_names: tuple[str, ...]
 
 
 def stratified_split(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

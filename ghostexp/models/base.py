@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Network(nn.Module, ABC):
-    """An image classifier in two parts, trunk and head, with its feature maps by stride."""
+    """An image classifier in two parts, features and head, with its feature maps by stride."""
 
     feature_channels: dict[int, int]  # stride -> channels, finest map first
     min_size: int = 1  # smallest image side that works
@@ -18,11 +18,11 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
-        """Map images (N, in_chans, H, W) to the trunk's last feature map (N, C, H', W')."""
+        """Map images (N, in_chans, H, W) to the last feature map (N, C, H', W')."""
 
     @abstractmethod
     def forward_head(self, features: Tensor) -> Tensor:
-        """Map the trunk's last feature map (N, C, H', W') to logits (N, num_classes)."""
+        """Map the last feature map (N, C, H', W') to logits (N, num_classes)."""
 
     @abstractmethod
     def feature_maps(self, x: Tensor) -> dict[int, Tensor]:

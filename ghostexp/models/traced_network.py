@@ -33,13 +33,13 @@ class TracedNetwork(Network):
         return self.traced.channels
 
     def forward_features(self, x: Tensor) -> Tensor:
-        return self._parts().trunk(self, x)[0]
+        return self._parts().features(self, x)[0]
 
     def forward_head(self, features: Tensor) -> Tensor:
         return self._parts().head(self, features)
 
     def feature_maps(self, x: Tensor) -> dict[int, Tensor]:
-        maps = dict(zip(self.traced.channels, self._parts().trunk(self, x)[1:], strict=True))
+        maps = dict(zip(self.traced.channels, self._parts().features(self, x)[1:], strict=True))
         return {stride: maps[stride] for stride in self.feature_channels}
 
     def _parts(self) -> "Parts":
@@ -51,7 +51,7 @@ class TracedNetwork(Network):
 class Parts(NamedTuple):
     """A network's forward in two parts, functions of the network and their input."""
 
-    trunk: Callable[[nn.Module, Tensor], list[Tensor]]  # the input of the head, and the maps, finest first
+    features: Callable[[nn.Module, Tensor], list[Tensor]]  # the input of the head, and the maps, finest first
     head: Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -90,7 +90,8 @@ def _trace(network: nn.Module) -> Traced:
     finest = FINEST if max(maps) > FINEST else 1
     maps = {stride: name for stride, name in sorted(maps.items()) if stride >= finest}
     parts = {
-        mode: Parts(_trunk(network, graph, maps, last), _head(network, graph, last)) for mode, graph in graphs.items()
+        mode: Parts(_features(network, graph, maps, last), _head(network, graph, last))
+        for mode, graph in graphs.items()
     }
     return Traced({stride: shapes[name][1][1] for stride, name in maps.items()}, parts)
 
@@ -175,7 +176,7 @@ def _is_only_link(graph: fx.Graph, block: str) -> bool:
     return all(user in before for node in nodes[:position] for user in node.users)
 
 
-def _trunk(network: nn.Module, graph: fx.Graph, maps: dict[int, str], last: str) -> Callable:
+def _features(network: nn.Module, graph: fx.Graph, maps: dict[int, str], last: str) -> Callable:
     """Cut a graph to the computation of the last block's output and of the maps."""
     graph = copy.deepcopy(graph)
     graph.erase_node(next(iter(reversed(graph.nodes))))

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from ghostexp.runs.foreign import arguments_for
 from ghostexp.runs.text_files import write_atomically, write_json
+from ghostexp.runs.third_party import arguments_for
 
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # six times as fast; a report reads many files
 

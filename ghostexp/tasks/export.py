@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ghostexp.analysis.cost import count_cost
 from ghostexp.data.classification_datamodule import ClassificationDataModule
-from ghostexp.data.foreign import ForeignDataModule
+from ghostexp.data.third_party_datamodule import ThirdPartyDataModule
 from ghostexp.models.base import Network
 from ghostexp.models.fuse import fuse
 from ghostexp.models.weights import load_weights
@@ -85,7 +85,7 @@ def check_formats(formats: object) -> list[str]:
     return wanted
 
 
-def check_images(datamodule: ClassificationDataModule | ForeignDataModule, count: int) -> Iterator[Tensor]:
+def check_images(datamodule: ClassificationDataModule | ThirdPartyDataModule, count: int) -> Iterator[Tensor]:
     """Yield batches (N, C, H, W) of `count` test images, and random ones of other batch sizes."""
     shape = (datamodule.in_chans, datamodule.image_size, datamodule.image_size)
     generator = torch.Generator().manual_seed(0)

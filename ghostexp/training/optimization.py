@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-BUILD_ERRORS = (TypeError, AttributeError, LookupError, RuntimeError, AssertionError)
+# of other packages' code
+BUILD_ERRORS = (TypeError, AttributeError, LookupError, RuntimeError, AssertionError, ImportError)
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ def test_backbone_macs_match_paper(build: Callable[[], Network], macs: int) -> N
 def test_replication_backbone_counts() -> None:
     with torch.device("meta"):
         network = ghostnet_replication()
-        trunk = nn.Sequential(network.conv_stem, network.bn1, network.act1, *network.blocks[:-1])
-    rows = layer_costs(trunk, (3, 224, 224))
+        backbone = nn.Sequential(network.conv_stem, network.bn1, network.act1, *network.blocks[:-1])
+    rows = layer_costs(backbone, (3, 224, 224))
     assert sum(row.params for row in rows) == 1055832
     assert sum(row.macs for row in rows) == 135408560
     assert sum(row.thop for row in rows) == 149310448

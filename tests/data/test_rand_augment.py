@@ -3,7 +3,8 @@
 import torch
 from torchvision.transforms import v2
 
-from ghostexp.data.transforms import rand_augment, seeded
+from ghostexp.data.rand_augment import rand_augment
+from ghostexp.data.transforms import seeded
 
 
 def test_rand_augment_of_a_batch_equals_torchvisions_of_each_image() -> None:

@@ -44,9 +44,9 @@ def doors_run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def foreign_run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def third_party_run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train with an own LightningDataModule and LightningModule."""
-    run = tmp_path_factory.mktemp("foreign") / "run"
+    run = tmp_path_factory.mktemp("third_party") / "run"
     module = ("lightning_module._target_=my_ghosts.PlainModule", "monitor=hits")
     assert own(folder, *TINY, *OWN_DATA, *module, in_directory(run)) == 0
     return run
@@ -71,25 +71,25 @@ def test_every_door_takes_an_own_part(doors_run: Path) -> None:
     assert "nesterov" not in config.partition("optimizer:")[2].partition("scheduler:")[0]  # of the option it replaced
 
 
-def test_what_own_parts_cannot_give_is_recorded(doors_run: Path, foreign_run: Path) -> None:
+def test_what_own_parts_cannot_give_is_recorded(doors_run: Path, third_party_run: Path) -> None:
     result = result_of(doors_run)
     assert result["exact_resume"] is None
     assert set(result["limits"]) >= {"model", "loss", "optimizer", "scheduler", "callbacks.count", "logger.list"}
     assert result["data"]["train"]["images"] == 64
-    foreign = result_of(foreign_run)
-    assert foreign["exact_resume"] is False
-    assert "no digest" in foreign["limits"]["datamodule"]
-    assert "data" not in foreign
+    third_party = result_of(third_party_run)
+    assert third_party["exact_resume"] is False
+    assert "no digest" in third_party["limits"]["datamodule"]
+    assert "data" not in third_party
 
 
-def test_own_datamodule_and_lightning_module_train(foreign_run: Path) -> None:
-    result = result_of(foreign_run)
+def test_own_datamodule_and_lightning_module_train(third_party_run: Path) -> None:
+    result = result_of(third_party_run)
     assert result["test_checkpoint"] == "best"  # it has a val_dataloader
     assert set(result["metrics"]["test"]) == {"test/hits"}
     assert "val/hits" in result["metrics"]["best"]
 
 
-@pytest.mark.parametrize("run", ["doors_run", "foreign_run"])
+@pytest.mark.parametrize("run", ["doors_run", "third_party_run"])
 def test_tasks_on_own_runs(run: str, folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     trained: Path = request.getfixturevalue(run)
     Image.new("L", (16, 16), 100).save(tmp_path / "image.png")

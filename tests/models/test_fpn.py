@@ -1,4 +1,4 @@
-"""Test the trunk of a detector: pruning, freezing, and names of weights."""
+"""Test the backbone of a detector: pruning, freezing, and names of weights."""
 
 from pathlib import Path
 
@@ -14,46 +14,44 @@ from .tiny_detectors import BACKBONES, COARSE, KINDS, target, total
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_trunk_keeps_only_layers_of_selected_maps(name: str) -> None:
+def test_backbone_keeps_only_layers_of_selected_maps(name: str) -> None:
     build, strides = BACKBONES[name]
     classifier, before = build().eval(), build()
     before.load_state_dict(classifier.state_dict())
-    trunk = BackboneWithFPN(before, strides, 8).eval().body
+    body = BackboneWithFPN(before, strides, 8).eval().body
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        maps, expected = trunk.feature_maps(x), classifier.feature_maps(x)
+        maps, expected = body.feature_maps(x), classifier.feature_maps(x)
     for stride in strides:
         assert torch.equal(maps[stride], expected[stride])
-    assert list(trunk.feature_channels) == list(strides)
-    left, all_shapes = shapes(trunk), shapes(classifier)
+    assert list(body.feature_channels) == list(strides)
+    left, all_shapes = shapes(body), shapes(classifier)
     assert left.items() < all_shapes.items()
     assert not any(key.startswith(("classifier", "fc", "conv_head")) for key in left)
-    assert {id(parameter) for parameter in trunk.parameters()} == {
-        id(one) for one in parameters_feeding(trunk, strides)
-    }
+    assert {id(parameter) for parameter in body.parameters()} == {id(one) for one in parameters_feeding(body, strides)}
 
 
 def shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
-def test_trunk_drops_stages_after_last_selected_map() -> None:
-    trunk = BackboneWithFPN(ghostnet(width=0.3), (8, 16), 8).body
-    assert max(int(name.split(".")[1]) for name in shapes(trunk) if name.startswith("blocks")) == 6
-    trunk = BackboneWithFPN(ghostnet_replication(), COARSE, 8).body
-    assert {name.split(".")[1] for name in shapes(trunk) if name.startswith("blocks")} == set("012345678")
+def test_backbone_drops_stages_after_last_selected_map() -> None:
+    body = BackboneWithFPN(ghostnet(width=0.3), (8, 16), 8).body
+    assert max(int(name.split(".")[1]) for name in shapes(body) if name.startswith("blocks")) == 6
+    body = BackboneWithFPN(ghostnet_replication(), COARSE, 8).body
+    assert {name.split(".")[1] for name in shapes(body) if name.startswith("blocks")} == set("012345678")
 
 
-def test_trunk_keeps_names_of_classifier_weights(tmp_path: Path) -> None:
+def test_backbone_keeps_names_of_classifier_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = ghostnet(num_classes=10, width=0.3)
     torch.save(classifier.state_dict(), tmp_path / "weights.pth")
     backbone = ghostnet(num_classes=3, width=0.3)
     load_weights(backbone, tmp_path / "weights.pth", reset_head=True)
     state = KINDS["retinanet"](backbone).state_dict()
-    trunk = {name.removeprefix("backbone.body."): state[name] for name in state if name.startswith("backbone.body.")}
-    assert len(trunk) > 100
-    for name, tensor in trunk.items():
+    body = {name.removeprefix("backbone.body."): state[name] for name in state if name.startswith("backbone.body.")}
+    assert len(body) > 100
+    for name, tensor in body.items():
         assert torch.equal(tensor, classifier.state_dict()[name]), name
     with pytest.raises(ValueError, match="does not match the network"):
         load_weights(ghostnet(num_classes=3, width=0.4), tmp_path / "weights.pth", reset_head=True)
@@ -93,12 +91,12 @@ def test_freeze_stages_freezes_up_to_a_map() -> None:
     expected = {0: -1, 1: 2, 2: 4, 3: 6, 4: 8}  # the last stage of GhostNet that a number freezes
     for stages, last in expected.items():
         network = KINDS["retinanet"](ghostnet(width=0.3), strides=COARSE, freeze_stages=stages).train()
-        trunk = network.backbone.body
-        assert {int(name.split(".")[1]) for name, one in trunk.named_parameters() if is_frozen_block(name, one)} == set(
+        body = network.backbone.body
+        assert {int(name.split(".")[1]) for name, one in body.named_parameters() if is_frozen_block(name, one)} == set(
             range(last + 1)
         )
-        assert trunk.get_parameter("conv_stem.weight").requires_grad == (stages == 0)
-        for name, module in trunk.named_modules():
+        assert body.get_parameter("conv_stem.weight").requires_grad == (stages == 0)
+        for name, module in body.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 stage = int(name.split(".")[1]) if name.startswith("blocks") else -1 if stages else 99
                 assert module.training == (stage > last), name

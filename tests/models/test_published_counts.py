@@ -108,7 +108,7 @@ def test_count_cost_matches_published_counts(name: str) -> None:
     assert count_cost(build(), (3, side, side)) == Cost(params, macs)  # pyright: ignore[reportArgumentType]
 
 
-def test_ghostnet_width_1_1_trunk_macs() -> None:
+def test_ghostnet_width_1_1_backbone_macs() -> None:
     with torch.device("meta"):
         network = ghostnet(width=1.1).eval()
     assert macs_of(network.forward_features, 224) == 164355184

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from ghostexp.data.base import Channels, DatasetSplits
+from ghostexp.data.base import Channels
 from ghostexp.data.classification_datamodule import ClassificationDataModule
 from ghostexp.data.image_folders import list_class_folders, read_trees, report_left_out
 from ghostexp.data.in_memory import InMemoryDataset
+from ghostexp.data.splits import DatasetSplits
 from ghostexp.validation import require
 
 SIZE = 32

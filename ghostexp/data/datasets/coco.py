@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ghostexp.data.base import DatasetSplits
 from ghostexp.data.coco_annotations import MIN_SIDE, CocoFile, read_coco
 from ghostexp.data.detection_datamodule import DetectionDataModule, DetectionDataset
 from ghostexp.data.digest import digest_files
 from ghostexp.data.image_check import find_unreadable
 from ghostexp.data.image_files import read_annotated_image
 from ghostexp.data.image_folders import CACHE_FOLDER
+from ghostexp.data.splits import DatasetSplits
 from ghostexp.validation import require
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from ghostexp.data.base import Channels, DatasetSplits
+from ghostexp.data.base import Channels
 from ghostexp.data.classification_datamodule import ClassificationDataModule
 from ghostexp.data.in_memory import InMemoryDataset
-from ghostexp.data.splits import stratified_split
+from ghostexp.data.splits import DatasetSplits, stratified_split
 from ghostexp.validation import require_int
 
 TEST_IMAGES = 360

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ghostexp.data.base import Channels, DatasetSplits
+from ghostexp.data.base import Channels
 from ghostexp.data.classification_datamodule import ClassificationDataModule
 from ghostexp.data.in_memory import InMemoryDataset
+from ghostexp.data.splits import DatasetSplits
 from ghostexp.validation import require_int
 
 

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ghostexp.data.base import Channels, DatasetSplits
+from ghostexp.data.base import Channels
 from ghostexp.data.classification_datamodule import ClassificationDataModule, ClassificationDataset
 from ghostexp.data.image_file_dataset import ImageFileDataset
 from ghostexp.data.image_folders import ClassFolders, class_folders, list_class_folders, read_trees, report_left_out
 from ghostexp.data.in_memory import InMemoryDataset
+from ghostexp.data.splits import DatasetSplits
 from ghostexp.validation import require, require_int
 
 log = logging.getLogger(__name__)

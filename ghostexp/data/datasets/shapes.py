@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ghostexp.data.base import DatasetSplits
 from ghostexp.data.coco_annotations import Annotations, GroundTruth
 from ghostexp.data.detection_datamodule import DetectionDataModule, DetectionDataset
 from ghostexp.data.digest import digest_arrays
+from ghostexp.data.splits import DatasetSplits
 from ghostexp.validation import require_int
 
 CLASSES = ("rectangle", "ellipse", "triangle", "cross")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from ghostexp.data.base import Channels, DatasetSplits
+from ghostexp.data.base import Channels
 from ghostexp.data.classification_datamodule import ClassificationDataModule
 from ghostexp.data.dataloader import (
     Batch,
@@ -25,6 +25,7 @@ from ghostexp.data.dataloader import (
 from ghostexp.data.digest import digest_arrays
 from ghostexp.data.image_folders import square
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
+from ghostexp.data.splits import DatasetSplits
 from ghostexp.data.transforms import Augmentation, Normalize, all_seeded, mix_batch
 from ghostexp.validation import require, require_int
 

@@ -61,7 +61,7 @@ class DetectionModel(nn.Module, ABC):
         """Run the layers after the FPN, without selecting boxes, which would need values."""
 
     def reparameterize(self) -> None:
-        """Fold, in place, the trunk's branches that only training needs."""
+        """Fold, in place, the backbone's branches that only training needs."""
         self.backbone.body.reparameterize()
 
 

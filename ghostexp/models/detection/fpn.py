@@ -1,4 +1,4 @@
-"""Build a feature pyramid network (FPN) on any trunk, and the anchors of its levels."""
+"""Build a feature pyramid network (FPN) on any backbone, and the anchors of its levels."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ from ..traced_network import TracedNetwork
 
 
 class BackboneWithFPN(nn.Module):
-    """A trunk, pruned to the layers that the selected maps depend on, and a feature pyramid on these maps.
+    """A backbone, pruned to the layers that the selected maps depend on, and a feature pyramid on these maps.
 
     (N, 3, H, W) -> {level: (N, channels, H / stride, W / stride)}, finest level first; H and W have to be multiples of
     `divisor`. The level of the map at stride 2^l is `pl`. Source: arXiv 1612.03144.
@@ -25,14 +25,14 @@ class BackboneWithFPN(nn.Module):
     strides: of the selected maps, each twice the one before.
     extra: adds `extra_levels` further levels, each at half the resolution of the one before, rounded up.
     freeze_stages: freeze all layers up to that many of the network's maps, from the finest on: no gradient, and
-    BatchNorm in evaluation mode. freeze_batchnorm: freeze all BatchNorms of the trunk.
-    The trunk is pruned in place and keeps the names of its weights; load them before.
+    BatchNorm in evaluation mode. freeze_batchnorm: freeze all BatchNorms of the backbone.
+    The backbone is pruned in place and keeps the names of its weights; load them before.
     Raises ValueError: the network does not have these maps.
     """
 
     def __init__(
         self,
-        trunk: Network,
+        backbone: Network,
         strides: Sequence[int],
         channels: int,
         extra: ExtraFPNBlock | None = None,
@@ -41,12 +41,12 @@ class BackboneWithFPN(nn.Module):
         freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
-        check_strides(trunk, strides, freeze_stages)
-        frozen = parameters_feeding(trunk, list(trunk.feature_channels)[:freeze_stages])
-        prune_unused_layers(trunk, strides)
-        freeze(trunk, frozen, freeze_batchnorm)
-        self.body = trunk
-        self.fpn = FeaturePyramidNetwork(list(trunk.feature_channels.values()), channels, extra)
+        check_strides(backbone, strides, freeze_stages)
+        frozen = parameters_feeding(backbone, list(backbone.feature_channels)[:freeze_stages])
+        prune_unused_layers(backbone, strides)
+        freeze(backbone, frozen, freeze_batchnorm)
+        self.body = backbone
+        self.fpn = FeaturePyramidNetwork(list(backbone.feature_channels.values()), channels, extra)
         self.out_channels = channels
         self.divisor = strides[-1]
         self.strides = [*strides, *(strides[-1] * 2 ** (level + 1) for level in range(extra_levels))]  # of all levels
@@ -101,11 +101,11 @@ def parameters_feeding(network: Network, strides: Sequence[int]) -> set[nn.Param
     """Find the parameters of a network that its maps at these strides depend on."""
     if not strides:
         return set()
-    shadow = copy.deepcopy(network).eval()
-    side = max(shadow.min_size, 2 * max(shadow.feature_channels))
-    maps = shadow.feature_maps(next(shadow.parameters()).new_zeros(1, 3, side, side))
+    copied = copy.deepcopy(network).eval()
+    side = max(copied.min_size, 2 * max(copied.feature_channels))
+    maps = copied.feature_maps(next(copied.parameters()).new_zeros(1, 3, side, side))
     total = torch.stack([maps[stride].sum() for stride in strides]).sum()
-    gradients = torch.autograd.grad(total, list(shadow.parameters()), allow_unused=True)
+    gradients = torch.autograd.grad(total, list(copied.parameters()), allow_unused=True)
     return {own for own, gradient in zip(network.parameters(), gradients, strict=True) if gradient is not None}
 
 

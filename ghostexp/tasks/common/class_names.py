@@ -5,14 +5,14 @@ import re
 import torchvision
 
 from ghostexp.data.classification_datamodule import ClassificationDataModule
-from ghostexp.data.foreign import ForeignDataModule
+from ghostexp.data.third_party_datamodule import ThirdPartyDataModule
 from ghostexp.tasks.common.load_model import LoadedModel
 
 IMAGENET_CLASSES = 1000
 WORDNET = re.compile(r"n\d{8}")  # names of ImageNet's class folders
 
 
-def class_names(trained: LoadedModel, datamodule: ClassificationDataModule | ForeignDataModule) -> tuple[str, ...]:
+def class_names(trained: LoadedModel, datamodule: ClassificationDataModule | ThirdPartyDataModule) -> tuple[str, ...]:
     """Return a network's class names in the order of its logits; those of the data if its checkpoint has none.
 
     Raises ValueError: the data cannot be read.

@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import Logger
 
 from ghostexp.data.base import DataModule
 from ghostexp.data.detection_datamodule import DetectionDataModule
-from ghostexp.data.foreign import ForeignDataModule, as_datamodule
 from ghostexp.data.sampling import DistributedBatches
-from ghostexp.runs.config_keys import FOREIGN_DATA_KEYS
+from ghostexp.data.third_party_datamodule import ThirdPartyDataModule, as_datamodule
+from ghostexp.runs.config_keys import THIRD_PARTY_DATA_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import world_size
 from ghostexp.runs.naming import run_identity, run_title
@@ -43,12 +43,12 @@ def build_datamodule(config: Config) -> pl.LightningDataModule:
     """
     node, is_detecting = config["datamodule"], is_detector(config["model"])
     target = find_target(node, "datamodule")
-    is_foreign = isinstance(target, type) and not issubclass(target, DataModule)
-    if is_foreign and not is_detecting:
-        given = {key: node.get(key) for key in FOREIGN_DATA_KEYS}
+    is_third_party = isinstance(target, type) and not issubclass(target, DataModule)
+    if is_third_party and not is_detecting:
+        given = {key: node.get(key) for key in THIRD_PARTY_DATA_KEYS}
         per_device = _per_device_batch_size(config)
         part = build_part(
-            {**node, "batch_size": per_device}, "datamodule", pl.LightningDataModule, {}, FOREIGN_DATA_KEYS
+            {**node, "batch_size": per_device}, "datamodule", pl.LightningDataModule, {}, THIRD_PARTY_DATA_KEYS
         )
         return as_datamodule(part, given)
     datamodule = build_part(node, "datamodule", pl.LightningDataModule, {})
@@ -127,7 +127,7 @@ def build_trainer(
             plugins=[AtomicCheckpointIO()],
             default_root_dir=run.path,
             num_sanity_val_steps=0,
-            use_distributed_sampler=isinstance(datamodule, ForeignDataModule),
+            use_distributed_sampler=isinstance(datamodule, ThirdPartyDataModule),
             enable_checkpointing=bool(callbacks),
             enable_progress_bar=any(isinstance(callback, EpochProgressBar) for callback in callbacks),
             enable_model_summary=False,

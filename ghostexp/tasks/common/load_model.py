@@ -9,7 +9,7 @@ from torch import nn
 
 from ghostexp.analysis.cost import Cost
 from ghostexp.data.classification_datamodule import ClassificationDataModule
-from ghostexp.data.foreign import ForeignDataModule
+from ghostexp.data.third_party_datamodule import ThirdPartyDataModule
 from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.finite import non_finite_weights
@@ -91,13 +91,13 @@ def _from_weights(config: instantiate.Config) -> LoadedModel:
     return LoadedModel(built.network, built.cost, str(source))
 
 
-def build_classification_data(config: instantiate.Config) -> ClassificationDataModule | ForeignDataModule:
+def build_classification_data(config: instantiate.Config) -> ClassificationDataModule | ThirdPartyDataModule:
     """Build the datamodule of a classifier; nothing is read yet.
 
     Raises ValueError: a detector's data.
     """
     datamodule = instantiate.build_datamodule(config)
-    if not isinstance(datamodule, ClassificationDataModule | ForeignDataModule):
+    if not isinstance(datamodule, ClassificationDataModule | ThirdPartyDataModule):
         raise ValueError(f"task={config['task']['name']}: needs a classifier, got a detector")
     return datamodule
 

@@ -9,9 +9,10 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from ghostexp.training.optimization import BUILD_ERRORS
+
 Config = dict[str, Any]
 USER_ERRORS = (ValueError, OSError, MisconfigurationException)  # their messages explain what is wrong
-BUILD_ERRORS = (TypeError, AttributeError, LookupError, RuntimeError, AssertionError, ImportError)  # of foreign code
 
 
 def instantiate_node(node: Any, key: str, is_partial: bool = False, **arguments: Any) -> Any:

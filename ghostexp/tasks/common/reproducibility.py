@@ -6,8 +6,8 @@ from typing import Any
 import lightning.pytorch as pl
 
 from ghostexp.data.datasets.torch_dataset import DIGESTED, TorchDataset
-from ghostexp.data.foreign import ForeignDataModule
-from ghostexp.runs.foreign import foreign_targets
+from ghostexp.data.third_party_datamodule import ThirdPartyDataModule
+from ghostexp.runs.third_party import third_party_targets
 
 SEEDED = "a resume is exact if its random numbers are torch's, and its state is in its state_dict"
 UNRELATED = ("logger.", "datamodule.test")  # to the training
@@ -20,12 +20,14 @@ def reproducibility(
 
     exact_resume: true, false, or null where it depends on code of other packages.
     """
-    limits = {key: f"{target}: {SEEDED}" for key, target in foreign_targets(config) if not key.startswith(UNRELATED)}
+    limits = {
+        key: f"{target}: {SEEDED}" for key, target in third_party_targets(config) if not key.startswith(UNRELATED)
+    }
     exact: bool | None = None if limits else True
     limits |= {
-        key: f"{target}: a resume begins a new log" for key, target in foreign_targets({"logger": config["logger"]})
+        key: f"{target}: a resume begins a new log" for key, target in third_party_targets({"logger": config["logger"]})
     }
-    if isinstance(datamodule, ForeignDataModule):
+    if isinstance(datamodule, ThirdPartyDataModule):
         limits["datamodule"] = f"{type(datamodule).__name__}: no digest of the data; a resume has other batches"
         if trainer.world_size > 1:
             limits["datamodule"] += "; to divide the test set equally, some images are counted twice"

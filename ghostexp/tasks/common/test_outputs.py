@@ -9,8 +9,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ghostexp.data.classification_datamodule import ClassificationDataModule
 from ghostexp.data.detection_datamodule import DetectionDataModule
-from ghostexp.data.foreign import ForeignDataModule
 from ghostexp.data.image_files import display_name
+from ghostexp.data.third_party_datamodule import ThirdPartyDataModule
 from ghostexp.report.confusion import Mistake, class_rows, confused_rows, draw_confusion, draw_mistakes
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
@@ -37,14 +37,14 @@ def save_test_outputs(
         assert isinstance(datamodule, DetectionDataModule)
         save_detections(module, datamodule, directory, title, loggers, outputs)
     elif isinstance(module, ClassificationModule) and module.test_outputs is not None:
-        assert isinstance(datamodule, ClassificationDataModule | ForeignDataModule)
+        assert isinstance(datamodule, ClassificationDataModule | ThirdPartyDataModule)
         _save_classification(module.test_outputs, datamodule, directory, title, loggers, outputs)
 
 
 @rank_zero_only
 def _save_classification(
     tested: TestOutputs,
-    datamodule: ClassificationDataModule | ForeignDataModule,
+    datamodule: ClassificationDataModule | ThirdPartyDataModule,
     directory: RunDirectory,
     title: str,
     loggers: Sequence[Logger],
@@ -70,7 +70,7 @@ def _save_classification(
 
 
 def describe_mistakes(
-    worst: TopLosses, datamodule: ClassificationDataModule | ForeignDataModule, names: Sequence[str]
+    worst: TopLosses, datamodule: ClassificationDataModule | ThirdPartyDataModule, names: Sequence[str]
 ) -> list[Mistake]:
     """Describe misclassified images by class names, and by their index in the test set."""
     columns = zip(*(values.tolist() for values in worst[:-1]), strict=True)

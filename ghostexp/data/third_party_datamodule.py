@@ -19,7 +19,7 @@ NEEDED = ("num_classes", "in_chans", "image_size", "batch_size")
 Base = LightningDataModule if TYPE_CHECKING else object
 
 
-class ForeignDataModule(Base):
+class ThirdPartyDataModule(Base):
     """A LightningDataModule of another package: `as_datamodule` mixes this class in.
 
     Its batches are float images (N, in_chans, image_size, image_size) and int64 classes (N,). Without val_dataloader,
@@ -121,8 +121,8 @@ class ForeignDataModule(Base):
         return lambda image: normalize(pil_to_tensor(square(image, self.image_size)))
 
 
-def as_datamodule(datamodule: LightningDataModule, given: Mapping[str, Any]) -> ForeignDataModule:
-    """Make a LightningDataModule, in place, a `ForeignDataModule`; given: values of the keys
+def as_datamodule(datamodule: LightningDataModule, given: Mapping[str, Any]) -> ThirdPartyDataModule:
+    """Make a LightningDataModule, in place, a `ThirdPartyDataModule`; given: values of the keys
     that the rest of the configuration refers to: those of NEEDED, and mean, std and class_names.
 
     Raises ValueError: it lacks a loader, a value is missing, or contradicts the datamodule's own.
@@ -144,8 +144,8 @@ def as_datamodule(datamodule: LightningDataModule, given: Mapping[str, Any]) -> 
         raise ValueError(f"datamodule: {name} must define train_dataloader and test_dataloader; it lacks {lacking[0]}")
     has_val = is_overridden("val_dataloader", datamodule, LightningDataModule)
     own = {method: getattr(kind, method) for method in METHODS if hasattr(kind, method)}
-    datamodule.__class__ = type(kind.__name__, (ForeignDataModule, kind), own)  # pyright: ignore
-    assert isinstance(datamodule, ForeignDataModule)
+    datamodule.__class__ = type(kind.__name__, (ThirdPartyDataModule, kind), own)  # pyright: ignore
+    assert isinstance(datamodule, ThirdPartyDataModule)
     datamodule.given = given
     datamodule.validate_on = "holdout" if has_val else "test"
     for key in NEEDED:
