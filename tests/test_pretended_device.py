@@ -10,7 +10,8 @@ from ghostexp.models.ghostify import ghostify
 from ghostexp.models.resnet_cifar import ResNet
 from tests.cli import TINY, TINY_DETECTOR, in_directory
 from tests.data.fake_image_folders import write_tree
-from tests.pretended_device import PretendedRun, in_own_process, registered_device, run_pretended
+from tests.pretended_device import registered_device
+from tests.pretended_run import PretendedRun, in_own_process, run_pretended
 
 SMALL = (*TINY, "model._target_=tests.test_pretended_device.small_network", "~model.shortcut")
 EIGHT = (*SMALL, "datamodule.num_images=64", "datamodule.batch_size=8", "trainer.max_epochs=1")
