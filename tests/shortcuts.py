@@ -6,14 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from hydra._internal.hydra import Hydra
 from matplotlib.figure import Figure
 from omegaconf import _utils, base, grammar_parser
-from torch import Tensor
 
-META = torch.library.Library("aten", "IMPL", "Meta")
 _load_yaml = yaml.load
 _get_mode = Hydra.get_mode
 savefig = Figure.savefig  # with all pixels
@@ -27,12 +24,6 @@ def install() -> None:
     for module in (base, _utils):
         setattr(module, "parse", parse)  # noqa: B010
     setattr(Figure, "savefig", _save_small)  # noqa: B010
-    META.impl("_native_batch_norm_legit_no_training", _norm_on_meta, allow_override=True)
-
-
-def _norm_on_meta(x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
-    """Return empty outputs of a BatchNorm in evaluation, as torch does by ten operations in Python."""
-    return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
 
 
 def _save_small(figure: Figure, path: Path, dpi: int) -> None:

@@ -220,7 +220,7 @@ def tests(battery: Battery) -> str:
     """Run the tests of this project that need a GPU."""
     environment = {"GHOSTEXP_GPU_TESTS": "cpu"} if battery.accelerator == "cpu" else {}
     chosen = ["-k", "ddp_of_one_rank"] if battery.is_short else ["-n", "8"]
-    command = [sys.executable, "-m", "pytest", "-q", str(HERE.parents[1] / "tests" / "gpu"), *chosen]
+    command = [sys.executable, "-m", "pytest", str(HERE.parents[1] / "tests" / "gpu"), *chosen]
     return battery.finish(battery.start(command, **environment)).strip().splitlines()[-1]
 
 
