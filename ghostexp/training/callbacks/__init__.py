@@ -24,8 +24,10 @@ def build_callbacks(
     min_seconds_between_saves: float = 0,
     progress: bool = True,
     mode: Literal["max", "min"] = "max",
+    pause_after: int | None = None,
 ) -> list[Callback]:
     """Build the callbacks; checkpoints go to `folder`. mode: whether more of the monitored metric is better.
+    pause_after: epochs after which the training is paused.
 
     Raises ValueError: a value out of range. Lightning itself moves `ModelCheckpoint` behind the others.
     """
@@ -42,4 +44,4 @@ def build_callbacks(
         callbacks.append(ResumableEarlyStopping(monitor, patience, mode))
     if progress:
         callbacks.append(EpochProgressBar(monitor))
-    return [*callbacks, SignalHandler(checkpoints), checkpoints]
+    return [*callbacks, SignalHandler(checkpoints, pause_after), checkpoints]
