@@ -10,10 +10,10 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from ghostexp.report.racing import contenders, next_run, surviving, winner
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.trials import FOLDER, TrialName, parse_name
 from ghostexp.sweeps.search.halving import best_waiting
-from ghostexp.sweeps.search.racing import contenders, next_run, surviving, winner
 from tests.sweeps.search.fake_trials import FakeSearch, accuracy
 
 SEARCH = Path(FOLDER) / "search.log"
