@@ -51,7 +51,7 @@ def main() -> None:
         ]
         rows.append(row(method, found, grid, best))
     whole = [
-        f"grid, {len(grid)} configurations",
+        "grid",
         len(grid) * arguments.epochs,
         len(grid),
         f"{best:.2f}",

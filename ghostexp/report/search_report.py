@@ -8,11 +8,11 @@ from pathlib import Path
 import yaml
 
 from ghostexp.report import search_plots, search_tables
+from ghostexp.report.page import write_page
 from ghostexp.report.readme import MACHINE_SPECIFIC_KEYS
 from ghostexp.report.search_runs import Group
 from ghostexp.report.statistics import estimate
 from ghostexp.runs.csv_table import write_rows
-from ghostexp.runs.text_files import write_atomically
 from ghostexp.runs.trials import SearchRecord
 
 FRESH = 5  # seeds of the printed command that tests a winner
@@ -38,7 +38,7 @@ def write_search_report(groups: Sequence[Group], title: str, command: str, folde
     parts += ["## Reproduce", "```bash\n" + "\n".join(commands) + "\n```"]
     text = "\n\n".join(parts) + "\n\n`trials.csv` has every run.\n"
     write_rows(output_dir / "trials.csv", search_tables.run_rows(groups))
-    write_atomically(output_dir / "README.md", text)
+    write_page(output_dir, text)
     return text
 
 

@@ -86,7 +86,9 @@ def test_report_has_winner_elimination_and_commands(tmp_path: Path) -> None:
     assert f"{search} 'optimizer.weight_decay=choice(0.1,0.2)' seed=0,1,2 search=tpe search.factor=2" in text
     assert "'search.test_seeds=[100,101,102,103,104]'" in text
     assert str(tmp_path) not in text
-    rows = list(csv.DictReader((tmp_path / "outputs" / "mine" / "report" / "trials.csv").open()))
+    assert "<td>winner</td>" in (tmp_path / "outputs" / "mine" / "report" / "report.html").read_text()
+    table = (tmp_path / "outputs" / "mine" / "report" / "trials.csv").read_text()
+    rows = list(csv.DictReader(table.splitlines()))
     assert len(rows) == 11
     assert rows[-1]["state"] in ("test", "stopped after epoch 3")
 

@@ -54,7 +54,9 @@ class SearchCommand:
             return 1
         self.processes = {group: max(job.processes for job in some) for group, some in of_each.items()}
         gpus = gpus if any(job.config["trainer"]["accelerator"] != "cpu" for job in jobs) else 0
-        pool = ResourcePool(list_visible_gpus(gpus), composed.n_jobs, max(self.processes.values()), MANY_JOBS)
+        pinned = any(isinstance(job.config["trainer"]["devices"], list) for job in jobs)
+        n_jobs = 1 if pinned else composed.n_jobs
+        pool = ResourcePool(list_visible_gpus(gpus), n_jobs, max(self.processes.values()), MANY_JOBS)
         budget = Budget(self.search["epochs"], self.search["hours"])
         if composed.dry_run:
             print_plan(self.directory, searches, budget, pool.n_jobs)

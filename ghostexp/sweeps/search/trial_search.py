@@ -67,6 +67,11 @@ class TrialSearch:
             self.failed.add(name)
         return trial
 
+    def refused(self, name: TrialName) -> None:
+        """Note that a step could not start; the next command tries again."""
+        del self.running[name]
+        self.failed.add(name)
+
     def _problem(self, trial: TrialRun, step: Step) -> str:
         """Return why a run that ended without a failure has no figure."""
         if trial.result is None and trial.epochs < (step.until or self.record.epochs):

@@ -87,6 +87,17 @@ def test_failed_trial_is_tried_again_by_the_next_command(tmp_path: Path) -> None
     assert FakeSearch(tmp_path, trials=3).run()[0] == "trial-0000_seed-0 1"
 
 
+def test_refused_trial_does_not_end_the_search(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, trials=3).search
+    step = search.next(lambda _: True)
+    assert step is not None
+    search.started(step)
+    search.refused(step.name)
+    following = search.next(lambda _: True)
+    assert following is not None
+    assert (step.name.number, following.name.number) == (0, 1)
+
+
 def test_missing_metric_is_a_failure(tmp_path: Path) -> None:
     search = FakeSearch(tmp_path, metric="val/f1")
     step = search.start()
