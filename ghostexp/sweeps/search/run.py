@@ -111,6 +111,8 @@ class SearchCommand:
         more = [*self._horizon(), *(self.of_tests if step.name.is_test else ())]
         job = self._compose(step.name, step.values, more)
         job.processes, job.pause_after = self.processes[search.group], step.until
+        goes_to = "test" if step.name.is_test else f"rung-{step.until}" if step.until else "end"
+        job.tags = ("search", f"trial-{step.name.number:04}", goes_to)
         record_sweep(self.directory, SweepRecord(self.study, {job.name: job.distinguishing_overrides}))
         return job
 

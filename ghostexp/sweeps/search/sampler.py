@@ -20,7 +20,7 @@ Attributes = Mapping[str, Any]  # what a sampler remembers with a trial
 class Observed:
     """A trial as a sampler sees it.
 
-    state: `stopped` may still go on. figures: by epoch of a rung. value: of the last of them.
+    state: `stopped` may still go on. figures: by epoch of a rung.
     """
 
     number: int
@@ -28,10 +28,13 @@ class Observed:
     state: Literal["running", "stopped", "done", "diverged", "failed"]
     figures: Mapping[int, float] = field(default_factory=dict)
     attributes: Attributes = field(default_factory=dict)
+    cost: float | None = None  # second objective, of a trained trial
 
     @property
-    def value(self) -> float | None:
-        return self.figures[max(self.figures)] if self.figures else None
+    def objectives(self) -> list[float] | None:
+        """Return the last figure, and the cost if there is one; None without a figure."""
+        costs = [] if self.cost is None else [self.cost]
+        return [self.figures[max(self.figures)], *costs] if self.figures else None
 
 
 def import_optuna(key: str) -> Any:
@@ -78,7 +81,7 @@ class Sampler:
         return {dimension.key: text for dimension, text in zip(self.space, found, strict=True)}
 
     def _ask(self, number: int, attempt: int, trials: Sequence[Observed]) -> tuple[Values, Attributes]:
-        study = self.optuna.create_study(direction=self.record.direction, sampler=self._sampler(number, attempt))
+        study = self.optuna.create_study(directions=self.record.directions, sampler=self._sampler(number, attempt))
         study.add_trials([self.frozen(trial, prunes=self.record.sampler == "tpe") for trial in trials])
         asked = study.ask(self.distributions)
         values = {dimension.key: dimension.as_text(asked.params[dimension.key]) for dimension in self.space}
@@ -105,7 +108,7 @@ class Sampler:
         diverged one is pruned without a figure: the worst.
         """
         states = self.optuna.trial.TrialState
-        stopped = states.PRUNED if prunes or trial.value is None else states.COMPLETE
+        stopped = states.PRUNED if prunes or trial.objectives is None else states.COMPLETE
         state = {
             "running": states.RUNNING,
             "stopped": stopped,
@@ -115,11 +118,11 @@ class Sampler:
         }[trial.state]
         return self.optuna.trial.create_trial(
             state=state,
-            value=trial.value if state == states.COMPLETE else None,
+            values=trial.objectives if state == states.COMPLETE else None,
             params={dimension.key: dimension.from_text(trial.values[dimension.key]) for dimension in self.space},
             distributions=self.distributions,
             system_attrs=dict(trial.attributes),
-            intermediate_values={} if trial.state == "diverged" else dict(trial.figures),
+            intermediate_values={} if trial.state == "diverged" or self.record.cost else dict(trial.figures),
         )
 
     def _distribution(self, dimension: Dimension) -> Any:

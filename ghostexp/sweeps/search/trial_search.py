@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from ghostexp.report import racing
+from ghostexp.report.finalists import contender_figures, finalists
+from ghostexp.report.racing import next_run
 from ghostexp.runs.trials import SearchRecord, TrialName, TrialRun, read_trial, read_trials
 from ghostexp.sweeps.search import halving
 from ghostexp.sweeps.search.sampler import Attributes, Observed, Sampler
@@ -144,28 +145,24 @@ class TrialSearch:
 
     # Further seeds, and the test
 
-    def figures_by_seed(self) -> dict[int, dict[int, float]]:
-        """Return the figures of the contenders, by trial and seed; more is better."""
-        return racing.contender_figures(self.runs.values(), self.record)
-
     @property
-    def winner(self) -> int | None:
-        """Return the number of the trial that has won; None while it is open."""
-        return racing.winner(self.figures_by_seed(), self.record.seeds)
+    def finalists(self) -> list[int]:
+        """Return the trial that has won, or with a cost the Pareto set; empty while it is open."""
+        return finalists(list(self.runs.values()), self.record)
 
     def _further_seed(self, allows: Callable[[int], bool]) -> Step | None:
         started = {(name.number, name.seed) for name, trial in self.runs.items() if not self._is_idle(trial)}
-        found = racing.next_run(self.figures_by_seed(), started, self.record.seeds)
+        figures = contender_figures(self.runs.values(), self.record)
+        found = next_run(figures, started, self.record.seeds, drops=self.record.cost is None)
         if found is None:
             return None
         step = self._step(TrialName(self.group, *found), len(self.record.rungs))
         return step if allows(step.epochs) else None
 
     def _test(self) -> Step | None:
-        winner = self.winner
-        if winner is None:
-            return None
-        names = [TrialName(self.group, winner, seed, is_test=True) for seed in self.record.test_seeds]
+        names = [
+            TrialName(self.group, number, seed, True) for number in self.finalists for seed in self.record.test_seeds
+        ]
         left = [name for name in names if name not in self.runs or self._is_idle(self.runs[name])]
         return self._step(left[0], len(self.record.rungs)) if left else None
 
@@ -209,7 +206,8 @@ class TrialSearch:
         figures = {epochs: trial.figures[epochs] for epochs in self.record.stages if epochs in trial.figures}
         if trial.result is not None and trial.figures:
             figures |= {self.record.epochs: trial.figures[max(trial.figures)]}
-        seen = Observed(number, self.values[number], "stopped", figures, self.attributes.get(number, {}))
+        cost = trial.result[self.record.cost] if trial.result is not None and self.record.cost else None
+        seen = Observed(number, self.values[number], "stopped", figures, self.attributes.get(number, {}), cost)
         if trial.name in self.running:
             return replace(seen, state="running")
         if trial.is_diverged:

@@ -71,5 +71,5 @@ def test_tpe_learns_from_the_trials() -> None:
         proposed = sampler.propose(number, trials)
         assert proposed is not None
         trials.append(Observed(number, proposed[0], "stopped", {1: accuracy(proposed[0], 0, 1)}))
-    figures = [trial.value or 0 for trial in trials]
+    figures = [trial.figures[1] for trial in trials]
     assert sum(figures[20:]) / 20 > sum(figures[:10]) / 10 + 2

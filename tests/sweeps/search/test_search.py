@@ -1,5 +1,6 @@
 """Test searches from the command line: trials are ordinary runs, and one that goes on equals one never interrupted."""
 
+import contextlib
 import os
 import random
 import re
@@ -171,6 +172,8 @@ def test_diverging_trial_is_a_result_of_the_search(tmp_path: Path, capfd: pytest
         (["-m", *DATA, SPACE[0], "search=tpe", "search.trial=3"], "search.trial=3: search has no trial; there is"),
         (["-m", *DATA, SPACE[0], "search=tpe", "search.trials=0"], "search.trials=0: must be an integer >= 1"),
         (["-m", *DATA, SPACE[0], "search=tpe", "search.test_seeds=[0]"], "search.test_seeds=[0]: must be other seeds"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.cost=macs", "search.rungs=[1]"], "search.cost=macs: needs s"),
+        (["-m", *DATA, SPACE[0], "search=cmaes", "search.cost=macs"], "search.cost=macs: cannot be used with sear"),
         (["-m", *DATA, SPACE[0], "search=tpe", "task=profile"], "search=tpe: needs task=fit, got task=profile"),
         (["-m", *DATA, SPACE[0], "search=tpe", "hydra/launcher=submitit_local"], "search=tpe: runs on this machine"),
         (
@@ -208,8 +211,9 @@ def test_killed_search_ends_as_an_undisturbed_one(kind: str, tmp_path: Path) -> 
     assert command(*search, "name=whole") == 0
     for _ in range(3):
         process = start(*search, "name=killed")
-        time.sleep(random.uniform(3, 12))
-        os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(random.uniform(2, 5))
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert command(*search, "name=killed") == 0
     whole, killed = (runs(tmp_path / "outputs" / name) for name in ("whole", "killed"))

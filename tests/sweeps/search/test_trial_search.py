@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from ghostexp.report.finalists import pareto_set
 from ghostexp.report.racing import contenders, next_run, surviving, winner
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.trials import FOLDER, TrialName, parse_name
@@ -52,7 +53,7 @@ def test_halving_trains_few_to_the_end(tmp_path: Path) -> None:
     search = FakeSearch(tmp_path)
     steps = search.run()
     assert Counter(step.rpartition(" ")[2] for step in steps) == {"1": 9, "3": 3, "9": 1}
-    assert search.search.winner == max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))
+    assert search.search.finalists == [max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))]
 
 
 def test_promotion_does_not_wait_for_the_rung(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_promotion_does_not_wait_for_the_rung(tmp_path: Path) -> None:
 def test_minimised_metric_promotes_the_lowest(tmp_path: Path) -> None:
     search = FakeSearch(tmp_path, lambda *case: -accuracy(*case), direction="minimize")
     search.run()
-    assert search.search.winner == max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))
+    assert search.search.finalists == [max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))]
 
 
 def test_diverged_trial_does_not_go_on_and_is_not_repeated(tmp_path: Path) -> None:
@@ -122,6 +123,27 @@ def best_number(steps: list[str]) -> str:
     return steps[-1].split("_")[0].removeprefix("test-")
 
 
+def test_pareto_set_has_those_that_no_other_beats_in_both() -> None:
+    figures = {0: 90.0, 1: 95.0, 2: 94.0, 3: 95.0, 4: -math.inf, 5: 80.0}
+    costs = {0: 10.0, 1: 30.0, 2: 40.0, 3: 20.0, 4: 5.0}
+    assert pareto_set(figures, costs) == [0, 3]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_cost_as_second_objective_ends_with_the_pareto_set(kind: str, tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, rungs=[], cost="macs", sampler=kind, seeds=[0, 1], test_seeds=[5])
+    steps = search.run()
+    # Up to lr = 0.1, where the figure is best, more of it costs more.
+    below = {number for number, values in search.trials().items() if float(values["lr"]) <= 0.1}
+    assert below
+    assert below <= {*search.search.finalists}
+    tested = [step for step in steps if step.startswith("test-")]
+    assert len(tested) == len(search.search.finalists)
+    assert Counter(step.split("_")[1] for step in steps)["seed-1 9"] == len(search.search.finalists)
+    search.journal.update(search.search.observed(), is_over=True)
+    assert Counter(state for state, *_ in states(tmp_path / SEARCH)) == {"COMPLETE": 9}
+
+
 def test_budget_of_epochs_leaves_enough_for_one_trial_to_the_end(tmp_path: Path) -> None:
     search, spent = FakeSearch(tmp_path, trials=None), 0
     while step := search.start(budget=30 - spent):
@@ -129,7 +151,7 @@ def test_budget_of_epochs_leaves_enough_for_one_trial_to_the_end(tmp_path: Path)
         search.train(step)
         search.end(step)
     assert spent <= 30
-    assert search.search.winner is not None
+    assert search.search.finalists
 
 
 @pytest.mark.parametrize("kind", ["random", "qmc", "tpe", "cmaes"])
