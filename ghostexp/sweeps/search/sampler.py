@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -69,16 +69,17 @@ class Sampler:
         if len(taken) >= self.size:
             return None
         if self.record.sampler == "grid":
-            return self._combination(number), {}
+            return next(itertools.islice(self._combinations(), number, None)), {}
         for attempt in range(ATTEMPTS):
             values, attributes = self._ask(number, attempt, trials)
             if tuple(values.items()) not in taken:
                 return values, attributes
-        return None
+        left = (values for values in self._combinations() if tuple(values.items()) not in taken)
+        return (next(left), {}) if self.size < math.inf else None
 
-    def _combination(self, number: int) -> Values:
-        found = next(itertools.islice(itertools.product(*(one.choices for one in self.space)), number, None))
-        return {dimension.key: text for dimension, text in zip(self.space, found, strict=True)}
+    def _combinations(self) -> Iterator[Values]:
+        for found in itertools.product(*(one.choices for one in self.space)):
+            yield {dimension.key: text for dimension, text in zip(self.space, found, strict=True)}
 
     def _ask(self, number: int, attempt: int, trials: Sequence[Observed]) -> tuple[Values, Attributes]:
         study = self.optuna.create_study(directions=self.record.directions, sampler=self._sampler(number, attempt))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ghostexp.runner.resources import ResourcePool
@@ -60,7 +61,7 @@ class SearchScheduler(JobScheduler):
     def _next_job(self) -> SweepJob | None:
         """Return the next job; of several searches, that of the one with the fewest epochs."""
         for search in sorted(self.searches, key=lambda one: Budget.spent([one])):
-            while step := search.next(lambda epochs: self.budget.allows(self.searches, epochs)):
+            while step := search.next(partial(self.budget.allows, search, searches=len(self.searches))):
                 search.started(step)
                 job = self._make_job(search, step)
                 self._record(search)

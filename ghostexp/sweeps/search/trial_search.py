@@ -39,6 +39,7 @@ class TrialSearch:
     values: dict[int, Values] = field(default_factory=dict)
     running: dict[TrialName, Step] = field(default_factory=dict)
     failed: set[TrialName] = field(default_factory=set)  # by this command; the next one tries again
+    is_exhausted: bool = False  # the sampler has no other values
 
     def load(self) -> None:
         """Read the runs of earlier commands."""
@@ -81,7 +82,7 @@ class TrialSearch:
 
     def next(self, allows: Callable[[int], bool]) -> Step | None:
         """Return the next step; allows: whether the budget has so many epochs left. None: nothing to do now."""
-        step = self._interrupted() or self._promotion(allows) or self._new(allows)
+        step = self._interrupted() or self._promotion(allows) or self._new(allows) or self._promotion(allows)
         if step or any(not name.is_test for name in self.running):
             return step
         return self._further_seed(allows) or self._test()
@@ -103,7 +104,7 @@ class TrialSearch:
         for trial in self.first_seed:
             level = self.level(trial)
             for rung in range(min(level, len(rungs))):
-                rungs[rung][trial.name.number] = self.record.sign * trial.figures[self.record.stages[rung]]
+                rungs[rung][trial.name.number] = self._figure_at(trial, self.record.stages[rung])
                 if level > rung + 1 or not self._waits(trial):
                     gone_on[rung].add(trial.name.number)
             if trial.is_diverged and level < len(rungs):
@@ -123,7 +124,8 @@ class TrialSearch:
 
     def _may_start(self, allows: Callable[[int], bool]) -> bool:
         limit = math.inf if self.record.trials is None else self.record.trials
-        return len(self.first_seed) < min(limit, self.sampler.size) and allows(self.record.stages[0] + self._reserve())
+        has_more = len(self.first_seed) < min(limit, self.sampler.size) and not self.is_exhausted
+        return has_more and allows(self.record.stages[0] + self._reserve())
 
     def _reserve(self) -> int:
         """Return the epochs that bring one trial from the first rung to the end, which the budget keeps for it."""
@@ -139,6 +141,7 @@ class TrialSearch:
         number = next(number for number in itertools.count() if number not in taken)
         proposed = self.sampler.propose(number, self.observed())
         if proposed is None:
+            self.is_exhausted = True
             return None
         values, self.attributes[number] = proposed
         return self._step(TrialName(self.group, number, self.record.seeds[0]), 0, values)
@@ -181,6 +184,14 @@ class TrialSearch:
         if trial.result is not None:
             return len(stages)
         return sum(epochs in trial.figures for epochs in stages[:-1])
+
+    def _figure_at(self, trial: TrialRun, epochs: int) -> float:
+        """Return the figure at a rung, or the last before it of a run that ended early; more is better.
+
+        -inf of a diverged trial, later too: the next best then goes on in its place.
+        """
+        known = [epoch for epoch in trial.figures if epoch <= epochs]
+        return -math.inf if trial.is_diverged or not known else self.record.sign * trial.figures[max(known)]
 
     def _waits(self, trial: TrialRun) -> bool:
         """Return whether a trial is paused at a rung."""

@@ -77,6 +77,34 @@ def test_diverged_trial_does_not_go_on_and_is_not_repeated(tmp_path: Path) -> No
     assert Counter(text.split("_")[0] for text in FakeSearch(tmp_path, trials=3).run())["trial-0000"] == 0
 
 
+def test_next_best_goes_on_in_place_of_one_that_diverges_later(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, trials=3, rungs=[3])
+    for _ in range(3):
+        step = search.start()
+        assert step is not None
+        search.train(step)
+        search.end(step)
+    promoted = search.start()
+    assert promoted is not None
+    RunDirectory(tmp_path / str(promoted.name)).write_failure(FloatingPointError(), "the loss is not finite")
+    search.end(promoted)
+    (last,) = search.run()
+    assert last.endswith(" 9")
+    assert not last.startswith(str(promoted.name))
+    assert search.search.finalists
+
+
+def test_run_that_ends_early_counts_at_later_rungs(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, trials=3)
+    step = search.start()
+    assert step is not None
+    search.train(step)
+    RunDirectory(tmp_path / str(step.name)).write_result({"metrics": {"test": {"test/acc1": 50.0}}})  # patience
+    search.end(step)
+    search.run()
+    assert step.name.number in {trial.number for trial in search.search.observed() if trial.state == "done"}
+
+
 def test_failed_trial_is_tried_again_by_the_next_command(tmp_path: Path) -> None:
     search = FakeSearch(tmp_path, trials=3)
     step = search.start()
