@@ -173,12 +173,12 @@ def test_cost_as_second_objective_ends_with_the_pareto_set(kind: str, tmp_path: 
 
 
 def test_budget_of_epochs_leaves_enough_for_one_trial_to_the_end(tmp_path: Path) -> None:
-    search, spent = FakeSearch(tmp_path, trials=None), 0
-    while step := search.start(budget=30 - spent):
+    search, spent = FakeSearch(tmp_path, trials=None, factor=100), 0
+    while step := search.start(budget=12 - spent):
         spent += step.epochs
         search.train(step)
         search.end(step)
-    assert spent <= 30
+    assert spent == 12
     assert search.search.finalists
 
 
@@ -193,9 +193,9 @@ def test_killed_search_loses_and_repeats_nothing(kind: str, tmp_path: Path) -> N
         step = search.start()
         if step is None:
             break
-        is_within = chance.random() < 0.5  # an epoch, or before the search has read the result
-        search.train(step, epochs=1 if is_within and step.until != 1 else None)
-        if not is_within or step.until == 1:
+        is_within = chance.random() < 0.5  # the training, or before the search has read the result
+        search.train(step, is_killed=is_within)
+        if not is_within:
             done.append(f"{step.name} {step.until or 9}")
     assert len({*done}) == len(done)
     assert search.trials().keys() == undisturbed.trials().keys()
@@ -204,7 +204,7 @@ def test_killed_search_loses_and_repeats_nothing(kind: str, tmp_path: Path) -> N
         assert search.trials() == undisturbed.trials()
 
 
-@pytest.mark.parametrize("damage", ["lost", "cut", "foreign", "another trial"])
+@pytest.mark.parametrize("damage", ["lost", "cut", "foreign", "another trial", "other values"])
 def test_journal_is_rebuilt_from_the_run_directories(damage: str, tmp_path: Path) -> None:
     FakeSearch(tmp_path).run(5)
     path = tmp_path / SEARCH
@@ -213,6 +213,10 @@ def test_journal_is_rebuilt_from_the_run_directories(damage: str, tmp_path: Path
         path.unlink()
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-9])
+    elif damage == "other values":
+        FakeSearch(tmp_path / "other", seed=5).run(5)
+        shutil.copy(tmp_path / "other" / SEARCH, path)
+        assert states(path) != whole
     elif damage == "foreign":
         path.write_text("no journal\n" * 3)
     else:
