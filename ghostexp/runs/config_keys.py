@@ -72,6 +72,7 @@ IGNORED_KEYS = frozenset(
                 "save_every_n_steps",
                 "save_every_n_minutes",
                 "min_seconds_between_saves",
+                "batch_timeout",
                 "progress",
             )
         ),
