@@ -1,16 +1,17 @@
 """Measure the inference time of a network in several modes, and of a detector by modules."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ghostexp.analysis.timing import alternate
 from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.fuse import fuse
@@ -19,7 +20,6 @@ from ghostexp.models.ghost_module import GhostModule
 MODE_FLAGS = ("eager", "fused", "bf16", "channels_last", "compiled")
 X = TypeVar("X")
 Y = TypeVar("Y")
-SAMPLE_SECONDS = 0.02  # a fast network runs several times for one sample
 
 
 @dataclass(frozen=True)
@@ -79,41 +79,13 @@ def benchmark_modes(modes: Mapping[str, InferenceMode], images: Tensor, rounds: 
     """
     inputs = {name: mode.images(images) for name, mode in modes.items()}
     logits = {name: mode.network(inputs[name]).float() for name, mode in modes.items()}  # warms up, and compiles
-    runs = {name: _runs(mode, inputs[name]) for name, mode in modes.items()}
-    samples: dict[str, list[float]] = {name: [] for name in modes}
-    for _ in range(rounds):
-        for name, mode in modes.items():
-            samples[name].append(_milliseconds(mode, inputs[name], runs[name]) / runs[name])
+    steps = {name: partial(mode.network, inputs[name]) for name, mode in modes.items()}
+    samples = alternate(steps, rounds, images.device)
     first = next(iter(modes))
     return [
         _latency(name, len(images), samples[name], samples[first], _difference(logits[name], logits[first]))
         for name in modes
     ]
-
-
-def _runs(mode: InferenceMode, images: Tensor) -> int:
-    """Compute the runs per sample; the measurement is a second warm-up."""
-    once = min(_milliseconds(mode, images, 1) for _ in range(2))
-    return max(1, math.ceil(1000 * SAMPLE_SECONDS / once))
-
-
-def _milliseconds(mode: InferenceMode, images: Tensor, runs: int) -> float:
-    """Time several runs: by events on a GPU, by the clock elsewhere.
-
-    Torch's benchmark.Timer warms up before every measurement, which triples the time of a slow network.
-    """
-    if images.is_cuda:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(runs):
-            mode.network(images)
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
-    clock = time.perf_counter()
-    for _ in range(runs):
-        mode.network(images)
-    return 1000 * (time.perf_counter() - clock)
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:

@@ -21,6 +21,8 @@ BASELINE = mapping(
 TITLE = string("Title of the report; null: study, network and data.").or_null()
 NAME = {"name": string("Name of the task.")}
 INTEGERS = "must be an integer >= 1, or a list of such"
+RATIOS = "must be an integer >= 2, or a list of such"
+DW_SIZES = "must be an odd integer >= 1, or a list of such"
 TASKS: dict[str, Keys] = {
     "fit": {},
     "test": {"checkpoint": CHECKPOINT},
@@ -37,6 +39,17 @@ TASKS: dict[str, Keys] = {
         "top_layers": integer("Number of most expensive layers shown on the terminal.", least=1),
         "show_flops": boolean("Show the counts by other conventions too."),
         "checkpoint": CHECKPOINT,
+    },
+    "plan": {
+        "mode": choice("What is timed: training (forward and backward) or inference.", "training", "inference"),
+        "goal": choice(
+            "fastest, or the fewest or most MACs within time_budget.", "fastest", "fewest_macs", "most_macs"
+        ),
+        "time_budget": number("Time of the planned network over that of the ordinary one, at most.", above=0),
+        "ratios": array("Ratios of the ghost modules that are tried.", needed=RATIOS, also=["integer"]),
+        "dw_sizes": array("Kernel sizes of the cheap operations that are tried.", needed=DW_SIZES, also=["integer"]),
+        "batch_size": integer("Images of one pass; null: datamodule.batch_size.", least=1).or_null(),
+        "repeats": integer("Measurements of every layer and network, in turn.", least=1),
     },
     "visualize": {
         "layers": array("Layer names or patterns; null: three, spread over the depth.", also=["string"]).or_null(),

@@ -82,6 +82,7 @@ IGNORED_KEYS = frozenset(
 )
 # Packages whose targets a saved configuration may call, and whose parts keep what exact resume needs.
 TRUSTED_PACKAGES = ("ghostexp", "torch", "torchvision", "lightning", "torchmetrics", "timm")
+PLANS = ("model.plan", "model.backbone.plan")  # each one value, decided by its layers and not by its name
 STUDY_TASKS = ("report", "dashboard")  # tasks that read many runs, and write beside them
 
 RESULT_KEYS = tuple(key for key, role in KEYS.items() if role.result)
