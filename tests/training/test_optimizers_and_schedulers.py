@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import re
+from typing import Literal
 
 import pytest
 import torch
@@ -74,6 +76,21 @@ def test_warmup_is_linear_up_to_schedule() -> None:
     assert [later - sooner for sooner, later in itertools.pairwise(rising)] == pytest.approx([0.09] * 9)
     assert schedule(10) == pytest.approx(1.0)
     assert schedule(49) < 0.01
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_horizon_has_the_rates_of_a_training_that_ends_there(interval: Literal["step", "epoch"]) -> None:
+    make = functools.partial(schedulers.OneCycle, steps_per_epoch=STEPS, interval=interval, warmup_epochs=1)
+    ours = rates(make(10, horizon=[3, 10]), 70)
+    assert ours[: 3 * STEPS] == rates(make(3), 3 * STEPS)
+    assert ours[3 * STEPS :] == rates(make(10), 70)[3 * STEPS :]
+    assert rates(make(10, horizon=[10]), 70) == rates(make(10), 70)
+
+
+@pytest.mark.parametrize("horizon", [[3, 9], [3, 3, 10], [0, 10], [10, 3]])
+def test_wrong_horizon_is_an_error(horizon: list[int]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"scheduler.horizon={horizon}: must be rising epochs that end")):
+        schedulers.Constant(10, STEPS, horizon=horizon)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])
