@@ -32,14 +32,16 @@ ROOM = 4000  # bytes in which a child shows its own environment in /proc, where 
 class WarmProcess:
     """Process of a command line, with the methods of `subprocess.Popen` that tests use."""
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], output: int | None = None) -> None:
+        """Start it; output: a file of both streams, which are pipes without it."""
         self.args = arguments
         self.returncode: int | None = None
         ends = [os.pipe(), os.pipe()]
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(_server())
         request = json.dumps([arguments, dict(environment), os.getcwd()]).encode()
-        socket.send_fds(self._connection, [len(request).to_bytes(8, "big")], [writer for _, writer in ends])
+        streams = [writer if output is None else output for _, writer in ends]
+        socket.send_fds(self._connection, [len(request).to_bytes(8, "big")], streams)
         self._connection.sendall(request)
         for _, writer in ends:
             os.close(writer)
