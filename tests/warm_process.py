@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 PRELOADED = ("ghostexp.__main__", "ghostexp.tasks.fit", "ghostexp.data.datasets.fake", "ghostexp.models.resnet_cifar")
+PRELOADED += ("ghostexp.data.datasets.digits", "ghostexp.models.ghostify")
 PRELOADED += ("ghostexp.sweeps.hydra_callback", "torchvision.models", "torchmetrics", "torch._dynamo")
 ENVIRONMENT = dict(os.environ)  # without that of any test
 ROOM = 4000  # bytes in which a child shows its own environment in /proc, where tests look for processes
