@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, _utils, base, grammar_parser
 
 from ghostexp.config.compose import CONF
+from tests.warm_process import fork_jobs_from_server
 
 _load_yaml = yaml.load
 _list_defaults = defaults_list.create_defaults_list
@@ -37,6 +38,7 @@ def install() -> None:
     for module in (base, _utils):
         setattr(module, "parse", parse)  # noqa: B010
     setattr(Figure, "savefig", _save_small)  # noqa: B010
+    fork_jobs_from_server()
 
 
 def _save_small(figure: Figure, path: Path, dpi: int) -> None:

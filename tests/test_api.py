@@ -72,6 +72,7 @@ def test_networks_by_name() -> None:
         ghostexp.create_model("retinanet_ghostnet")
 
 
+@pytest.mark.usefixtures("warm_fit")
 def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each cell of experiments/quickstart.ipynb in its order; a kernel would do the same more slowly."""
     monkeypatch.chdir(tmp_path)

@@ -46,7 +46,7 @@ class Network(nn.Module, ABC):
 
 
 def meta_copy(module: M) -> M:
-    """Copy a module to the meta device, in evaluation mode; `deepcopy(module).to("meta")` would copy weights too."""
+    """Copy a module to the meta device, in evaluation mode; `deepcopy(module).to("meta")` would copy its weights."""
     copied: dict[int, object] = {}
     for parameter in module.parameters():
         copied[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)

@@ -4,13 +4,15 @@ import copy
 import importlib.util
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ghostexp.analysis.cost import count_cost
 from ghostexp.data.classification_datamodule import ClassificationDataModule
@@ -112,26 +114,26 @@ def _write_files(
 ) -> dict[str, dict[str, float]]:
     """Write the files under temporary names, compare them with the network, then rename them."""
     checks = {}
+    program = cache(partial(_program, fused, reference.images[-1][:2]))  # the same for both formats that need it
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
         for name in formats:
-            loaded = _write(name, network, fused, reference.images[-1][:2], Path(temporary, FILES[name]))
+            loaded = _write(name, network, program, Path(temporary, FILES[name]))
             checks[name] = reference.compare(str(folder / FILES[name]), loaded)
         for name in formats:
             Path(temporary, FILES[name]).replace(folder / FILES[name])
     return checks
 
 
-def _write(name: str, network: Network, fused: Network, example: Tensor, path: Path) -> Logits:
+def _write(name: str, network: Network, program: Callable[[], ExportedProgram], path: Path) -> Logits:
     """Write one file, and return the function that it computes when loaded."""
     if name == "onnx":
-        return _write_onnx(fused, example, path)
-    return _write_torch(fused, example, path) if name == "torch" else _write_safetensors(network, path)
+        return _write_onnx(program(), path)
+    return _write_torch(program(), path) if name == "torch" else _write_safetensors(network, path)
 
 
-def _write_onnx(network: nn.Module, example: Tensor, path: Path) -> Logits:
+def _write_onnx(program: ExportedProgram, path: Path) -> Logits:
     import onnxruntime
 
-    program = _program(network, example)
     torch.onnx.export(
         program,
         (),
@@ -146,12 +148,12 @@ def _write_onnx(network: nn.Module, example: Tensor, path: Path) -> Logits:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def _write_torch(network: nn.Module, example: Tensor, path: Path) -> Logits:
-    torch.export.save(_program(network, example), path)
+def _write_torch(program: ExportedProgram, path: Path) -> Logits:
+    torch.export.save(program, path)
     return torch.export.load(path).module()
 
 
-def _program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+def _program(network: nn.Module, example: Tensor) -> ExportedProgram:
     """Export the network for batches of any size; an example of one image would specialise it to one."""
     return torch.export.export(network, (example,), dynamic_shapes=BATCH_AXIS)
 

@@ -123,6 +123,7 @@ def last_digit(printed: float) -> float:
         ),
         (["-m", "seed=0,1", "n_jobs=0"], "n_jobs=0: must be an integer >= 1 or null"),
         (["-m", "model.ratio=0"], "job: model.ratio=0"),
+        (["-m", "model=resnet20,resnet21"], "model-resnet21: model=resnet21: not found"),
         (["-m", "task=profile", "seed=0,1", "trainer.devices=2"], "seed-0 and 1 others: trainer.devices=2, trainer."),
         (["dry_run=true"], "dry_run=true: lists the jobs of a sweep"),
     ],
