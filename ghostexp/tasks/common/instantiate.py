@@ -28,6 +28,7 @@ from ghostexp.tasks.common.nodes import (
     build_part,
     find_target,
     instantiate_node,
+    one_line,
 )
 from ghostexp.training.callbacks.checkpoint import AtomicCheckpointIO
 from ghostexp.training.callbacks.progress_bar import EpochProgressBar
@@ -104,7 +105,10 @@ def _build_logger(node: Config, key: str, run: RunInfo) -> Logger:
     if accepts(find_target(node, key), "run"):
         return build_part(node, key, Logger, {"run": run})
     logger = build_part(node, key, Logger, {"save_dir": str(run.folder)})
-    logger.log_hyperparams(dict(run.config))
+    try:
+        logger.log_hyperparams(dict(run.config))  # many open their files or connections only here
+    except Exception as error:
+        raise ValueError(f"{key}: cannot be used ({one_line(error)})") from error
     return logger
 
 
