@@ -19,5 +19,6 @@ SEARCH: Keys = {
     "direction": choice("Whether more or less of the metric is better.", "maximize", "minimize"),
     "contenders": integer("Number of trials that further seeds compare.", least=1),
     "test_seeds": array("Seeds with which the winner is trained anew, on the whole training set, and tested."),
+    "test_overrides": array("Overrides of these trainings, [KEY=VALUE], beside datamodule.validate_on=test."),
     "tune_on_test": boolean("Search with datamodule.validate_on=test all the same."),
 }

@@ -9,6 +9,7 @@ import yaml
 from ghostexp.report.curves import draw_curves
 from ghostexp.report.equal_cost import TOLERANCE, equal_cost_cells
 from ghostexp.report.load_runs import RunSet
+from ghostexp.report.page import write_page
 from ghostexp.report.plots import draw_accuracy, draw_differences, draw_pareto
 from ghostexp.report.tables import cells, latex, markdown, run_rows, variant_rows
 from ghostexp.report.text import claim_text, notes, problems, setting, summary, varied_keys_text
@@ -46,7 +47,7 @@ def write_report(study: Study, title: str, commands: Sequence[str], folder: Path
         write_atomically(
             folder / "table.tex", latex(cells(study, in_millions=True), f"{title}. {summary(study)}", study.name)
         )
-    write_atomically(folder / "README.md", text)
+    write_page(folder, text)
     return text
 
 

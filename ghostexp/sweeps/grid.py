@@ -2,10 +2,10 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,6 +26,9 @@ from ghostexp.sweeps.compose_jobs import Composer
 from ghostexp.sweeps.deferred import typed_overrides, without_typed
 from ghostexp.sweeps.jobs import SweepJob
 from ghostexp.sweeps.scheduler import Sweep
+
+if TYPE_CHECKING:
+    from ghostexp.sweeps.search.run import SearchCommand
 
 Values = dict[str, list[str]]  # by key, as typed
 REPEAT_KEYS = ("seed",)  # keys of a study that may have other values than its grid: they repeat it
@@ -70,7 +73,9 @@ class Grid:
         if several := [text for text in typed_overrides(composed) if re.match(r"search=.*,", text)]:
             raise ValueError(f"{several[0]}: only one search at a time")
         if composed.search is not None:
-            return self._search(launcher)
+            command = self.search_command()
+            warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
+            return command.run(composed)
         if read_sweep(self.directory).search:
             raise ValueError(f"{self.directory}: contains a search; repeat its command, or set another name=...")
         warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
@@ -78,27 +83,29 @@ class Grid:
         sweep = Sweep(self.directory, self.study, composed.n_jobs, composed.fail_fast, composed.dry_run, launcher)
         return sweep.run(jobs, errors, all_jobs)
 
-    def _search(self, launcher: Mapping[str, Any]) -> int:
-        """Search for hyperparameters, and return the exit code."""
-        from ghostexp.sweeps.search.plan import read_plan  # needs Optuna
+    def search_command(self) -> "SearchCommand":
+        """Return the search of this command.
+
+        Raises ValueError: wrong values, or Optuna is not installed.
+        """
+        from ghostexp.sweeps.search.plan import read_plan
         from ghostexp.sweeps.search.run import SearchCommand
 
         composed, search = self.composed, plain_node(self.composed.search)
         with naming_files(composed.hydra.overrides.hydra, typed_overrides(composed)):
             check_search(search)
-        if launcher["backend"] != "local":
+        if composed.hydra.launcher.get("backend") != "local":
             raise ValueError(f"search={search['sampler']}: runs on this machine, with hydra/launcher=local")
         if composed.hydra.sweeper.get("baseline_grid"):
             raise ValueError("hydra.sweeper.baseline_grid: must be empty with a search; see hydra.sweeper.params")
         params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]
         given, typed = (self.parser.parse_overrides(lines) for lines in (params, typed_overrides(composed)))
         plan = read_plan(given, typed, composed.seed, search["sampler"])
-        warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
 
         def compose(name: str, overrides: list[str], distinguishing: list[str]) -> SweepJob:
             return self.compose(GridPoint(name, overrides, distinguishing))
 
-        return SearchCommand(self.directory, self.study, plan, search, compose).run(composed)
+        return SearchCommand(self.directory, self.study, plan, search, compose)
 
     def jobs(self) -> tuple[list[SweepJob], list[tuple[str, str]], dict[str, list[str]]]:
         """Return the jobs, name and error of those that cannot be composed, and overrides by name of all of a study."""

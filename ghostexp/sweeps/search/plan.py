@@ -35,17 +35,24 @@ def read_plan(params: Sequence[Override], typed: Sequence[Override], seed: int, 
 
     Raises ValueError: nothing to search, or a key that cannot be searched.
     """
-    overrides = {one.get_key_element(): one for one in (*params, *typed) if not _is_of_search(one)}
+    of_study = {one.get_key_element(): one for one in params}
+    overrides = of_study | {one.get_key_element(): one for one in typed if not _is_of_search(one)}
     space = [read_dimension(one) for one in overrides.values() if is_searched(one) and not _is_seed_range(one)]
     if not space:
         raise ValueError(f"search={sampler}: there is nothing to search; add ranges, such as KEY=interval(A,B)")
     for dimension in space:
         _check(dimension, sampler)
-    swept = {key: one for key, one in overrides.items() if one.is_sweep_override() and not is_searched(one)}
-    grid = {key: list(one.sweep_string_iterator()) for key, one in swept.items() if key != "seed"}
+    grid = {
+        key: _narrowed(of_study.get(key), one)
+        for key, one in overrides.items()
+        if key != "seed" and not is_searched(one) and (_is_grid(one) or _is_grid(of_study.get(key)))
+    }
     seeds = _seeds(overrides["seed"]) if "seed" in overrides else [seed]
-    combinations = [list(zip(grid, chosen, strict=True)) for chosen in itertools.product(*grid.values())]
-    groups = {job_dirname(pairs) if pairs else "": [f"{key}={value}" for key, value in pairs] for pairs in combinations}
+    groups: dict[str, list[str]] = {}
+    for chosen in itertools.product(*grid.values()):
+        pairs = list(zip(grid, chosen, strict=True))
+        name = job_dirname(pairs) if pairs else ""
+        groups[job_dirname(pairs, is_taken=True) if name in groups else name] = [f"{key}={text}" for key, text in pairs]
     varied = {*grid, "seed", *(dimension.key for dimension in space)}
     fixed = [str(one.input_line) for key, one in overrides.items() if key not in varied]
     return Plan(space, groups, seeds, fixed)
@@ -60,9 +67,29 @@ def _is_seed_range(override: Override) -> bool:
     return override.get_key_element() == "seed" and override.is_discrete_sweep()
 
 
-def _seeds(override: Override) -> list[int]:
+def _is_grid(override: Override | None) -> bool:
+    return override is not None and override.is_sweep_override() and not is_searched(override)
+
+
+def _narrowed(of_study: Override | None, override: Override) -> list[str]:
+    """Return the values of a key of the grid.
+
+    Raises ValueError: a typed value that the grid of the study does not have.
+    """
+    values = _texts(override)
+    known = _texts(of_study) if of_study is not None and _is_grid(of_study) else values
+    if unknown := [value for value in values if value not in known]:
+        raise ValueError(f"{override.get_key_element()}={unknown[0]}: the study has {','.join(known)}")
+    return list(dict.fromkeys(values))
+
+
+def _texts(override: Override) -> list[str]:
     is_sweep = override.is_sweep_override()
-    texts = list(override.sweep_string_iterator()) if is_sweep else [override.get_value_element_as_str()]
+    return list(override.sweep_string_iterator()) if is_sweep else [override.get_value_element_as_str()]
+
+
+def _seeds(override: Override) -> list[int]:
+    texts = _texts(override)
     if not all(text.isdigit() for text in texts) or len({*texts}) < len(texts):
         raise ValueError(f"{override.input_line}: must be different integers >= 0")
     return [int(text) for text in texts]
@@ -140,6 +167,9 @@ def check_same(directory: Path, before: Mapping[str, Any], record: SearchRecord)
     after = {field.name: getattr(record, field.name) for field in fields(record) if field.name not in CHANGEABLE}
     changed = [f"{name}: {_shown(before.get(name))} -> {_shown(value)}" for name, value in after.items()]
     changed = [text for text, (name, value) in zip(changed, after.items(), strict=True) if before.get(name) != value]
+    changed += (
+        [f"first seed: {before['seeds'][0]} -> {record.seeds[0]}"] if before["seeds"][0] != record.seeds[0] else []
+    )
     if changed:
         raise ValueError(f"{directory}: contains another search ({'; '.join(changed)}); name=... starts a new one")
 

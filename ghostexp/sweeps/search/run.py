@@ -13,7 +13,7 @@ from rich.console import Console
 from ghostexp.runner.resources import ResourcePool, list_visible_gpus
 from ghostexp.runs.lock import locked
 from ghostexp.runs.sweep_record import SweepRecord, check_fixed, fixed_values, is_sweep_dir, read_sweep, record_sweep
-from ghostexp.runs.trials import FOLDER, SearchRecord, TrialName
+from ghostexp.runs.trials import FOLDER, SearchRecord, TrialName, parse_name
 from ghostexp.runs.wandb_mode import resolve_for_sweep
 from ghostexp.sweeps.jobs import SweepJob
 from ghostexp.sweeps.preflight import check_jobs
@@ -34,7 +34,7 @@ class SearchCommand:
     """A command that searches in a directory."""
 
     record: SearchRecord
-    on_all_images: list[str]  # overrides of the tests with fresh seeds
+    of_tests: list[str]  # overrides of the tests with fresh seeds
     processes: dict[str, int]  # of a run, by group
 
     def __init__(
@@ -44,7 +44,7 @@ class SearchCommand:
 
     def run(self, composed: DictConfig) -> int:
         """Run the search, or list its trials, and return the exit code."""
-        of_each = self._checked_corners()
+        of_each = self.checked_corners()
         searches = [TrialSearch(self.directory, group, self.record, self._sampler(group)) for group in of_each]
         jobs = [job for some in of_each.values() for job in some]
         with Console(stderr=True).status(f"building the network of {len(jobs)} corners of the space"):
@@ -54,24 +54,27 @@ class SearchCommand:
             return 1
         self.processes = {group: max(job.processes for job in some) for group, some in of_each.items()}
         gpus = gpus if any(job.config["trainer"]["accelerator"] != "cpu" for job in jobs) else 0
-        pool = ResourcePool(list_visible_gpus(gpus), composed.n_jobs, max(self.processes.values()), MANY_JOBS)
+        pinned = any(isinstance(job.config["trainer"]["devices"], list) for job in jobs)
+        n_jobs = 1 if pinned else composed.n_jobs
+        pool = ResourcePool(list_visible_gpus(gpus), n_jobs, max(self.processes.values()), MANY_JOBS)
         budget = Budget(self.search["epochs"], self.search["hours"])
         if composed.dry_run:
             print_plan(self.directory, searches, budget, pool.n_jobs)
             return 0
         resolve_for_sweep(job.config for job in jobs)
-        record_sweep(self.directory, self._sweep_record(jobs))
+        record_sweep(self.directory, self._sweep_record([job for job in jobs if not _is_test(job)]))
         with self._alone():
             return SearchScheduler(self.directory, searches, self.job, budget, pool, composed.fail_fast).run()
 
-    def _checked_corners(self) -> dict[str, list[SweepJob]]:
+    def checked_corners(self) -> dict[str, list[SweepJob]]:
         """Compose the corners of the space, by group, and check that the directory has no other search."""
         group, *_ = self.plan.groups
         values, *_ = corners(self.plan.space)
         first = self._compose(TrialName(group, 0, self.plan.seeds[0]), values)
         self.record = build_record(self.plan, self.search, first.config)
         holds_out = first.config["datamodule"].get("validate_on") == "holdout"
-        self.on_all_images = ["datamodule.validate_on=test"] if holds_out else []
+        self.of_tests = ["datamodule.validate_on=test"] if holds_out else []
+        self.of_tests += self.search["test_overrides"]
         of_each = {
             group: [
                 self._compose(TrialName(group, number, self.plan.seeds[0]), values, self._horizon())
@@ -79,12 +82,19 @@ class SearchCommand:
             ]
             for group in self.plan.groups
         }
+        of_test = [
+            self._compose(TrialName(group, 0, seed, is_test=True), values, [*self._horizon(), *self.of_tests])
+            for group in self.plan.groups
+            for seed in self.record.test_seeds[:1]
+        ]
         before = read_sweep(self.directory)
         if is_sweep_dir(self.directory):
             if not before.search:
                 raise ValueError(f"{self.directory}: contains a sweep without a search; name=... starts a new one")
             check_same(self.directory, before.search, self.record)
         check_fixed(self.directory, self._sweep_record([job for some in of_each.values() for job in some]))
+        for group, job in zip(self.plan.groups, of_test, strict=False):
+            of_each[group].append(job)
         return of_each
 
     def _sampler(self, group: str) -> Sampler:
@@ -98,7 +108,7 @@ class SearchCommand:
 
     def job(self, search: TrialSearch, step: Step) -> SweepJob:
         """Compose and record the job of a step."""
-        more = [*self._horizon(), *(self.on_all_images if step.name.is_test else ())]
+        more = [*self._horizon(), *(self.of_tests if step.name.is_test else ())]
         job = self._compose(step.name, step.values, more)
         job.processes, job.pause_after = self.processes[search.group], step.until
         record_sweep(self.directory, SweepRecord(self.study, {job.name: job.distinguishing_overrides}))
@@ -124,6 +134,11 @@ class SearchCommand:
                 yield
         except BlockingIOError:
             raise ValueError(f"{self.directory}: another command runs this search") from None
+
+
+def _is_test(job: SweepJob) -> bool:
+    name = parse_name(job.name)
+    return name is not None and name.is_test
 
 
 def _print_errors(errors: list[tuple[str, str]], jobs: list[SweepJob]) -> None:

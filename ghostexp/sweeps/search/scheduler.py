@@ -60,14 +60,26 @@ class SearchScheduler(JobScheduler):
     def _next_job(self) -> SweepJob | None:
         """Return the next job; of several searches, that of the one with the fewest epochs."""
         for search in sorted(self.searches, key=lambda one: Budget.spent([one])):
-            step = search.next(lambda epochs: self.budget.allows(self.searches, epochs))
-            if step is not None:
-                job = self.make_job(search, step)
+            while step := search.next(lambda epochs: self.budget.allows(self.searches, epochs)):
                 search.started(step)
+                job = self._make_job(search, step)
                 self._record(search)
-                self.steps[job.name] = search, step, time.monotonic()
-                return job
+                if job is not None:
+                    self.steps[job.name] = search, step, time.monotonic()
+                    return job
         return None
+
+    def _make_job(self, search: TrialSearch, step: Step) -> SweepJob | None:
+        """Compose the job of a step; None if its values do not go together, which is a failure of this trial alone."""
+        try:
+            return self.make_job(search, step)
+        except ValueError as error:
+            search.refused(step.name)
+            run = search.runs[step.name].run
+            self.progress.failed(
+                SweepJob(run, tuple(f"{key}={text}" for key, text in step.values.items()), {}), str(error)
+            )
+            return None
 
     def _finish(self, job: SweepJob, seconds: float | None = None) -> None:
         search, step, started = self.steps.pop(job.name)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
+from ghostexp.report import racing
 from ghostexp.runs.trials import SearchRecord, TrialName, TrialRun, read_trial, read_trials
-from ghostexp.sweeps.search import halving, racing
+from ghostexp.sweeps.search import halving
 from ghostexp.sweeps.search.sampler import Attributes, Observed, Sampler
 from ghostexp.sweeps.search.space import Values
 
@@ -65,6 +66,11 @@ class TrialSearch:
         if trial.failure is not None and not trial.is_diverged:
             self.failed.add(name)
         return trial
+
+    def refused(self, name: TrialName) -> None:
+        """Note that a step could not start; the next command tries again."""
+        del self.running[name]
+        self.failed.add(name)
 
     def _problem(self, trial: TrialRun, step: Step) -> str:
         """Return why a run that ended without a failure has no figure."""
@@ -139,20 +145,8 @@ class TrialSearch:
     # Further seeds, and the test
 
     def figures_by_seed(self) -> dict[int, dict[int, float]]:
-        """Return the last figures of the contenders, by trial and seed."""
-        first = {trial.name.number: self.signed_figure(trial) for trial in self.first_seed if trial.result is not None}
-        chosen = racing.contenders(first, self.record.contenders)
-        return {
-            number: {
-                trial.name.seed: self.signed_figure(trial)
-                for trial in self.runs.values()
-                if trial.name.number == number
-                and not trial.name.is_test
-                and trial.name.seed in self.record.seeds
-                and (trial.result is not None or trial.is_diverged)
-            }
-            for number in chosen
-        }
+        """Return the figures of the contenders, by trial and seed; more is better."""
+        return racing.contender_figures(self.runs.values(), self.record)
 
     @property
     def winner(self) -> int | None:
@@ -190,12 +184,6 @@ class TrialSearch:
         if trial.result is not None:
             return len(stages)
         return sum(epochs in trial.figures for epochs in stages[:-1])
-
-    def signed_figure(self, trial: TrialRun) -> float:
-        """Return the last figure of a trained trial, of which more is better; -inf if it has diverged."""
-        if trial.is_diverged or not trial.figures:
-            return -math.inf
-        return self.record.sign * trial.figures[max(trial.figures)]
 
     def _waits(self, trial: TrialRun) -> bool:
         """Return whether a trial is paused at a rung."""

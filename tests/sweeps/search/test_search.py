@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.trials import parse_name
+from ghostexp.sweeps.search.plan import read_plan
 from tests.cli import TINY, command, in_directory, processes_in, start
 
 SPACE = ("optimizer.lr=tag(log,interval(0.001,0.1))", "optimizer.weight_decay=choice(1e-4,5e-4)")
@@ -94,6 +96,7 @@ def test_other_settings_in_the_same_directory_are_refused(searched: Path, capfd:
     for change, wanted in (
         ("search.factor=3", "contains another search (factor: 2 -> 3); name=... starts a new one"),
         ("search=tpe", "contains another search (sampler: random -> tpe)"),
+        ("seed=3", "contains another search (first seed: 0 -> 3)"),
         ("trainer.max_epochs=3", "contains another search (epochs: 2 -> 3)"),
         ("model.shortcut=B", "contains a sweep with other fixed values (model.shortcut: A -> B)"),
     ):
@@ -113,6 +116,20 @@ def test_dry_run_shows_space_budget_and_trials(searched: Path, capfd: pytest.Cap
     assert "compared after 1, 2 epochs, of which the best 1/2 go on" in out
     assert "seeds 0; the winner is tested with seeds 7" in out
     assert "94 of 100 epochs left" in out
+
+
+def test_narrowed_study_keeps_its_names(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for typed, names in (
+        (("model.ratio=2",), ["ratio-2"]),
+        (("model.ratio=10,1", "+model.note=1"), ["ratio-10", "ratio-1"]),
+    ):
+        overrides = OverridesParser.create().parse_overrides(["model.ratio=1,2,10", SPACE[0], "seed=0,1"])
+        plan = read_plan(overrides, OverridesParser.create().parse_overrides([*typed, "search=tpe"]), 0, "tpe")
+        assert list(plan.groups) == names
+        assert plan.seeds == [0, 1]
+        assert plan.fixed == list(typed[1:])
+    assert command("study=tuned_ratio_ablation", "model.ratio=7", "dry_run=true") == 1
+    assert "model.ratio=7: the study has 1,2,3,4,5,10" in capfd.readouterr().err
 
 
 def test_grid_values_have_searches_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,10 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from ghostexp.report.racing import contenders, next_run, surviving, winner
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.trials import FOLDER, TrialName, parse_name
 from ghostexp.sweeps.search.halving import best_waiting
-from ghostexp.sweeps.search.racing import contenders, next_run, surviving, winner
 from tests.sweeps.search.fake_trials import FakeSearch, accuracy
 
 SEARCH = Path(FOLDER) / "search.log"
@@ -85,6 +85,17 @@ def test_failed_trial_is_tried_again_by_the_next_command(tmp_path: Path) -> None
     assert not any(text.startswith("trial-0000") for text in search.run())
     (tmp_path / str(step.name) / "failure.json").unlink()  # as the scheduler does before a start
     assert FakeSearch(tmp_path, trials=3).run()[0] == "trial-0000_seed-0 1"
+
+
+def test_refused_trial_does_not_end_the_search(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, trials=3).search
+    step = search.next(lambda _: True)
+    assert step is not None
+    search.started(step)
+    search.refused(step.name)
+    following = search.next(lambda _: True)
+    assert following is not None
+    assert (step.name.number, following.name.number) == (0, 1)
 
 
 def test_missing_metric_is_a_failure(tmp_path: Path) -> None:
