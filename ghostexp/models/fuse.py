@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .base import Network
+from .base import Network, meta_copy
 
 N = TypeVar("N", bound=Network)
 
@@ -55,7 +55,7 @@ def find_foldable(network: Network) -> dict[str, str]:
 
     Runs the network once on the meta device: which layer reads which output is decided by `forward`, not by names.
     """
-    meta_network = copy.deepcopy(network).to("meta").eval()
+    meta_network = meta_copy(network)
     convs = {id(conv.weight): name for name, conv in meta_network.named_modules() if type(conv) is nn.Conv2d}
     norms = {id(norm.running_mean): name for name, norm in meta_network.named_modules() if is_foldable(norm)}
     first = next(module for module in meta_network.modules() if isinstance(module, nn.Conv2d))

@@ -69,6 +69,12 @@ def test_layer_costs_of_shared_layer_count_twice() -> None:
     assert (row.macs, row.activations) == (2 * 4 * 48 * 2 * 9, 2 * 4 * 48)
 
 
+@pytest.mark.parametrize("count", [count_cost, layer_costs])
+def test_cost_of_network_with_mismatched_batchnorm_is_an_error(count: Callable[..., object]) -> None:
+    with pytest.raises(RuntimeError, match="running_mean"):
+        count(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5)), (3, 8, 8))
+
+
 class Residual(nn.Module):
     """A network that keeps its input until the end."""
 

@@ -386,6 +386,11 @@ def test_error_leaves_directories_unchanged(tmp_path: Path) -> None:
         ({"TORCHELASTIC_RUN_ID": "none"}, [], "torchrun: not needed"),
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "4"}, ["trainer.devices=2"], "srun started 4 tasks, not 2"),
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, ["-m", "seed=0,1"], "-m under srun"),
+        (
+            {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"},
+            ["trainer.devices=2"],
+            "devices=2: only 1 GPU found; every task has to see all GPUs of its machine: srun --gpus-per-node=2",
+        ),
     ],
 )
 def test_processes_of_srun_and_torchrun_must_match_the_run(
@@ -395,6 +400,7 @@ def test_processes_of_srun_and_torchrun_must_match_the_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1 if "only 1 GPU" in wanted else 0)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert command(*arguments) != 0

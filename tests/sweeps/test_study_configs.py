@@ -84,7 +84,7 @@ def test_network_cost_matches_the_paper_or_is_listed_as_different(table: Publish
     data, node = config["datamodule"], dict(config["model"])
     is_backbone = "backbone" in node  # the papers count the backbone of a detector
     node = node.get("backbone", node)
-    node = {key: value for key, value in node.items() if key not in ("weights", "reset_head")}
+    node = {key: value for key, value in node.items() if key not in ("weights", "reset_head", "plan")}
     with torch.device("meta"):
         network = instantiate.instantiate_node(node, "model")
     if hasattr(network, "reparameterize"):  # the papers count the reparameterized network

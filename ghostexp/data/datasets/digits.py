@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.neighbors import KNeighborsClassifier
 
 from ghostexp.data.base import Channels
 from ghostexp.data.classification_datamodule import ClassificationDataModule
@@ -38,6 +36,8 @@ class Digits(ClassificationDataModule):
 
     def read(self) -> DatasetSplits:
         """Read scikit-learn's images, split into training and test set."""
+        from sklearn.datasets import load_digits  # takes a second, and a configuration is checked without images
+
         images, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
         images = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
         test, train = stratified_split(labels, TEST_IMAGES, self.split_seed)
@@ -49,6 +49,8 @@ class Digits(ClassificationDataModule):
 
     def baselines(self) -> dict[str, float]:
         """Compute test accuracies in percent without a network, from the training images of this configuration."""
+        from sklearn.neighbors import KNeighborsClassifier
+
         data = self._load()
         assert isinstance(data.train, InMemoryDataset)
         assert isinstance(data.test, InMemoryDataset)

@@ -1,6 +1,5 @@
 """Build the network of a configuration: a classifier of any origin, or a detector on one."""
 
-import copy
 import inspect
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ghostexp.analysis.cost import Cost, backbone_macs, count_cost
-from ghostexp.models.base import Network
+from ghostexp.models.base import Network, meta_copy
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.detection.fpn import check_strides
 from ghostexp.models.plan import apply_plan
@@ -99,7 +98,7 @@ def _check_logits(network: nn.Module, shape: tuple[int, int, int], num_classes: 
     """Raise ValueError unless a module maps images to logits (N, num_classes); runs on the meta device."""
     try:
         with torch.no_grad():
-            output = copy.deepcopy(network).to("meta").eval()(torch.empty(2, *shape, device="meta"))
+            output = meta_copy(network)(torch.empty(2, *shape, device="meta"))
     except BUILD_ERRORS as error:
         raise ValueError(_unsupported(shape, error, key)) from error
     found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
