@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghostexp.models.base import meta_copy
 from ghostexp.models.fuse import fold_batchnorm, is_foldable, rest_of_norm, set_kernel
 from ghostexp.models.ghostify import build_ghost_module, replaceable_convs
 
@@ -67,7 +68,7 @@ class ConvLayer:
 
 def find_conv_layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[ConvLayer]:
     """List the convolutions that `ghostify` can replace, in the order of their first run on the meta device."""
-    meta_network = copy.deepcopy(network).to("meta").eval()
+    meta_network = meta_copy(network)
     ours = {id(meta_network.get_submodule(name)): (name, conv) for name, conv in replaceable_convs(network).items()}
     found: dict[int, ConvLayer] = {}
     last: dict[int, ConvLayer] = {}  # the layer that a tensor is the output of, by the tensor's id

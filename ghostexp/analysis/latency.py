@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ghostexp.analysis.runtimes import RUNTIMES, Converter, check_packages
 from ghostexp.analysis.timing import alternate
 from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
@@ -62,13 +63,37 @@ def build_mode(network: Network, name: str, device: torch.device) -> InferenceMo
     """
     flags = name.split("+")
     if not set(flags) <= set(MODE_FLAGS):
-        raise ValueError(f"task.modes={name}: must be flags of {', '.join(MODE_FLAGS)}, joined by +")
+        known = f"flags of {', '.join(MODE_FLAGS)}, joined by +, or one of {', '.join(RUNTIMES)}"
+        raise ValueError(f"task.modes={name}: must be {known}")
     copied = (fuse(network) if "fused" in flags else copy.deepcopy(network)).eval().to(device)
     dtype = torch.bfloat16 if "bf16" in flags else torch.float32
     layout = torch.channels_last if "channels_last" in flags else torch.contiguous_format
     copied = copied.to(dtype=dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     runs = torch.compile(copied, dynamic=False, options={"freezing": True}) if "compiled" in flags else copied
     return InferenceMode(runs, dtype, layout)
+
+
+def build_modes(
+    network: Network, names: Sequence[str], image_shape: tuple[int, int, int], device: torch.device
+) -> dict[str, InferenceMode]:
+    """Build several modes, of torch and of other runtimes, by name.
+
+    Runtimes compute the fused network on the CPU; int8 is calibrated on noise, which does not change its speed.
+    Raises ValueError: an unknown mode, a runtime whose package is missing, or one on a GPU.
+    """
+    for name in names:
+        if name in RUNTIMES:
+            check_packages(name, f"task.modes={name}")
+            if device.type != "cpu":
+                raise ValueError(f"task.modes={name}: runs on CPUs; set trainer.accelerator=cpu")
+    noise = torch.randn(32, *image_shape, generator=torch.Generator().manual_seed(0))
+    converter = Converter(fuse(network).cpu() if set(names) & set(RUNTIMES) else network, image_shape, lambda: [noise])
+    return {
+        name: InferenceMode(converter.load(name), torch.float32, torch.contiguous_format)
+        if name in RUNTIMES
+        else build_mode(network, name, device)
+        for name in names
+    }
 
 
 @torch.inference_mode()
