@@ -161,6 +161,7 @@ def test_readme_command_runs(text: str, trained_run: Path, tmp_path: Path) -> No
     assert not is_training or (tmp_path / "run" / "result.json").is_file()
 
 
+@pytest.mark.usefixtures("warm_fit")
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_readme_python_examples_run(readme: Path) -> None:
     for language, content in blocks(readme.read_text()):

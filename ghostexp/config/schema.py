@@ -15,7 +15,7 @@ OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # ke
 OWN = ("ghostexp.", "lightning.pytorch.Trainer")  # targets whose arguments are in the tables
 CALLBACKS_TARGET, LOSS_TARGET = "ghostexp.training.callbacks.build_callbacks", "torch.nn.CrossEntropyLoss"
 # Keys beside the arguments of a target, by group.
-MORE = {"model": ("weights", "reset_head"), "datamodule": THIRD_PARTY_DATA_KEYS, "scheduler": ("interval",)}
+MORE = {"model": ("weights", "reset_head", "plan"), "datamodule": THIRD_PARTY_DATA_KEYS, "scheduler": ("interval",)}
 WORDS = {
     "boolean": "true or false",
     "integer": "an integer",
@@ -214,7 +214,7 @@ def _argument(path: str, value: object, key: Key) -> Iterator[Fault]:
     if not key.allows(value):
         yield _of_type(path, key)
     elif isinstance(value, Mapping) and "_target_" in value and path.startswith(("model.", "loss.")):
-        yield from _node(value, "model", path, ("weights",) if path.endswith(".backbone") else ())
+        yield from _node(value, "model", path, ("weights", "plan") if path.endswith(".backbone") else ())
     elif isinstance(value, Mapping) and path == "datamodule.transforms":
         for name, node in value.items():
             yield from _part(node, "", f"{path}.{name}")

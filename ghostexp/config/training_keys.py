@@ -80,6 +80,7 @@ CALLBACKS: Keys = {
     "min_seconds_between_saves": number(
         "Seconds within which no second checkpoint is due by epochs; a new best and the last epoch are saved.", least=0
     ),
+    "batch_timeout": number("Seconds to wait for a batch before the run ends with an error.", above=0),
     "progress": boolean("Show the progress of a training."),
 }
 

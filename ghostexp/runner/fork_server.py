@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from multiprocessing import connection, forkserver, process
 from pathlib import Path
@@ -28,6 +29,13 @@ def warm_up(modules: Iterable[str]) -> None:
         # Counting GPUs through CUDA itself would make them unusable in forked processes.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         forkserver.ensure_running()
+
+
+def end_server() -> None:
+    """Kill the fork server, whose processes have ended; one that is still importing would do so for seconds."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
 
 
 def targets(node: Any) -> set[str]:
@@ -76,10 +84,12 @@ def work(
     signals: Iterable[signal.Signals],
     environment: dict[str, str],
     log: Path | None,
+    reports: connection.Connection,
 ) -> None:
     """Run one rank of a run in this process.
 
-    signals: stop signals. environment: replaces that of the server. log: file for errors, instead of the terminal.
+    signals: stop signals. environment: replaces that of the server. log: file for what is printed to stderr.
+    reports: gets the time and the text of the error that ends this rank.
     """
     os.setsid()
     for signum in signals:
@@ -92,7 +102,11 @@ def work(
         _redirect_output(log)
     outlive_terminal()
     _end_with_parent()
-    end_process(execute(config, RunDirectory(Path(path)), threads))
+
+    def report(text: str) -> None:
+        reports.send((time.time(), text))
+
+    end_process(execute(config, RunDirectory(Path(path)), threads, report))
 
 
 def _redirect_output(log: Path) -> None:

@@ -73,6 +73,7 @@ IGNORED_KEYS = frozenset(
                 "save_every_n_steps",
                 "save_every_n_minutes",
                 "min_seconds_between_saves",
+                "batch_timeout",
                 "progress",
             )
         ),
@@ -82,6 +83,7 @@ IGNORED_KEYS = frozenset(
 )
 # Packages whose targets a saved configuration may call, and whose parts keep what exact resume needs.
 TRUSTED_PACKAGES = ("ghostexp", "torch", "torchvision", "lightning", "torchmetrics", "timm")
+PLANS = ("model.plan", "model.backbone.plan")  # each one value, decided by its layers and not by its name
 STUDY_TASKS = ("report", "dashboard")  # tasks that read many runs, and write beside them
 
 RESULT_KEYS = tuple(key for key, role in KEYS.items() if role.result)

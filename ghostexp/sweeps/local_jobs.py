@@ -157,9 +157,7 @@ class JobScheduler:
 
 def _cause(processes: RunProcesses, code: int) -> str:
     """Return why a job failed."""
-    cause = processes.cause()
+    cause = processes.explain()
     if cause is not None:
-        processes.run.write_failure(RuntimeError(cause), cause)
-    if processes.run.failure.is_file():
-        return processes.run.read_failure()
+        return cause
     return "terminated by an external signal" if code in STOPPED else f"ended with exit code {code}"

@@ -27,7 +27,7 @@ class SweepProgress:
         self.width = max((len(job.name) for job in jobs), default=0)
         self.console = Console(highlight=False, soft_wrap=True)
         columns = (BarColumn(), TextColumn("{task.fields[state]}"))
-        self.bar = Bar(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.bar = Bar(*columns, console=self.console, transient=True, disable=not self.console.file.isatty())
         self.task = self.bar.add_task("", total=self.total, completed=self.done, state="")
 
     def __enter__(self) -> Self:

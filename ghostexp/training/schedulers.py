@@ -89,6 +89,18 @@ class Cosine(Schedule):
 
 
 @dataclass(kw_only=True)
+class Linear(Schedule):
+    """Fall in a straight line from the peak after warm-up to `end_factor`."""
+
+    end_factor: float = 0.0
+
+    def factor(self, epoch: float) -> float:
+        start = self.warmup_epochs
+        progress = min(1.0, (epoch - start) / max(self.epochs - start, 1e-9))
+        return 1.0 + (self.end_factor - 1.0) * progress
+
+
+@dataclass(kw_only=True)
 class MultiStep(Schedule):
     """Multiply the rate by `gamma` at each milestone, in epochs from the start of training.
 

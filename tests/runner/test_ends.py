@@ -23,7 +23,6 @@ from tests.cli import (
     processes_in_session,
     processes_with,
     start,
-    start_cold,
     wait_until,
 )
 from tests.data.fake_coco import write_set
@@ -88,7 +87,7 @@ def test_closed_terminal_saves_and_killed_trainer_ends_its_workers(tmp_path: Pat
         in_directory(run),
     )
     ours, theirs = pty.openpty()
-    process = start_cold(*arguments, "callbacks.save_every_n_epochs=null", output=theirs)
+    process = start(*arguments, "callbacks.save_every_n_epochs=null", output=theirs)
     wait_until((run / "metrics.csv").exists)
     assert b"epoch" in os.read(ours, 1 << 16)
     for end in (ours, theirs):
@@ -166,9 +165,10 @@ def test_failing_rank_ends_a_run_whose_other_rank_waits(tmp_path: Path, capfd: p
 
 def test_end_process_does_not_wait_for_exit_functions_and_threads() -> None:
     text = "import atexit, threading, time; from ghostexp.runner.exit import end_process; print('said', end='')\n"
-    text += "atexit.register(time.sleep, 600); threading.Thread(target=time.sleep, args=(600,)).start(); end_process(3)"
+    text += "atexit.register(time.sleep, 600); threading.Thread(target=time.sleep, args=(600,)).start()\n"
+    text += "threading._register_atexit(print, ' last'); end_process(3)"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (3, "said")
+    assert (done.returncode, done.stdout) == (3, "said last\n")
 
 
 def test_print_to_a_closed_pipe_raises_nothing() -> None:

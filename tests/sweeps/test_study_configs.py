@@ -94,7 +94,7 @@ def test_network_cost_matches_the_paper_or_is_listed_as_different(table: Publish
     data, node = config["datamodule"], dict(config["model"])
     is_backbone = "backbone" in node  # the papers count the backbone of a detector
     node = node.get("backbone", node)
-    node = {key: value for key, value in node.items() if key not in ("weights", "reset_head")}
+    node = {key: value for key, value in node.items() if key not in ("weights", "reset_head", "plan")}
     with torch.device("meta"):
         network = instantiate.instantiate_node(node, "model")
     if hasattr(network, "reparameterize"):  # the papers count the reparameterized network
@@ -133,6 +133,7 @@ def last_digit(printed: float) -> float:
         ),
         (["-m", "seed=0,1", "n_jobs=0"], "n_jobs=0: must be an integer >= 1 or null"),
         (["-m", "model.ratio=0"], "job: model.ratio=0"),
+        (["-m", "model=resnet20,resnet21"], "model-resnet21: model=resnet21: not found"),
         (["-m", "task=profile", "seed=0,1", "trainer.devices=2"], "seed-0 and 1 others: trainer.devices=2, trainer."),
         (["dry_run=true"], "dry_run=true: lists the jobs of a sweep"),
     ],

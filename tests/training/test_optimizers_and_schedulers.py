@@ -43,6 +43,13 @@ def test_cosine_equals_torch_by_step_and_by_epoch() -> None:
     assert ours == pytest.approx(torch_rates(by_epoch, 70, every=STEPS))
 
 
+def test_linear_equals_torch() -> None:
+    to_end = functools.partial(lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.01, total_iters=10 * STEPS)
+    assert rates(schedulers.Linear(10, STEPS, end_factor=0.01), 70) == pytest.approx(torch_rates(to_end, 70))
+    warmed = schedulers.Linear(10, 5, warmup_epochs=2)
+    assert [warmed(step) for step in (9, 10, 30, 50, 60)] == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
+
+
 def test_multistep_and_step_equal_torch() -> None:
     multistep = functools.partial(lr_scheduler.MultiStepLR, milestones=[4, 8], gamma=0.2)
     ours = rates(schedulers.MultiStep(10, STEPS, milestones=[4, 8, 500], gamma=0.2), 70)
