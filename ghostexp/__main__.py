@@ -103,6 +103,8 @@ def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> No
     """Raise ValueError for keys of a sweep in a single run."""
     if choices.get("study"):
         raise ValueError(f"hydra.mode=RUN: study={choices['study']} is a sweep; leave out hydra.mode")
+    if composed.search is not None:
+        raise ValueError(f"search={choices.get('search')}: is a sweep; add -m and what to search, KEY=interval(A,B)")
     if composed.dry_run:
         raise ValueError("dry_run=true: lists the jobs of a sweep (-m or study=NAME); --cfg job shows a single run")
 

@@ -47,9 +47,10 @@ def test_compose_gives_config_and_changes_nothing() -> None:
         ("model.ratio=0", "model.ratio=0: must be an integer >= 1"),
         ("run=no/such/run", "not a run directory"),
         ("study=ratio_ablation", "a sweep has several runs"),
+        (["model=ghostnet"], "['model=ghostnet']: must be an override of its own"),
     ],
 )
-def test_wrong_override_raises_config_error(override: str, wanted: str) -> None:
+def test_wrong_override_raises_config_error(override: Any, wanted: str) -> None:
     with pytest.raises(ghostexp.ConfigError, match=re.escape(wanted)):
         ghostexp.compose(override)
 

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ghostexp.config.config_files import describe_groups
 from ghostexp.config.hydra_errors import to_user_error
+from ghostexp.config.plan_file import read_plans
 from ghostexp.config.plugins import installed_packages, modules_in, typed_config_dir
 from ghostexp.config.pretrained import check_pretrained
 from ghostexp.config.run_overlay import ParsedCommand
@@ -55,6 +56,7 @@ def resolve_config(
     if command is not None and command.earlier is not None:
         config = _overlay_earlier_run(command, config)
         check({**SWEEP_ONLY_KEYS, **config}, variables=command.config)
+    read_plans(config)
     config_dir = typed_config_dir(sys.argv)
     config["config_dir"] = str(config_dir) if config_dir else config.get("config_dir")
     if "root" in config["datamodule"]:

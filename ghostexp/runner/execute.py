@@ -19,12 +19,13 @@ from ghostexp.runs.config_keys import STUDY_TASKS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.lock import locked
-from ghostexp.runs.outcome import Outcome, Outputs
+from ghostexp.runs.outcome import Outcome, Outputs, Paused
 from ghostexp.runs.provenance import git_revision, versions
 from ghostexp.runs.signals import stop_signals
 from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
+Report = Callable[[str], None]
 LOCK_SECONDS = 2.0  # a process that was just killed may still hold the lock
 
 
@@ -36,23 +37,24 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
-def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = None) -> int:
+def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = None, report: Report | None = None) -> int:
     """Run the task of a configuration and return the exit code.
 
-    threads: CPU threads of this process if the configuration has threads=null.
+    threads: CPU threads of this process if the configuration has threads=null. report: is called with the error that
+    ends it, in one line, instead of printing it.
     """
     escape_streams()
     try:
         with _locked(run), _interruptible():
             if rank() == 0 and run.result.is_file() and config["task"]["name"] not in STUDY_TASKS:
                 return _finished_by_another(run)
-            return _execute(config, run, threads)
+            return _execute(config, run, threads, report)
     except BlockingIOError:  # not a failure of the run in this directory
         print_error(ValueError(f"{run.path}: another process is running here"), config["traceback"])
         return 1
 
 
-def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> int:
+def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None, report: Report | None) -> int:
     started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.perf_counter()
     source = {"versions": versions(), "git": git_revision()}  # at the start: there may be commits while this runs
 
@@ -75,7 +77,9 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None) -> 
                 with suppress(OSError):  # such as a full disk; the first result is complete
                     run.write_result(record(result | failed))
     except Exception as error:
-        return _fail(error, config, run)
+        return _fail(error, config, run, report)
+    except Paused as pause:
+        log.info("%s; to continue: %s", pause, run.resume_command)
     except BaseException as error:  # stop signal
         return _stopped(error, run)
     return 0
@@ -172,9 +176,12 @@ def _prepare(config: dict[str, Any], num_threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _fail(error: Exception, config: dict[str, Any], run: RunDirectory) -> int:
+def _fail(error: Exception, config: dict[str, Any], run: RunDirectory, report: Report | None) -> int:
     log.error("failed", exc_info=error)
-    print_error(error, traceback=config["traceback"])
+    if report is not None:
+        report(format_error(error))
+    if report is None or config["traceback"]:
+        print_error(error, traceback=config["traceback"])
     if rank() == 0:
         try:
             run.write_failure(error, format_error(error))
@@ -184,16 +191,16 @@ def _fail(error: Exception, config: dict[str, Any], run: RunDirectory) -> int:
 
 
 def setup_file_logging(run: RunDirectory) -> None:
-    """Write all log messages and warnings to run.log instead of the terminal."""
+    """Write all log messages and warnings to run.log, or to that of this rank, instead of the terminal."""
     root = logging.getLogger()
     for handler in root.handlers[:]:
         if isinstance(handler, logging.FileHandler):
             root.removeHandler(handler)
             handler.close()
-    if rank() == 0:
-        handler = logging.FileHandler(run.log, encoding="utf-8", errors=ESCAPE)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
+    handler = logging.FileHandler(run.rank_log(rank()), encoding="utf-8", errors=ESCAPE, delay=rank() != 0)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.INFO if rank() == 0 else logging.WARNING)
+    root.addHandler(handler)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a full disk must not end the run at a log message

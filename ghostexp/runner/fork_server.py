@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from multiprocessing import connection, forkserver, process
 from pathlib import Path
@@ -83,10 +84,12 @@ def work(
     signals: Iterable[signal.Signals],
     environment: dict[str, str],
     log: Path | None,
+    reports: connection.Connection,
 ) -> None:
     """Run one rank of a run in this process.
 
-    signals: stop signals. environment: replaces that of the server. log: file for errors, instead of the terminal.
+    signals: stop signals. environment: replaces that of the server. log: file for what is printed to stderr.
+    reports: gets the time and the text of the error that ends this rank.
     """
     os.setsid()
     for signum in signals:
@@ -99,7 +102,11 @@ def work(
         _redirect_output(log)
     outlive_terminal()
     _end_with_parent()
-    end_process(execute(config, RunDirectory(Path(path)), threads))
+
+    def report(text: str) -> None:
+        reports.send((time.time(), text))
+
+    end_process(execute(config, RunDirectory(Path(path)), threads, report))
 
 
 def _redirect_output(log: Path) -> None:

@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,7 @@ GRACE_STOPPED = 30.0  # after a stop signal: rank 0 may have uploads to finish
 class RunProcesses:
     """Processes of a run, each in its own session, so that they receive signals from this process only.
 
-    quiet: rank 0 writes its errors to run.log instead of the terminal.
+    quiet: rank 0 writes what it prints to stderr to run.log instead of the terminal.
     They end when this process ends, however it ends.
     """
 
@@ -36,21 +36,25 @@ class RunProcesses:
         resources: Resources | None = None,
         quiet: bool = False,
     ) -> None:
-        nodes = config["trainer"]["num_nodes"]
         self.run = run
         self.resources = resources or Resources(threads_per_process(processes))
-        rank_environments = environments(processes, nodes, self.resources)
+        rank_environments = environments(processes, config["trainer"]["num_nodes"], self.resources)
         first = run.log if quiet else None
-        self.logs = [first if number == 0 else _rank_log(run, rank_environments[number]) for number in range(processes)]
+        self.numbers = [int(environment.get("RANK", "0")) for environment in rank_environments]  # on all machines
+        self.logs = [run.rank_log(number) if number else first for number in self.numbers]
         self.first_failed: int | None = None
         self.deadline = 0.0
+        self.errors: dict[int, tuple[float, str]] = {}  # time and text of each rank that failed
+        pipes = [CONTEXT.Pipe(duplex=False) for _ in range(processes)]
+        self.receivers = [receiver for receiver, _ in pipes]
         same = (config, str(run.path), os.getcwd(), self.resources.threads, stop_signals())
         self.ranks = [
-            CONTEXT.Process(target=work, args=(*same, environment, log))
-            for environment, log in zip(rank_environments, self.logs, strict=True)
+            CONTEXT.Process(target=work, args=(*same, environment, log, sender))
+            for environment, log, (_, sender) in zip(rank_environments, self.logs, pipes, strict=True)
         ]
-        for rank in self.ranks:
+        for rank, (_, sender) in zip(self.ranks, pipes, strict=True):
             rank.start()
+            sender.close()
 
     @property
     def sentinels(self) -> list[int]:
@@ -65,15 +69,23 @@ class RunProcesses:
         codes = [rank.exitcode for rank in self.ranks]
         failed = [number for number, code in enumerate(codes) if code not in (None, 0)]
         if failed and self.first_failed is None:
-            self.first_failed = failed[0]
+            self._receive_errors()
+            self.first_failed = min({*failed, *self.errors}, key=lambda number: self.errors.get(number, (0.0,))[0])
             is_stopped = (codes[failed[0]] or 0) > 128
             self.deadline = time.monotonic() + (GRACE_STOPPED if is_stopped else GRACE)
         if None in codes and not (failed and time.monotonic() > self.deadline):
             return None
         self.kill()
-        _remove_empty(self.logs[1:])
-        code = 0 if self.first_failed is None else codes[self.first_failed] or 0
-        return code if code >= 0 else 128 - code
+        _remove_empty([self.run.rank_log(number) for number in self.numbers if number])
+        code = 0 if self.first_failed is None else self.ranks[self.first_failed].exitcode or 1
+        return 1 if self.first_failed in self.errors else code if code >= 0 else 128 - code
+
+    def _receive_errors(self) -> None:
+        """Read what ranks have reported; one that was killed reports nothing."""
+        for number, receiver in enumerate(self.receivers):
+            with suppress(EOFError, OSError):
+                if number not in self.errors and receiver.poll():
+                    self.errors[number] = receiver.recv()
 
     def signal(self, signum: int) -> None:
         """Send a signal to all processes."""
@@ -88,25 +100,24 @@ class RunProcesses:
                 rank.kill()
             rank.join()
 
-    def cause(self) -> str | None:
-        """Error message for a rank that was killed or failed outside rank 0; None if failure.json has it already."""
+    def explain(self) -> str | None:
+        """Return why the first rank failed, which failure.json then has too; None if it has not said."""
         assert self.first_failed is not None
-        code, log = self.ranks[self.first_failed].exitcode or 0, self.logs[self.first_failed]
-        if code < 0:
+        self._receive_errors()
+        number, code = self.numbers[self.first_failed], self.ranks[self.first_failed].exitcode or 0
+        if self.first_failed in self.errors:
+            text = self.errors[self.first_failed][1]
+            if any(self.numbers[other] == 0 and error[1] == text for other, error in self.errors.items()):
+                return text  # of rank 0, which has written it, or of all ranks
+            cause = f"rank-{number}: {text}"
+        elif code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-            how = f"process {self.first_failed} was killed by {signal.Signals(-code).name}{hint}"
-            return f"{how}; to continue: {self.run.resume_command}"
-        if self.first_failed == 0 or log is None:
+            how = f"process {number} was killed by {signal.Signals(-code).name}{hint}"
+            cause = f"{how}; to continue: {self.run.resume_command}"
+        else:
             return None
-        errors = [
-            line
-            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
-            if line.startswith("error: ")
-        ]
-        text = errors[-1].removeprefix("error: ") if errors else f"failed, see {log}"
-        if self.run.failure.exists() and self.run.read_failure() == text:
-            return None  # rank 0 found and reported the same
-        return f"{log.stem}: {text}"
+        self.run.write_failure(RuntimeError(cause), cause)
+        return cause
 
 
 def launch(config: dict[str, Any], run: RunDirectory, processes: int) -> int:
@@ -122,9 +133,8 @@ def launch(config: dict[str, Any], run: RunDirectory, processes: int) -> int:
                 connection.wait(ranks.sentinels, timeout=1)
     finally:
         ranks.kill()
-    if code and not received and (cause := ranks.cause()):
+    if code and (ranks.errors or not received) and (cause := ranks.explain()):
         print(f"error: {cause}", file=sys.stderr)
-        run.write_failure(RuntimeError(cause), cause)
     return code
 
 
@@ -145,11 +155,6 @@ def handle_signals(act: Callable[[int, bool], None]) -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
-def _rank_log(run: RunDirectory, environment: dict[str, str]) -> Path:
-    """Return the log file of a rank other than the first of a machine."""
-    return run.path / f"rank-{environment['RANK']}.log"
-
-
 def environments(processes: int, nodes: int, resources: Resources) -> list[dict[str, str]]:
     """Return the environment of each process, with the variables of torch.distributed if there are several."""
     # Without SLURM's variables, by which Lightning would treat each process as the only one.
@@ -165,9 +170,9 @@ def environments(processes: int, nodes: int, resources: Resources) -> list[dict[
     return [common | {"LOCAL_RANK": str(number), "RANK": str(node * processes + number)} for number in range(processes)]
 
 
-def _remove_empty(logs: list[Path | None]) -> None:
+def _remove_empty(logs: list[Path]) -> None:
     for log in logs:
-        if log is not None and log.exists() and log.stat().st_size == 0:
+        if log.exists() and log.stat().st_size == 0:
             log.unlink()
 
 

@@ -29,6 +29,10 @@ class RunDirectory:
     def log(self) -> Path:
         return self.path / "run.log"
 
+    def rank_log(self, rank: int) -> Path:
+        """Return the log of a rank, which other ranks than 0 have for their warnings and errors."""
+        return self.path / f"rank-{rank}.log" if rank else self.log
+
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"

@@ -1,11 +1,14 @@
 """Test an earlier run again, or weights from another source."""
 
+from lightning.pytorch.callbacks import Callback
+
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.load_model import load_trained_model
 from ghostexp.tasks.common.summary import data_digest, hardware_info, metrics_with_prefix, show_test
 from ghostexp.tasks.common.test_outputs import save_test_outputs
+from ghostexp.training.callbacks.batch_timeout import BatchTimeout
 from ghostexp.training.callbacks.checkpoint import load_checkpoint_weights
 from ghostexp.training.loggers.wandb_outputs import finish
 
@@ -21,7 +24,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     if config.get("lightning_module") and trained.file is not None:
         load_checkpoint_weights(module, trained.file)  # it may have weights beside the network's
     loggers = instantiate.build_loggers(config, directory)
-    trainer = instantiate.build_trainer(config, [], [], directory, datamodule)
+    callbacks: list[Callback] = [BatchTimeout(**instantiate.batch_timeout(config))]
+    trainer = instantiate.build_trainer(config, callbacks, [], directory, datamodule)
     trainer.test(module, datamodule=datamodule, verbose=False)
     result = (
         trained.record()

@@ -8,7 +8,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-MINUTES = 10  # after which a collective ends a run whose other machines have failed; torch's own default is 30
+BATCH_SECONDS = 300.0  # default time limit of a rank that waits for a batch
+# Longer, so that this rank gives the reason: for a collective, which ends a run whose other machines have failed.
+# With the default that is ten minutes; torch's own is 30.
+COLLECTIVE_SECONDS = 300.0  # in addition
 BUCKET_BYTES = 2**28
 PLAIN_BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -17,14 +20,14 @@ class DDP(DDPStrategy):
     """Lightning's DDP, whose only collective in a step is the all-reduce of the gradients.
 
     Buffers are not sent before each forward, but rank 0's before each evaluation, see `broadcast_buffers`: in training
-    no rank reads its running statistics.
+    no rank reads its running statistics. batch_timeout: seconds that a rank may wait for a batch.
     """
 
-    def __init__(self, find_unused_parameters: bool = False) -> None:
+    def __init__(self, find_unused_parameters: bool = False, batch_timeout: float = BATCH_SECONDS) -> None:
         super().__init__(
             find_unused_parameters=find_unused_parameters,
             broadcast_buffers=False,
-            timeout=timedelta(minutes=MINUTES),
+            timeout=timedelta(seconds=batch_timeout + COLLECTIVE_SECONDS),
         )
 
 

@@ -24,12 +24,12 @@ KEYS = [
     ),
     (["experiment=cifar10"], "experiment=cifar10: not found; there are cifar10/default, "),
     (["datamodule=_base2"], "datamodule=_base2: not found; there are cifar10, cifar100, coco, digits, fake"),
-    (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network, ratio, dw_size"),
+    (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, plan, network, ratio, dw_size"),
     (["modle=ghostnet"], "did you mean model?"),
     (["+sed=1"], "+sed=1: the configuration has no sed; there is seed, name"),
     (
         ["+model.ratoi=2"],
-        "+model.ratoi=2: model has no ratoi; there is weights, reset_head, network, ratio, dw_size",
+        "+model.ratoi=2: model has no ratoi; there is weights, reset_head, plan, network, ratio, dw_size",
     ),
     (
         ["+model.network.shrtcut=A"],
@@ -40,7 +40,7 @@ KEYS = [
     (["+task.top=3"], "+task.top=3: task has no top; there is name"),
     (
         ["-m", "seed=0,1", "model.rato=2"],
-        "model.rato=2: model has no rato; there is weights, reset_head, network, ratio",
+        "model.rato=2: model has no rato; there is weights, reset_head, plan, network, ratio",
     ),
     (["model=ghostnet", "model.kwargs.x=1"], "model.kwargs.x=1: model has no kwargs; there is weights, reset_head"),
     (["debug=on"], "debug=on: not found; there is default"),
@@ -58,11 +58,11 @@ KEYS = [
     (["trainer.epochs=3"], "trainer has no epochs"),
     (
         ["model=vgg16", "model.ratio=2"],
-        "model.ratio=2: model has no ratio; there is weights, reset_head, num_classes",
+        "model.ratio=2: model has no ratio; there is weights, reset_head, plan, num_classes",
     ),
     (
         ["model=mobilenet_v2", "model.width=0.5"],
-        "model.width=0.5: model has no width; there is weights, reset_head, name",
+        "model.width=0.5: model has no width; there is weights, reset_head, plan, name",
     ),
     (["model=resnet20", "model.dw_size=3"], "model.dw_size=3: model has no dw_size"),
     (["model.ratio=[1"], "model.ratio=[1"),
@@ -386,6 +386,11 @@ def test_error_leaves_directories_unchanged(tmp_path: Path) -> None:
         ({"TORCHELASTIC_RUN_ID": "none"}, [], "torchrun: not needed"),
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "4"}, ["trainer.devices=2"], "srun started 4 tasks, not 2"),
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, ["-m", "seed=0,1"], "-m under srun"),
+        (
+            {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"},
+            ["trainer.devices=2"],
+            "devices=2: only 1 GPU found; every task has to see all GPUs of its machine: srun --gpus-per-node=2",
+        ),
     ],
 )
 def test_processes_of_srun_and_torchrun_must_match_the_run(
@@ -395,6 +400,7 @@ def test_processes_of_srun_and_torchrun_must_match_the_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1 if "only 1 GPU" in wanted else 0)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert command(*arguments) != 0
@@ -410,7 +416,7 @@ def test_traceback_is_shown_with_debug(capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "wanted"),
     [
         (["model=ghostnt"], "model=ghostnt: not found"),
-        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network"),
+        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, plan, network"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be an integer >= 1"),
         (["resume=no/such/run"], "no/such/run: not a run directory"),
         (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): must be single values"),

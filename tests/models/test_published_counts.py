@@ -12,7 +12,7 @@ from ghostexp.models.ghostify import ghostify
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
 from ghostexp.models.ghostnetv2 import ghostnetv2
 from ghostexp.models.ghostnetv3 import ghostnetv3
-from ghostexp.models.resnet_cifar import Shortcut, resnet56
+from ghostexp.models.resnet_cifar import Shortcut, resnet20, resnet56
 from ghostexp.models.torchvision_timm import torchvision_network
 from ghostexp.models.vgg_cifar import vgg16
 
@@ -113,3 +113,12 @@ def test_ghostnet_width_1_1_backbone_macs() -> None:
     with torch.device("meta"):
         network = ghostnet(width=1.1).eval()
     assert macs_of(network.forward_features, 224) == 164355184
+
+
+@pytest.mark.parametrize(("ratio", "width"), [(2, 0.72), (4, 0.53)])
+def test_narrow_resnet20_costs_as_much_as_ghosts(ratio: int, width: float) -> None:
+    ghosts, narrow = (
+        count_cost(network, (3, 32, 32)) for network in (ghostify(resnet20(), ratio), resnet20(width=width))
+    )
+    assert narrow.macs == pytest.approx(ghosts.macs, rel=0.05)
+    assert narrow.params == pytest.approx(ghosts.params, rel=0.05)

@@ -165,9 +165,10 @@ def test_failing_rank_ends_a_run_whose_other_rank_waits(tmp_path: Path, capfd: p
 
 def test_end_process_does_not_wait_for_exit_functions_and_threads() -> None:
     text = "import atexit, threading, time; from ghostexp.runner.exit import end_process; print('said', end='')\n"
-    text += "atexit.register(time.sleep, 600); threading.Thread(target=time.sleep, args=(600,)).start(); end_process(3)"
+    text += "atexit.register(time.sleep, 600); threading.Thread(target=time.sleep, args=(600,)).start()\n"
+    text += "threading._register_atexit(print, ' last'); end_process(3)"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (3, "said")
+    assert (done.returncode, done.stdout) == (3, "said last\n")
 
 
 def test_print_to_a_closed_pipe_raises_nothing() -> None:

@@ -133,34 +133,3 @@ def test_step_on_two_devices_has_no_collective_beside_the_gradients(
         print(f"rank {rank}, collectives of {len(steps)} steps: {steps}")
         assert all(step in ({}, {"all_reduce": 1}) for step in steps)  # one that asks for signals and clocks
         assert sum(not step for step in steps) > len(steps) / 2
-
-
-def failing_resnet8(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
-    """ResNet-8 whose third training step ends rank 1 as the environment says, and writes when."""
-    steps = iter(range(1000))
-
-    def end(network: nn.Module, _: object) -> None:
-        if network.training and os.environ.get("RANK") == "1" and next(steps) == 2:
-            Path(os.environ["ENDED"]).write_text(str(time.time()))
-            if os.environ["HOW"] == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError("no memory left on this device")
-
-    network = ResNet(8, num_classes, in_chans)
-    network.register_forward_pre_hook(end)
-    return network
-
-
-@pytest.mark.parametrize(
-    ("how", "reason"), [("raise", "rank-1: RuntimeError: no memory left"), ("kill", "process 1 was killed by SIGKILL")]
-)
-def test_failing_rank_ends_the_run_within_seconds(
-    how: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ENDED", str(tmp_path / "ended"))
-    monkeypatch.setenv("HOW", how)
-    target = "model._target_=tests.runner.test_multi_process.failing_resnet8"
-    assert command(*TINY, target, "trainer.devices=2", in_directory(tmp_path / "run")) != 0
-    assert time.time() - float((tmp_path / "ended").read_text()) < 10
-    assert f"error: {reason}" in capfd.readouterr().err
-    assert processes_in(tmp_path / "run") == []

@@ -95,6 +95,6 @@ def decode_batches(
 
     starts = range(0, len(paths), batch_size)
     with ThreadPoolExecutor(READERS) as threads:
-        for start in track(starts, "predicting", transient=True, disable=not Console().is_terminal):
+        for start in track(starts, "predicting", transient=True, disable=not Console().file.isatty()):
             batch = paths[start : start + batch_size]
             yield list(zip(batch, threads.map(read, batch), strict=True))

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from ghostexp.data.base import DataModule
@@ -28,6 +28,7 @@ from ghostexp.tasks.common.nodes import (
     build_part,
     find_target,
     instantiate_node,
+    one_line,
 )
 from ghostexp.training.callbacks.checkpoint import AtomicCheckpointIO
 from ghostexp.training.callbacks.progress_bar import EpochProgressBar
@@ -79,8 +80,14 @@ def build_callbacks(config: Config, run: RunDirectory, metric: str, mode: str = 
     named = {name: node for name, node in config["callbacks"].items() if isinstance(node, Mapping)}
     node = {name: value for name, value in config["callbacks"].items() if name not in named}
     more = [build_part(dict(one), f"callbacks.{name}", Callback, {}) for name, one in named.items()]
-    own = instantiate_node(node, "callbacks", folder=run.last.parent, monitor=f"val/{metric}", mode=mode)
+    set_here = {"monitor": f"val/{metric}", "mode": mode, "pause_after": config.get("pause_after")}
+    own = instantiate_node(node, "callbacks", folder=run.last.parent, **set_here)
     return [*more, *own]
+
+
+def batch_timeout(config: Config) -> dict[str, float]:
+    """Return the time limit of a batch as an argument; none for the configuration of an older run."""
+    return {key: value for key, value in config["callbacks"].items() if key == "batch_timeout"}
 
 
 def build_loggers(config: Config, run: RunDirectory, resumed_step: int | None = None) -> list[Logger]:
@@ -98,7 +105,10 @@ def _build_logger(node: Config, key: str, run: RunInfo) -> Logger:
     if accepts(find_target(node, key), "run"):
         return build_part(node, key, Logger, {"run": run})
     logger = build_part(node, key, Logger, {"save_dir": str(run.folder)})
-    logger.log_hyperparams(dict(run.config))
+    try:
+        logger.log_hyperparams(dict(run.config))  # many open their files or connections only here
+    except Exception as error:
+        raise ValueError(f"{key}: cannot be used ({one_line(error)})") from error
     return logger
 
 
@@ -116,8 +126,8 @@ def build_trainer(
     """
     node = dict(config["trainer"])
     if world_size(node) > 1 and isinstance(node.get("strategy"), str):
-        unused = node["strategy"].endswith("_true")
-        node["strategy"] = {"_target_": "ghostexp.training.distributed.DDP", "find_unused_parameters": unused}
+        arguments = {"find_unused_parameters": node["strategy"].endswith("_true"), **batch_timeout(config)}
+        node["strategy"] = {"_target_": "ghostexp.training.distributed.DDP", **arguments}
     try:
         trainer = instantiate_node(
             node,
@@ -128,7 +138,7 @@ def build_trainer(
             default_root_dir=run.path,
             num_sanity_val_steps=0,
             use_distributed_sampler=isinstance(datamodule, ThirdPartyDataModule),
-            enable_checkpointing=bool(callbacks),
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
             enable_progress_bar=any(isinstance(callback, EpochProgressBar) for callback in callbacks),
             enable_model_summary=False,
         )

@@ -5,12 +5,14 @@ from typing import Literal
 
 from lightning.pytorch.callbacks import Callback
 
+from ghostexp.training.callbacks.batch_timeout import BatchTimeout
 from ghostexp.training.callbacks.checkpoint import ModelCheckpoint
 from ghostexp.training.callbacks.divergence import TerminateOnNaN, WarnOnDivergence
 from ghostexp.training.callbacks.ema import EMAWeightAveraging
 from ghostexp.training.callbacks.progress_bar import EpochProgressBar
 from ghostexp.training.callbacks.stopping import ResumableEarlyStopping, SignalHandler
 from ghostexp.training.callbacks.throughput import Throughput
+from ghostexp.training.distributed import BATCH_SECONDS
 
 
 def build_callbacks(
@@ -22,10 +24,13 @@ def build_callbacks(
     save_every_n_steps: int | None = None,
     save_every_n_minutes: float | None = None,
     min_seconds_between_saves: float = 0,
+    batch_timeout: float = BATCH_SECONDS,
     progress: bool = True,
     mode: Literal["max", "min"] = "max",
+    pause_after: int | None = None,
 ) -> list[Callback]:
     """Build the callbacks; checkpoints go to `folder`. mode: whether more of the monitored metric is better.
+    pause_after: epochs after which the training is paused.
 
     Raises ValueError: a value out of range. Lightning itself moves `ModelCheckpoint` behind the others.
     """
@@ -42,4 +47,4 @@ def build_callbacks(
         callbacks.append(ResumableEarlyStopping(monitor, patience, mode))
     if progress:
         callbacks.append(EpochProgressBar(monitor))
-    return [*callbacks, SignalHandler(checkpoints), checkpoints]
+    return [*callbacks, SignalHandler(checkpoints, pause_after), BatchTimeout(batch_timeout), checkpoints]

@@ -35,7 +35,7 @@ class EpochProgressBar(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
-        if not (self.enabled and self.console.is_terminal):
+        if not (self.enabled and self.console.file.isatty()):
             return
         columns = (TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TextColumn("{task.fields[metrics]}"))
         self.bar = Bar(*columns, TimeRemainingColumn(), console=self.console, transient=True, auto_refresh=False)
