@@ -33,12 +33,12 @@ def main() -> None:
     theirs, ours = timm.create_model("ghostnet_100").eval(), ghostnet().eval()
     randomize_norms(theirs)
     ours.load_state_dict(theirs.state_dict())
-    device = torch.device("cpu")
-    modes = {"timm, eager": InferenceMode(theirs, torch.float32, torch.contiguous_format)}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    modes = {"timm, eager": InferenceMode(theirs.to(device), torch.float32, torch.contiguous_format)}
     modes |= {name: build_mode(ours, name, device) for name in MODES}
     print(f"{cpu()}, {arguments.threads} threads, torch {torch.__version__}, medians of {arguments.rounds} rounds\n")
     for batch in arguments.batches:
-        latencies = benchmark_modes(modes, torch.randn(batch, 3, 224, 224), arguments.rounds)
+        latencies = benchmark_modes(modes, torch.randn(batch, 3, 224, 224, device=device), arguments.rounds)
         print(f"| batch {batch} | ms (quartiles) | img/s | times timm | difference |\n| --- | --- | --- | --- | --- |")
         for row in latencies:
             spread = f"{row.median_ms:.1f} ({row.low_ms:.1f} to {row.high_ms:.1f})"
