@@ -20,6 +20,7 @@ from ghostexp.config.run_overlay import ParsedCommand, claim_run_dir, cleanup_un
 from ghostexp.errors import print_error
 from ghostexp.runner.execute import execute
 from ghostexp.runner.exit import end_process
+from ghostexp.runner.fork_server import end_server
 from ghostexp.runner.processes import launch
 from ghostexp.runner.ranks import (
     check_launch_environment,
@@ -102,6 +103,8 @@ def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> No
     """Raise ValueError for keys of a sweep in a single run."""
     if choices.get("study"):
         raise ValueError(f"hydra.mode=RUN: study={choices['study']} is a sweep; leave out hydra.mode")
+    if composed.search is not None:
+        raise ValueError(f"search={choices.get('search')}: is a sweep; add -m and what to search, KEY=interval(A,B)")
     if composed.dry_run:
         raise ValueError("dry_run=true: lists the jobs of a sweep (-m or study=NAME); --cfg job shows a single run")
 
@@ -109,7 +112,9 @@ def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> No
 def cli() -> NoReturn:
     """Run the command line of this process and exit."""
     outlive_terminal()
-    end_process(main())
+    code = main()
+    end_server()
+    end_process(code)
 
 
 if __name__ == "__main__":

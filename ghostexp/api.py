@@ -164,6 +164,9 @@ def create_model(name: str, num_classes: int = 1000, in_chans: int = 3, **keys: 
 
 def _compose(overrides: tuple[str, ...]) -> tuple[dict[str, Any], Path]:
     """Return the configuration of a run, and its directory."""
+    for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigError(f"{override!r}: must be an override of its own, as in fit('model=ghostnet', 'seed=1')")
     argv, state = sys.argv, GlobalHydra.get_state()
     with _one_error(overrides):
         if any(override in ("-m", "--multirun") for override in overrides) or _has(overrides, "study"):

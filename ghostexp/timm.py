@@ -22,12 +22,14 @@ IGNORED = ("global_pool",)  # arguments that timm passes on and these networks d
 
 def _exported(model: Mapping[str, Any], **others: Any) -> nn.Module:
     """Build an exported network; raises ValueError for a target that is no part of a known package."""
+    from ghostexp.tasks.common.build_network import with_plan
     from ghostexp.tasks.common.nodes import instantiate_node
 
     changed = {key: value for key, value in others.items() if key in ("num_classes", "in_chans") and key in model}
     node = {**model, **changed}
     check_saved_config(node, Path("model_args"), ())
-    return instantiate_node(node, "model")
+    plan = node.pop("plan", None)
+    return with_plan(instantiate_node(node, "model"), plan, "model")
 
 
 def _named(name: str) -> Callable[..., nn.Module]:

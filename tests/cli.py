@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ghostexp.__main__ import main
@@ -31,9 +31,24 @@ def command(*arguments: str) -> int:
     return main(arguments)
 
 
-def start(*arguments: str) -> WarmProcess:
-    """Start `python -m ghostexp ARGUMENTS` in a process with its own session, forked from one that imported torch."""
-    return WarmProcess(list(arguments), os.environ)
+def start(*arguments: str, output: int | None = None) -> WarmProcess:
+    """Start `python -m ghostexp ARGUMENTS` in a process with its own session, forked from one that imported torch.
+
+    output: a file of both streams, instead of pipes.
+    """
+    return WarmProcess(list(arguments), os.environ, output)
+
+
+@contextlib.contextmanager
+def warm_popen(command: list[str], env: dict[str, str], **_: object) -> Iterator[WarmProcess]:
+    """Start the command of `ghostexp.fit` as `start`, both streams in one pipe; in place of `subprocess.Popen`."""
+    assert command[:3] == [sys.executable, "-m", "ghostexp"]
+    reader, writer = os.pipe()
+    process = WarmProcess(command[3:], env, writer)
+    os.close(writer)
+    with os.fdopen(reader) as process.stdout:
+        yield process
+        process.wait()
 
 
 def start_cold(*arguments: str, output: int = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:

@@ -4,7 +4,9 @@ import gc
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,6 +63,15 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(shared_run: Path, tmp_path: Path) -> Path:
     """Copy the run of TINY for one test."""
     return Path(shutil.copytree(shared_run, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def warm_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `ghostexp.fit` fork its process from one that imported torch; test_failed_run_raises_run_error does not."""
+    from tests.cli import warm_popen
+
+    popen = SimpleNamespace(Popen=warm_popen, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr("ghostexp.api.subprocess", popen)
 
 
 @pytest.fixture(autouse=True)

@@ -47,9 +47,10 @@ def test_compose_gives_config_and_changes_nothing() -> None:
         ("model.ratio=0", "model.ratio=0: must be an integer >= 1"),
         ("run=no/such/run", "not a run directory"),
         ("study=ratio_ablation", "a sweep has several runs"),
+        (["model=ghostnet"], "['model=ghostnet']: must be an override of its own"),
     ],
 )
-def test_wrong_override_raises_config_error(override: str, wanted: str) -> None:
+def test_wrong_override_raises_config_error(override: Any, wanted: str) -> None:
     with pytest.raises(ghostexp.ConfigError, match=re.escape(wanted)):
         ghostexp.compose(override)
 
@@ -71,6 +72,7 @@ def test_networks_by_name() -> None:
         ghostexp.create_model("retinanet_ghostnet")
 
 
+@pytest.mark.usefixtures("warm_fit")
 def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each cell of experiments/quickstart.ipynb in its order; a kernel would do the same more slowly."""
     monkeypatch.chdir(tmp_path)

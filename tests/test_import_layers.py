@@ -18,7 +18,7 @@ LAYERS = {  # other layers that each may import
     "tasks": {"report", "training", "data", "analysis", "runs", "models", "validation", "errors"},
     "runner": {"runs", "errors"},
     "config": {"runner", "runs", "errors"},
-    "sweeps": {"config", "runner", "runs", "errors"},
+    "sweeps": {"config", "runner", "report", "runs", "errors"},
     "api": {"tasks", "report", "config", "runs", "errors"},
     "timm": {"api", "tasks", "config"},
 }

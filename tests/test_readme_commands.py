@@ -18,6 +18,7 @@ from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -111,11 +112,14 @@ def first_values(overrides: list[str]) -> list[str]:
     """Overrides of the first job of a sweep."""
     parsed = zip(overrides, OverridesParser.create().parse_overrides(overrides), strict=True)
     return [
-        f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
-        if override.is_sweep_override()
-        else text
+        f"{override.get_key_element()}={_first_value(override)}" if override.is_sweep_override() else text
         for text, override in parsed
     ]
+
+
+def _first_value(override: Override) -> str:
+    interval = override.value()
+    return str(interval.start) if isinstance(interval, IntervalSweep) else next(override.sweep_string_iterator())
 
 
 def check_composes(arguments: list[str]) -> None:
@@ -157,6 +161,7 @@ def test_readme_command_runs(text: str, trained_run: Path, tmp_path: Path) -> No
     assert not is_training or (tmp_path / "run" / "result.json").is_file()
 
 
+@pytest.mark.usefixtures("warm_fit")
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_readme_python_examples_run(readme: Path) -> None:
     for language, content in blocks(readme.read_text()):

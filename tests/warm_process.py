@@ -24,23 +24,23 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 PRELOADED = ("ghostexp.__main__", "ghostexp.tasks.fit", "ghostexp.data.datasets.fake", "ghostexp.models.resnet_cifar")
+PRELOADED += ("ghostexp.data.datasets.digits", "ghostexp.models.ghostify")
 PRELOADED += ("ghostexp.sweeps.hydra_callback", "torchvision.models", "torchmetrics", "torch._dynamo")
 ENVIRONMENT = dict(os.environ)  # without that of any test
+JOB_SERVER = "from multiprocessing.forkserver import main"  # begins the code of multiprocessing's fork server
 ROOM = 4000  # bytes in which a child shows its own environment in /proc, where tests look for processes
 
 
 class WarmProcess:
     """Process of a command line, with the methods of `subprocess.Popen` that tests use."""
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], output: int | None = None) -> None:
+        """Start it; output: a file of both streams, which are pipes without it."""
         self.args = arguments
         self.returncode: int | None = None
         ends = [os.pipe(), os.pipe()]
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(_server())
-        request = json.dumps([arguments, dict(environment), os.getcwd()]).encode()
-        socket.send_fds(self._connection, [len(request).to_bytes(8, "big")], [writer for _, writer in ends])
-        self._connection.sendall(request)
+        streams = [writer if output is None else output for _, writer in ends]
+        self._connection = _ask(["command", arguments, dict(environment), os.getcwd()], streams)
         for _, writer in ends:
             os.close(writer)
         self._answers = self._connection.makefile()
@@ -94,6 +94,29 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
+def fork_jobs_from_server() -> None:
+    """Let the server of the jobs of sweeps that run in this process be forked from the warm one."""
+    util.spawnv_passfds = functools.partial(_start_job_server, util.spawnv_passfds)
+
+
+def _start_job_server(spawn: Callable[..., int], path: str, arguments: list[str], descriptors: list[int]) -> int:
+    if not arguments[-1].startswith(JOB_SERVER):
+        return spawn(path, arguments, descriptors)
+    code = arguments[-1].replace(f"main({descriptors[0]}, {descriptors[1]},", "main(*descriptors,")
+    _ask(["code", code, dict(os.environ), os.getcwd()], descriptors).close()
+    # multiprocessing watches a child of its own, which ends with the pipe that ends the server
+    return subprocess.Popen(["cat"], stdin=descriptors[1], stdout=subprocess.DEVNULL).pid
+
+
+def _ask(request: list[object], descriptors: list[int]) -> socket.socket:
+    """Send the server a request with two files, and return the connection."""
+    connection, text = socket.socket(socket.AF_UNIX), json.dumps(request).encode()
+    connection.connect(_server())
+    socket.send_fds(connection, [len(text).to_bytes(8, "big")], descriptors)
+    connection.sendall(text)
+    return connection
+
+
 @functools.cache
 def _server() -> str:
     """Start the server, unless another worker of pytest-xdist has; returns its address."""
@@ -135,17 +158,22 @@ def serve(listening: int, owner: int) -> NoReturn:
             connection, _ = listener.accept()
             pid = _fork(connection, [listening, ending, *(other.fileno() for other in waiting.values())])
             waiting[pid] = connection
-            connection.sendall(f"{pid}\n".encode())
+            _answer(connection, pid)
         while waiting and (ended := os.waitpid(-1, os.WNOHANG))[0]:
             with waiting.pop(ended[0]) as connection:
-                connection.sendall(f"{os.waitstatus_to_exitcode(ended[1])}\n".encode())
+                _answer(connection, os.waitstatus_to_exitcode(ended[1]))
+
+
+def _answer(connection: socket.socket, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for a server of jobs
+        connection.sendall(f"{number}\n".encode())
 
 
 def _fork(connection: socket.socket, ours: list[int]) -> int:
     """Read a request and fork its process; returns its pid."""
     length, streams, _, _ = socket.recv_fds(connection, 8, 2)
     with connection.makefile("rb") as request:
-        arguments, environment, cwd = json.loads(request.read(int.from_bytes(length, "big")))
+        kind, what, environment, cwd = json.loads(request.read(int.from_bytes(length, "big")))
     pid = os.fork()
     if pid:
         for stream in streams:
@@ -153,20 +181,23 @@ def _fork(connection: socket.socket, ours: list[int]) -> int:
         return pid
     with _exiting():
         os.setsid()
+        for number in (*ours, connection.fileno()):
+            os.close(number)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(cwd)
+        if kind == "code":
+            exec(what, {"descriptors": streams})
         for number, stream in enumerate(streams, start=1):
             os.dup2(stream, number)
-        for number in (*streams, *ours, connection.fileno()):
-            os.close(number)
-        _run(arguments, environment, cwd)
+            os.close(stream)
+        _run(what, environment)
     raise AssertionError
 
 
-def _run(arguments: list[str], environment: dict[str, str], cwd: str) -> None:
+def _run(arguments: list[str], environment: dict[str, str]) -> None:
     """Run the command line in this process, as `python -m ghostexp` does."""
     _show_environment(environment)
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(cwd)
     util.spawnv_passfds = functools.partial(_fork_server, util.spawnv_passfds)
     sys.argv = ["ghostexp", *arguments]
     runpy.run_module("ghostexp", run_name="__main__", alter_sys=True)
@@ -183,7 +214,7 @@ def _show_environment(environment: dict[str, str]) -> None:
 def _fork_server(spawn: Callable[..., int], path: str, arguments: list[str], descriptors: list[int]) -> int:
     """Fork the server of a sweep's jobs, where multiprocessing would start a new interpreter."""
     code = arguments[-1]
-    if not code.startswith("from multiprocessing.forkserver import main") or threading.active_count() > 1:
+    if not code.startswith(JOB_SERVER) or threading.active_count() > 1:
         return spawn(path, arguments, descriptors)
     pid = os.fork()
     if pid:

@@ -1,11 +1,13 @@
-"""Inference of GhostNet 1.0x at 224 x 224 in float32: this project's modes beside timm's network in eager mode.
+"""Inference of GhostNet 1.0x at 224 x 224: this project's modes and runtimes beside timm's network in eager mode.
 
     python experiments/speed/inference.py                 # five minutes on two cores, most of them compiling
     python experiments/speed/inference.py --threads 1 --rounds 61
+    python experiments/speed/inference.py --runtimes      # by ONNX Runtime and OpenVINO too, as MobileNetV3-Large
 
 All networks have the same weights, with random BatchNorm statistics and scales, so that folding is tested.
 Each round times every mode once, so that other work on the machine affects all alike; "times timm" is the median of the
-rounds' ratios. The difference is the largest of a logit from timm's, in standard deviations of those.
+rounds' ratios. The difference is the largest of a logit from timm's, in standard deviations of those; of another
+network it means nothing. ONNX Runtime and OpenVINO have as many threads as torch.
 """
 
 import argparse
@@ -14,10 +16,13 @@ import timm
 import torch
 from torch import nn
 
-from ghostexp.analysis.latency import InferenceMode, benchmark_modes, build_mode
+from ghostexp.analysis.latency import InferenceMode, benchmark_modes, build_modes
+from ghostexp.analysis.runtimes import RUNTIMES
 from ghostexp.models.ghostnet import ghostnet
+from ghostexp.models.torchvision_timm import torchvision_network
 from ghostexp.runs.provenance import cpu
 
+SHAPE = (3, 224, 224)
 MODES = ("eager", "channels_last", "fused", "fused+channels_last", "fused+channels_last+compiled")
 
 
@@ -26,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--runtimes", action="store_true")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -35,10 +41,14 @@ def main() -> None:
     ours.load_state_dict(theirs.state_dict())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     modes = {"timm, eager": InferenceMode(theirs.to(device), torch.float32, torch.contiguous_format)}
-    modes |= {name: build_mode(ours, name, device) for name in MODES}
+    modes |= build_modes(ours, [*MODES, *(RUNTIMES if arguments.runtimes else ())], SHAPE, device)
+    if arguments.runtimes:
+        other = torchvision_network("mobilenet_v3_large").eval()
+        randomize_norms(other)
+        modes |= {f"MobileNetV3-L, {name}": mode for name, mode in build_modes(other, RUNTIMES, SHAPE, device).items()}
     print(f"{cpu()}, {arguments.threads} threads, torch {torch.__version__}, medians of {arguments.rounds} rounds\n")
     for batch in arguments.batches:
-        latencies = benchmark_modes(modes, torch.randn(batch, 3, 224, 224, device=device), arguments.rounds)
+        latencies = benchmark_modes(modes, torch.randn(batch, *SHAPE, device=device), arguments.rounds)
         print(f"| batch {batch} | ms (quartiles) | img/s | times timm | difference |\n| --- | --- | --- | --- | --- |")
         for row in latencies:
             spread = f"{row.median_ms:.1f} ({row.low_ms:.1f} to {row.high_ms:.1f})"

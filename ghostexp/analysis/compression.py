@@ -1,6 +1,5 @@
 """Measure the parameters and MACs that `ghostify` saved in each convolution of a network."""
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ghostexp.analysis.cost import without_norms
+from ghostexp.models.base import meta_copy
 from ghostexp.models.ghost_module import GhostModule
 from ghostexp.models.ghostify import GhostifiedConv
 
@@ -33,7 +34,9 @@ def conv_reductions(network: nn.Module, image_shape: tuple[int, int, int]) -> li
     image_shape: (C, H, W). Ghosts that are computed and then cut off are counted.
     """
     replaced: tuple[GhostifiedConv, ...] = getattr(network, "ghostified", ())
-    meta_network = copy.deepcopy(network).to("meta").eval()
+    if not replaced:
+        return []
+    meta_network = without_norms(meta_copy(network))
     pixels: Counter[str] = Counter()  # of a module's output, summed over all its calls
     for row in replaced:
         meta_network.get_submodule(row.name).register_forward_hook(_count_pixels(pixels, row.name))

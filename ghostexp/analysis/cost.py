@@ -1,6 +1,5 @@
 """Count parameters, MACs, activations and peak memory of a network and of its layers."""
 
-import copy
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ghostexp.models.base import Network
+from ghostexp.models.base import M, Network, meta_copy
 from ghostexp.models.ghost_module import GhostModule
 
 Shape = tuple[int, int, int]  # of an image: (C, H, W)
@@ -34,7 +33,7 @@ def count_cost(network: nn.Module, image_shape: Shape) -> Cost:
     Raises ValueError: images of this shape are too small for the network.
     """
     params = sum(parameter.numel() for parameter in network.parameters())
-    return Cost(params, _macs(copy.deepcopy(network).to("meta").eval(), image_shape))
+    return Cost(params, _macs(without_norms(meta_copy(network)), image_shape))
 
 
 def backbone_macs(network: Network, image_shape: Shape = (3, 224, 224)) -> int:
@@ -42,9 +41,22 @@ def backbone_macs(network: Network, image_shape: Shape = (3, 224, 224)) -> int:
 
     Count them before a detector prunes the unused layers.
     """
-    copied = copy.deepcopy(network).to("meta").eval()
+    copied = meta_copy(network)
     assert copied.feature_channels  # a network of another library finds its maps by a run, which is not to be counted
-    return _macs(copied.forward_features, image_shape)
+    return _macs(without_norms(copied).forward_features, image_shape)
+
+
+def without_norms(meta_network: M) -> M:
+    """Skip, in place, each BatchNorm, which has no MACs, and takes ten operations in Python on the meta device."""
+    for module in meta_network.modules():
+        if type(module) is nn.BatchNorm2d:
+            setattr(module, "forward", _pass_on(module))  # noqa: B010 - the argument of torch's has a name
+    return meta_network
+
+
+def _pass_on(norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
+    forward = norm.forward  # raises for maps of another shape
+    return lambda maps: maps if maps.dim() == 4 and maps.shape[1] == norm.num_features else forward(maps)
 
 
 def _macs(function: Callable[[Tensor], object], image_shape: Shape) -> int:
@@ -81,7 +93,7 @@ def layer_costs(network: nn.Module, image_shape: Shape) -> list[LayerCost]:
     activations: output elements of convolutions and linear layers, as in arXiv 2003.13678.
     thop: the count of the package thop: MACs, and 4 per output element of a BatchNorm.
     """
-    meta_network = copy.deepcopy(network).to("meta").eval()
+    meta_network = without_norms(meta_copy(network))
     written: dict[str, list[Tensor]] = {}
     for name, module in meta_network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
@@ -163,7 +175,7 @@ def peak_memory(network: nn.Module, image_shape: tuple[int, int, int], batch: in
 
     Workspace that a library allocates within an operation is not included.
     """
-    meta_network = copy.deepcopy(network).to("meta").eval()
+    meta_network = meta_copy(network)
     weights = sum(tensor.untyped_storage().nbytes() for tensor in meta_network.state_dict().values())
     images = torch.empty(batch, *image_shape, device="meta")
     with torch.no_grad(), PeakMemory(weights + images.untyped_storage().nbytes()) as memory:

@@ -1,16 +1,18 @@
 """Measure the inference time of a network in several modes, and of a detector by modules."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ghostexp.analysis.runtimes import RUNTIMES, Converter, check_packages
+from ghostexp.analysis.timing import alternate
 from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.fuse import fuse
@@ -19,7 +21,6 @@ from ghostexp.models.ghost_module import GhostModule
 MODE_FLAGS = ("eager", "fused", "bf16", "channels_last", "compiled")
 X = TypeVar("X")
 Y = TypeVar("Y")
-SAMPLE_SECONDS = 0.02  # a fast network runs several times for one sample
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,37 @@ def build_mode(network: Network, name: str, device: torch.device) -> InferenceMo
     """
     flags = name.split("+")
     if not set(flags) <= set(MODE_FLAGS):
-        raise ValueError(f"task.modes={name}: must be flags of {', '.join(MODE_FLAGS)}, joined by +")
+        known = f"flags of {', '.join(MODE_FLAGS)}, joined by +, or one of {', '.join(RUNTIMES)}"
+        raise ValueError(f"task.modes={name}: must be {known}")
     copied = (fuse(network) if "fused" in flags else copy.deepcopy(network)).eval().to(device)
     dtype = torch.bfloat16 if "bf16" in flags else torch.float32
     layout = torch.channels_last if "channels_last" in flags else torch.contiguous_format
     copied = copied.to(dtype=dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     runs = torch.compile(copied, dynamic=False, options={"freezing": True}) if "compiled" in flags else copied
     return InferenceMode(runs, dtype, layout)
+
+
+def build_modes(
+    network: Network, names: Sequence[str], image_shape: tuple[int, int, int], device: torch.device
+) -> dict[str, InferenceMode]:
+    """Build several modes, of torch and of other runtimes, by name.
+
+    Runtimes compute the fused network on the CPU; int8 is calibrated on noise, which does not change its speed.
+    Raises ValueError: an unknown mode, a runtime whose package is missing, or one on a GPU.
+    """
+    for name in names:
+        if name in RUNTIMES:
+            check_packages(name, f"task.modes={name}")
+            if device.type != "cpu":
+                raise ValueError(f"task.modes={name}: runs on CPUs; set trainer.accelerator=cpu")
+    noise = torch.randn(32, *image_shape, generator=torch.Generator().manual_seed(0))
+    converter = Converter(fuse(network).cpu() if set(names) & set(RUNTIMES) else network, image_shape, lambda: [noise])
+    return {
+        name: InferenceMode(converter.load(name), torch.float32, torch.contiguous_format)
+        if name in RUNTIMES
+        else build_mode(network, name, device)
+        for name in names
+    }
 
 
 @torch.inference_mode()
@@ -79,41 +104,13 @@ def benchmark_modes(modes: Mapping[str, InferenceMode], images: Tensor, rounds: 
     """
     inputs = {name: mode.images(images) for name, mode in modes.items()}
     logits = {name: mode.network(inputs[name]).float() for name, mode in modes.items()}  # warms up, and compiles
-    runs = {name: _runs(mode, inputs[name]) for name, mode in modes.items()}
-    samples: dict[str, list[float]] = {name: [] for name in modes}
-    for _ in range(rounds):
-        for name, mode in modes.items():
-            samples[name].append(_milliseconds(mode, inputs[name], runs[name]) / runs[name])
+    steps = {name: partial(mode.network, inputs[name]) for name, mode in modes.items()}
+    samples = alternate(steps, rounds, images.device)
     first = next(iter(modes))
     return [
         _latency(name, len(images), samples[name], samples[first], _difference(logits[name], logits[first]))
         for name in modes
     ]
-
-
-def _runs(mode: InferenceMode, images: Tensor) -> int:
-    """Compute the runs per sample; the measurement is a second warm-up."""
-    once = min(_milliseconds(mode, images, 1) for _ in range(2))
-    return max(1, math.ceil(1000 * SAMPLE_SECONDS / once))
-
-
-def _milliseconds(mode: InferenceMode, images: Tensor, runs: int) -> float:
-    """Time several runs: by events on a GPU, by the clock elsewhere.
-
-    Torch's benchmark.Timer warms up before every measurement, which triples the time of a slow network.
-    """
-    if images.is_cuda:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(runs):
-            mode.network(images)
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
-    clock = time.perf_counter()
-    for _ in range(runs):
-        mode.network(images)
-    return 1000 * (time.perf_counter() - clock)
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:

@@ -18,7 +18,7 @@ from ghostexp.config.schema import key_of
 SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # as in YAML files
 OF_ALL_JOBS = ("name", "output_dir", "data_dir", "hydra.sweep.dir")  # in which a comma is no sweep
 REPLACED = ("model", "datamodule", "optimizer", "scheduler", "task")  # groups whose option a typed target replaces
-SWEEP = re.compile(r"(range|choice|interval|glob|sort|shuffle)\(.*\)$", re.DOTALL)
+SWEEP = re.compile(r"(range|choice|interval|glob|sort|shuffle|tag|int|float)\(.*\)$", re.DOTALL)
 
 
 def hydra_args(arguments: Sequence[str]) -> list[str]:

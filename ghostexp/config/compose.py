@@ -3,7 +3,7 @@
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ghostexp.config.config_files import describe_groups
 from ghostexp.config.hydra_errors import to_user_error
+from ghostexp.config.plan_file import read_plans
 from ghostexp.config.plugins import installed_packages, modules_in, typed_config_dir
 from ghostexp.config.pretrained import check_pretrained
 from ghostexp.config.run_overlay import ParsedCommand
@@ -55,6 +56,7 @@ def resolve_config(
     if command is not None and command.earlier is not None:
         config = _overlay_earlier_run(command, config)
         check({**SWEEP_ONLY_KEYS, **config}, variables=command.config)
+    read_plans(config)
     config_dir = typed_config_dir(sys.argv)
     config["config_dir"] = str(config_dir) if config_dir else config.get("config_dir")
     if "root" in config["datamodule"]:
@@ -83,11 +85,23 @@ def checked(composed: DictConfig) -> Config:
     if isinstance(composed.get("data_dir"), str):
         composed.data_dir = str(Path(composed.data_dir).absolute())
     config = plain_node(composed)
-    missing = sorted(OmegaConf.missing_keys(composed))
+    missing = sorted(_missing_keys(config))
     if missing:
         raise ValueError(f"{missing[0]}: must be set; {missing[0]}=...")
     check(config, variables=_referred(composed))
     return config
+
+
+def _missing_keys(value: object, path: str = "") -> Iterator[str]:
+    """Yield the keys without a value; OmegaConf's own search resolves every interpolation a second time."""
+    if value == "???":
+        yield path
+    elif isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _missing_keys(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, child in enumerate(value):
+            yield from _missing_keys(child, f"{path}[{number}]")
 
 
 def plain_node(node: DictConfig) -> Config:

@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
@@ -38,6 +39,9 @@ def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exc
     several = re.search(r"Ambiguous value for argument '(.+?)'\s", text)
     if several:
         return ValueError(f"{several[1]}: several values need -m (a sweep); a list is typed as KEY=[A,B]")
+    ranges = re.search(r"Sweep parameters '(.+)' requires --multirun", text)
+    if ranges:
+        return ValueError(f"{ranges[1]}: needs -m (a sweep); to search an interval, add search=tpe too")
     added = re.search(r"Could not append to config. An item is already at '([^']+)'", text)
     if added:
         return ValueError(f"+{added[1]}: already exists; leave out the plus")
@@ -81,6 +85,8 @@ def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = compose("config", [_first_value(other) for other in others])
+        if key.startswith("search.") and OmegaConf.select(composed, "search") is None:
+            return f"{given}: needs a search; add search=tpe"
         while "." in key and OmegaConf.select(composed, key.rpartition(".")[0]) is None:
             key = key.rpartition(".")[0]
         parent = key.rpartition(".")[0]
@@ -93,6 +99,9 @@ def _unknown_key(key: str, arguments: Sequence[str], conf: Path) -> str:
 def _first_value(override: str) -> str:
     """Return the override of the first job of a sweep."""
     parsed = OverridesParser.create().parse_override(override)
+    value = parsed.value()
+    if isinstance(value, IntervalSweep):
+        return f"{parsed.get_key_element()}={value.start}"
     if not parsed.is_sweep_override():
         return override
     return f"{parsed.get_key_element()}={next(parsed.sweep_string_iterator())}"

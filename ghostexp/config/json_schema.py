@@ -14,6 +14,7 @@ from ghostexp.config.key import Key, Keys
 from ghostexp.config.key_table import with_key_tables
 from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SET_HERE, SWEEPER
 from ghostexp.config.schema import OF_HYDRA, OWN
+from ghostexp.config.search_keys import SEARCH
 from ghostexp.config.signatures import describe, signature
 from ghostexp.config.task_keys import NAME, TASKS
 from ghostexp.config.training_keys import TRAINER
@@ -47,6 +48,7 @@ def schemas(conf: Path) -> dict[Path, Json]:
     found = {
         "": _recipe(options),
         "task": _task(),
+        "search": _search(),
         "logger": {"type": "object", "additionalProperties": _reference("logger")},
         "hydra": {"type": "object"},
         "hydra/sweeper": _strict(_properties(SWEEPER)),
@@ -141,6 +143,10 @@ def _task() -> Json:
     return _strict({"defaults": DEFAULTS} | properties) | {"allOf": of_each}
 
 
+def _search() -> Json:
+    return _strict({"defaults": DEFAULTS} | _properties(SEARCH))
+
+
 def _any_of(keys: Iterable[Key]) -> Json:
     different = list(dict.fromkeys(keys))
     return _property(different[0]) if len(different) == 1 else {"anyOf": [_property(key) for key in different]}
@@ -155,6 +161,7 @@ def _recipe(options: Mapping[str, list[str]]) -> Json:
     properties = _properties(ROOT) | {group: _reference(group) for group in GROUPS if group not in CHOSEN}
     properties |= {"logger": {"type": "object", "additionalProperties": _reference("logger")}}
     properties |= {"loss": _strict(loss), "task": _task(), "hydra": sweeper, "defaults": DEFAULTS}
+    properties |= {"search": {"anyOf": [{"type": "null"}, _search()]}}
     properties |= {group: _reference(f"{group}_keys") for group in CHOSEN}
     return _strict(properties) | {"allOf": [_unless_own(group, names) for group, names in options.items()]}
 

@@ -8,11 +8,12 @@ import yaml
 
 from ghostexp.config.key import Key, Keys
 from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SWEEPER
+from ghostexp.config.search_keys import SEARCH
 from ghostexp.config.task_keys import TASKS
 from ghostexp.runs.text_files import markdown_table
 
 BEGIN, END = "<!-- keys:begin -->", "<!-- keys:end -->"
-FOLDERS = {"task", *GROUPS}  # folders of conf/ whose keys have a table
+FOLDERS = {"task", "search", *GROUPS}  # folders of conf/ whose keys have a table
 MOST = 3  # different defaults that are listed
 
 
@@ -36,6 +37,8 @@ def key_tables(conf: Path) -> str:
             f"### `{group}`\n\n" + _table(_rows("logger.wandb." if group == "logger" else f"{group}.", keys, nodes))
         )
     parts.append("### `task`\n\n" + _table(_task_rows(conf)))
+    nodes = [_load(path) for path in sorted((conf / "search").glob("*.yaml"))]
+    parts.append("### `search`\n\n" + _table(_rows("search.", SEARCH, nodes)))
     for name, keys in (("sweeper", SWEEPER), ("launcher", LAUNCHER)):
         nodes = [_load(path) for path in sorted((conf / "hydra" / name).glob("*.yaml"))]
         parts.append(f"### `hydra/{name}`\n\n" + _table(_rows(f"hydra.{name}.", keys, nodes)))

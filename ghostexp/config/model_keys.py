@@ -7,6 +7,11 @@ MODEL: Keys = {
         "Initial weights: a file, a run directory, https://...#sha256=HEX or timm/NAME from the Hugging Face hub."
     ).or_null(),
     "reset_head": boolean("Load all weights except those of the last linear layer, for other classes."),
+    "plan": Key(
+        "Convolutions that become ghost modules, each with its own ratio: a file that task=plan wrote, or a mapping.",
+        ("string", "object", "null"),
+        "must be a file that task=plan wrote, or a mapping such as {layers: {layer2.*: {ratio: 2}}}",
+    ),
     "name": string("Name of the network in its library."),
     "num_classes": integer("Number of classes; taken from the datamodule.", least=1),
     "in_chans": integer("Channels of an image; taken from the datamodule.", least=1),

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ghostexp.config.key import Key, Keys
 from ghostexp.config.keys import DISTILL, GROUPS, LAUNCHER, LOSS, ROOT, SET_HERE, SWEEPER
+from ghostexp.config.search_keys import SEARCH
 from ghostexp.config.signatures import signature
 from ghostexp.config.task_keys import NAME, TASKS
 from ghostexp.runs.config_keys import THIRD_PARTY_DATA_KEYS
@@ -14,7 +15,7 @@ OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # ke
 OWN = ("ghostexp.", "lightning.pytorch.Trainer")  # targets whose arguments are in the tables
 CALLBACKS_TARGET, LOSS_TARGET = "ghostexp.training.callbacks.build_callbacks", "torch.nn.CrossEntropyLoss"
 # Keys beside the arguments of a target, by group.
-MORE = {"model": ("weights", "reset_head"), "datamodule": THIRD_PARTY_DATA_KEYS, "scheduler": ("interval",)}
+MORE = {"model": ("weights", "reset_head", "plan"), "datamodule": THIRD_PARTY_DATA_KEYS, "scheduler": ("interval",)}
 WORDS = {
     "boolean": "true or false",
     "integer": "an integer",
@@ -65,6 +66,8 @@ def faults(config: Node, variables: Collection[str] = ()) -> Iterator[Fault]:
         for name, node in _items(config, group):
             yield from _part(node, group, f"{group}.{name}")
     yield from _task(config.get("task"))
+    if isinstance(config.get("search"), Mapping):
+        yield from _keys(config["search"], SEARCH, "search")
     yield from _loss(config.get("loss"))
 
 
@@ -73,6 +76,16 @@ def check_sweeper(sweeper: Node) -> None:
     fault = next(_keys(sweeper, SWEEPER, "hydra.sweeper"), None)
     if fault is not None:
         raise SchemaError(fault, sweeper[fault.path.rpartition(".")[2]])
+
+
+def check_search(search: Node) -> None:
+    """Raise SchemaError for an invalid or missing key of a search."""
+    missing = [name for name in SEARCH if name not in search and name != "startup"]
+    if missing:
+        raise SchemaError(Fault(f"search.{missing[0]}", "is required"))
+    fault = next(_keys(search, SEARCH, "search"), None)
+    if fault is not None:
+        raise SchemaError(fault, search.get(fault.path.rpartition(".")[2]))
 
 
 def check_launcher(launcher: Node) -> None:
@@ -91,6 +104,8 @@ def key_of(path: str, task: str = "fit") -> Key | None:
         return ROOT.get(path)
     if parts[0] == "task":
         return (NAME | TASKS.get(task, {})).get(parts[1]) if len(parts) == 2 else None
+    if parts[0] == "search":
+        return SEARCH.get(parts[1]) if len(parts) == 2 else None
     if parts[0] == "loss":
         if parts[:3] == ["loss", "distill", "teacher"] and len(parts) > 3:
             return GROUPS["model"].get(parts[-1])
@@ -199,7 +214,7 @@ def _argument(path: str, value: object, key: Key) -> Iterator[Fault]:
     if not key.allows(value):
         yield _of_type(path, key)
     elif isinstance(value, Mapping) and "_target_" in value and path.startswith(("model.", "loss.")):
-        yield from _node(value, "model", path, ("weights",) if path.endswith(".backbone") else ())
+        yield from _node(value, "model", path, ("weights", "plan") if path.endswith(".backbone") else ())
     elif isinstance(value, Mapping) and path == "datamodule.transforms":
         for name, node in value.items():
             yield from _part(node, "", f"{path}.{name}")

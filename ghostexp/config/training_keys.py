@@ -18,6 +18,10 @@ SCHEDULER: Keys = {
     "warmup_epochs": number("Epochs of linear warm-up, may be a fraction.", least=0),
     "warmup_start_factor": number("Fraction of the peak rate at which the warm-up begins.", least=0, most=1),
     "interval": choice("Update the rate at every step, or once an epoch.", "step", "epoch"),
+    "horizon": array(
+        "Epochs at which the schedule ends, one after the other; null: at trainer.max_epochs.",
+        needed="must be rising epochs that end with trainer.max_epochs",
+    ).or_null(),
     "end_factor": number("Fraction of the peak rate at the end.", least=0, most=1),
     "start_factor": number("Fraction of the peak rate at the first step.", least=0, most=1),
     "pct_start": number("Fraction of the training in which the rate rises.", least=0, most=1),

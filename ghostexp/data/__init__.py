@@ -9,6 +9,7 @@
 - `dataloader.py`, `worker_process.py`: the DataLoader of image files and detection, and its worker processes.
 - `transforms.py`: augmentation of batches: crop, flip, random erasing, RandAugment, Mixup and CutMix.
 - `image_files.py`, `image_check.py`, `file_lists.py`: read, check and list image files.
-- `coco_annotations.py`, `coco_boxes.py`, `coco_ids.py`: read and check COCO annotations, transform boxes.
+- `coco_file.py`, `coco_boxes.py`, `coco_ids.py`: read and check COCO annotations; `coco_annotations.py`: hold them as
+  arrays, transform boxes.
 - `digest.py`: hashes by which a resumed run recognises its data.
 """

@@ -195,6 +195,12 @@ class DataModule(LightningDataModule, Generic[E]):
         indices = torch.linspace(0, self.test_images - 1, min(count, self.test_images)).round().long()
         return self._register_loader(self._load().test.eval_loader(indices, DistributedBatches(self.batch_size)))
 
+    def train_sample(self, count: int) -> ResumableLoader:
+        """Build a loader of up to `count` training images, evenly spaced and prepared like test images."""
+        order = torch.linspace(0, len(self.train_indices) - 1, min(count, len(self.train_indices))).round().long()
+        loader = self._load().train.eval_loader(self.train_indices[order], DistributedBatches(self.batch_size))
+        return self._register_loader(loader)
+
     def _register_loader(self, loader: ResumableLoader) -> ResumableLoader:
         self.loaders.append(loader)
         return loader

@@ -5,20 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 log = logging.getLogger(__name__)
 
 Id = int | str
-Entries = list[dict[str, Any]]
 
 LARGEST = 2**63  # first integer that does not fit an int64 array
 
 
-def read_ids(path: Path, what: str, entries: Entries, key: str = "id") -> list[Id]:
+def read_ids(path: Path, what: str, entries: Sequence[Any], key: str = "id") -> list[Id]:
     """Read the ids of entries under a key: all integers (9.0 is 9), or all strings.
 
     Raises ValueError: an id is missing or of another type, or types are mixed.
     """
-    ids: list[Any] = [entry.get(key) for entry in entries]
+    ids: list[Any] = [getattr(entry, key) for entry in entries]
     types = set(map(type, ids))
     if types == {str}:
         return ids
@@ -43,10 +44,10 @@ def check_unique(path: Path, what: str, ids: Sequence[Id]) -> None:
         seen.add(one)
 
 
-def warn_of_annotation_ids(path: Path, annotations: Entries) -> None:
+def warn_of_annotation_ids(path: Path, annotations: Sequence[Any]) -> None:
     """Warn of annotation ids that change pycocotools' metrics: it counts a match with id 0 as no match."""
-    ids = [entry.get("id") for entry in annotations]
-    if any(one is None for one in ids):
+    ids = [entry.id for entry in annotations]
+    if any(one is None or one is UNSET for one in ids):
         problem = "an annotation has no id"
     elif 0 in ids:
         problem = "an annotation has the id 0"

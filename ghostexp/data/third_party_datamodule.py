@@ -84,6 +84,14 @@ class ThirdPartyDataModule(Base):
         loader: Any = self.test_dataloader()
         return DataLoader(Subset(loader.dataset, indices), batch_size=loader.batch_size, collate_fn=loader.collate_fn)
 
+    def train_sample(self, count: int) -> Iterable[Batch]:
+        """Build a loader of up to `count` training images, evenly spaced, as its training loader prepares them."""
+        super().setup("fit")  # pyright: ignore[reportArgumentType]
+        loader: Any = self.train_dataloader()
+        total = len(loader.dataset)
+        indices = torch.linspace(0, total - 1, min(count, total)).round().long().tolist()
+        return DataLoader(Subset(loader.dataset, indices), batch_size=loader.batch_size, collate_fn=loader.collate_fn)
+
     def test_index(self, rank: int, batch: int, position: int) -> int:
         """Return the index in the test set of an image of a test, by process, batch and position in the batch."""
         loader: Any = self.test_dataloader()

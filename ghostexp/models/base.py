@@ -1,9 +1,13 @@
 """Define the base class of all classification networks, and their initialisation."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from typing import TypeVar
 
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Network(nn.Module, ABC):
@@ -39,6 +43,16 @@ class Network(nn.Module, ABC):
                 f"model: {self.min_size_reason}, so {self.min_size} x {self.min_size} is the smallest image "
                 f"that works; found {height} x {width} (datamodule.image_size)"
             )
+
+
+def meta_copy(module: M) -> M:
+    """Copy a module to the meta device, in evaluation mode; `deepcopy(module).to("meta")` would copy its weights."""
+    copied: dict[int, object] = {}
+    for parameter in module.parameters():
+        copied[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    for buffer in module.buffers():
+        copied[id(buffer)] = buffer.detach().to("meta")
+    return copy.deepcopy(module, copied).to("meta").eval()
 
 
 def he_init(network: nn.Module) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .base import Network
+from .base import Network, meta_copy
 
 N = TypeVar("N", bound=Network)
 
@@ -30,7 +30,7 @@ def fuse(network: N) -> N:
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         set_kernel(conv, *fold_batchnorm(conv.weight, conv.bias, norm))
-        fused.set_submodule(norm_name, _rest_of_norm(norm))
+        fused.set_submodule(norm_name, rest_of_norm(norm))
     return fused
 
 
@@ -55,9 +55,9 @@ def find_foldable(network: Network) -> dict[str, str]:
 
     Runs the network once on the meta device: which layer reads which output is decided by `forward`, not by names.
     """
-    meta_network = copy.deepcopy(network).to("meta").eval()
+    meta_network = meta_copy(network)
     convs = {id(conv.weight): name for name, conv in meta_network.named_modules() if type(conv) is nn.Conv2d}
-    norms = {id(norm.running_mean): name for name, norm in meta_network.named_modules() if _is_foldable(norm)}
+    norms = {id(norm.running_mean): name for name, norm in meta_network.named_modules() if is_foldable(norm)}
     first = next(module for module in meta_network.modules() if isinstance(module, nn.Conv2d))
     side = max(network.min_size, 32)
     image = first.weight.new_empty(1, first.in_channels, side, side)
@@ -66,14 +66,14 @@ def find_foldable(network: Network) -> dict[str, str]:
     return {convs[weight]: norms[mean] for weight, mean in readers.pairs() if weight in convs and mean in norms}
 
 
-def _rest_of_norm(norm: nn.BatchNorm2d) -> nn.Module:
+def rest_of_norm(norm: nn.BatchNorm2d) -> nn.Module:
     """Build what is left of a folded BatchNorm: dropout and activation of timm's BatchNormAct2d, else nothing."""
     if type(norm) is nn.BatchNorm2d:
         return nn.Identity()
     return nn.Sequential(norm.get_submodule("drop"), norm.get_submodule("act"))
 
 
-def _is_foldable(module: nn.Module) -> bool:
+def is_foldable(module: nn.Module) -> bool:
     """Return whether a module is a BatchNorm, torch's or timm's, with statistics and affine parameters."""
     if not isinstance(module, nn.BatchNorm2d) or type(module).__name__ not in ("BatchNorm2d", "BatchNormAct2d"):
         return False

@@ -51,7 +51,7 @@ class GhostModule(nn.Module):
         check_args(ratio=ratio, dw_size=dw_size)
         check_choice("norm_act", norm_act, get_args(NormAct))
         super().__init__()
-        self.out_channels = out_channels
+        self.out_channels, self.ratio, self.dw_size = out_channels, ratio, dw_size
         intrinsic = math.ceil(out_channels / ratio)
         ghosts = intrinsic * (ratio - 1)
         primary = nn.Conv2d(

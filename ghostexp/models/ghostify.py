@@ -1,7 +1,7 @@
 """Make the ghost version of an existing network: replace its convolutions by ghost modules."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,15 +39,20 @@ def ghostify(
     Raises ValueError when an item of `exclude` matches nothing, and when nothing is left to replace.
     Source: arXiv 1911.11907, section 4.1.
     """
-    convs = _replaceable(network)
+    convs = replaceable_convs(network)
     kept = _excluded([exclude] if isinstance(exclude, str) else exclude, convs)
+    return ghostify_convs(network, {conv: (ratio, dw_size) for conv in convs.values() if conv not in kept}, norm_act)
+
+
+def ghostify_convs(network: N, sizes: Mapping[nn.Conv2d, tuple[int, int]], norm_act: NormAct = "none") -> N:
+    """Replace chosen convolutions of `network`, each with a ratio and dw_size of its own, otherwise as `ghostify`."""
     ghosts: dict[nn.Conv2d, GhostModule] = {}  # a convolution used twice becomes one ghost module
     report: list[GhostifiedConv] = []
-    for name, conv in convs.items():
-        if conv in kept:
+    for name, conv in replaceable_convs(network).items():
+        if conv not in sizes:
             continue
         if conv not in ghosts:
-            ghosts[conv] = _build_ghost_module(conv, ratio, dw_size, norm_act)
+            ghosts[conv] = build_ghost_module(conv, *sizes[conv], norm_act)
             report.append(GhostifiedConv(name, _params(conv), _params(ghosts[conv])))
         network.set_submodule(name, ghosts[conv])
     if not report:
@@ -56,7 +61,7 @@ def ghostify(
     return network
 
 
-def _replaceable(network: nn.Module) -> dict[str, nn.Conv2d]:
+def replaceable_convs(network: nn.Module) -> dict[str, nn.Conv2d]:
     """List ungrouped convolutions outside ghost modules by name, under each of its names when one is used twice."""
     modules = dict(network.named_modules(remove_duplicate=False))
     inside = tuple(name and f"{name}." for name, module in modules.items() if isinstance(module, GhostModule))
@@ -83,7 +88,8 @@ def _excluded(exclude: Sequence[str], convs: dict[str, nn.Conv2d]) -> set[nn.Con
     return kept
 
 
-def _build_ghost_module(conv: nn.Conv2d, ratio: int, dw_size: int, norm_act: NormAct) -> GhostModule:
+def build_ghost_module(conv: nn.Conv2d, ratio: int, dw_size: int, norm_act: NormAct = "none") -> GhostModule:
+    """Build the ghost module with the geometry, device and dtype of a convolution, initialised by `he_init`."""
     geometry = {key: getattr(conv, key) for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
     with torch.device(conv.weight.device):
         ghost = GhostModule(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from .base import Network
+from .base import Network, meta_copy
 
 SIDES = (256, 320)  # of the image that finds the strides: with equal sides, channels last could be taken for a map
 CHEAP = "cheap_operation"  # of a ghost module, which is pointwise if the convolution that it replaced was
@@ -24,7 +24,7 @@ class TracedNetwork(Network):
     def traced(self) -> "Traced":
         """The channels and parts of this network, or why it has none."""
         try:
-            return _trace(copy.deepcopy(self).to("meta").eval())
+            return _trace(meta_copy(self))
         except Exception as error:  # of any kind: it comes from the network's own forward
             return Traced({}, {}, " ".join(f"{type(error).__name__}: {error}".split()))
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.figure import Figure
 from PIL import ImageDraw, ImageFont
 from PIL.Image import Image
 
-from ghostexp.report.plot_style import literal_text, new_figure, save
+from ghostexp.report.plot_style import literal_text, save
 
 SIDE = 480  # pixels: smaller images are enlarged to this shorter side, so that labels are readable
 TEXT = 16  # pixels: height of a label
@@ -59,12 +60,17 @@ def draw_bounding_boxes(picture: Image, boxes: Sequence[Box]) -> Image:
 def plot_boxes(images: Sequence[AnnotatedImage], title: str, path: Path) -> Path:
     """Draw images, a row each: ground truth beside detections."""
     widest = max(image.picture.width / image.picture.height for image in images)
-    figure = new_figure(2 * HEIGHT * min(widest, 2.0), 0.6 + (HEIGHT + 0.25) * len(images))
-    for row, image in zip(figure.subplots(len(images), 2, squeeze=False), images, strict=True):
-        for axes, boxes, what in zip(
-            row, (image.ground_truth, image.detections), ("ground truth", "detections"), strict=True
+    width, height = 2 * HEIGHT * min(widest, 2.0), 0.6 + (HEIGHT + 0.25) * len(images)
+    figure = Figure(figsize=(width, height))  # an automatic layout would take as long as the rest of the figure
+    for row, image in enumerate(images):
+        bottom = height - 0.6 - (HEIGHT + 0.25) * (row + 1)
+        for column, (what, boxes) in enumerate(
+            (("ground truth", image.ground_truth), ("detections", image.detections))
         ):
+            axes = figure.add_axes((column / 2 + 0.005, bottom / height, 0.49, HEIGHT / height), xticks=(), yticks=())
             axes.imshow(draw_bounding_boxes(image.picture, boxes))
-            axes.set_title(f"{image.title}: {what}", fontsize=9)
+            axes.set_anchor("N")  # below its title
             axes.set_axis_off()
+            middle, top = column / 2 + 0.25, (bottom + HEIGHT + 0.04) / height
+            figure.text(middle, top, f"{image.title}: {what}", ha="center", fontsize=9)
     return save(figure, title, path)

@@ -95,15 +95,20 @@ def _once(axis: Axes) -> tuple[list[Artist], list[str]]:
 
 @literal_text
 def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
-    """Plot accuracy against MACs and, if comparable, training speed; a step line is the Pareto front of the means."""
+    """Plot accuracy against MACs and, if comparable, seconds of training; a step line is the Pareto front of the means.
+
+    Nothing is drawn if the variants of each series have equal MACs.
+    """
+    if all(len({variant.median("macs") for variant in variants}) == 1 for variants in group_series(study).values()):
+        return None
     columns = 1 + study.has_even_speeds
     figure = new_figure(2 + 5 * columns, 4.4)
     left, *others = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
-    _against(left, study, "macs", 1e6, "steps-post")
+    _against(left, study, "macs", 1e6)
     for right in others:
-        _against(right, study, "images_per_second", 1, "steps-pre")
+        _against(right, study, "train_seconds", 1)
         machine = "; ".join(hardware(study.runs))
-        right.set_xlabel(f"training speed, images per second (bars: slowest to fastest run)\n{machine}")
+        right.set_xlabel(f"seconds of training (bars: fastest to slowest run)\n{machine}")
     for variant in study.variants:
         macs = (variant.median("macs") or 0) / 1e6
         for row in published_results(variant):
@@ -117,32 +122,28 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
     return save(figure, f"{title}\n{where}", path)
 
 
-def _against(axis: Axes, study: Study, key: str, unit: float, steps: str) -> None:
-    """Plot accuracy against a number in result.json; lower is better with `steps-post`, higher with `steps-pre`."""
+def _against(axis: Axes, study: Study, key: str, unit: float) -> None:
+    """Plot accuracy against a cost in result.json."""
     known = [(value / unit, variant) for variant in study.variants if (value := variant.median(key)) is not None]
     for number, (value, variant) in enumerate(known):
         look = style(number, len(known))
         runs = [run.result[key] / unit for run in variant.runs if run.result.get(key) is not None]
         axis.plot([min(runs), max(runs)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
         point(axis, value, variant, look, variant.label)
-    best = pareto_front(
-        [(value, variant.accuracy.mean) for value, variant in known], -1 if steps == "steps-post" else 1
-    )
-    axis.plot([x for x, _ in best], [y for _, y in best], color="0.4", linewidth=0.8, drawstyle=steps, zorder=0)
+    best = pareto_front([(value, variant.accuracy.mean) for value, variant in known])
+    axis.plot([x for x, _ in best], [y for _, y in best], color="0.4", linewidth=0.8, drawstyle="steps-post", zorder=0)
     costs = [value for value, _ in known]
     if known and max(costs) > WIDE * min(costs):
         plain_log(axis, "x")
     axis.margins(x=0.12)
 
 
-def pareto_front(points: Sequence[tuple[float, float]], better: int) -> list[tuple[float, float]]:
-    """Return the Pareto front, sorted by cost. better: 1 if a higher cost value is better, else -1."""
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points that no other is above at the same or less cost, sorted by cost."""
     best = [
         (cost, accuracy)
         for cost, accuracy in points
-        if not any(
-            other != (cost, accuracy) and (other[0] - cost) * better >= 0 and other[1] >= accuracy for other in points
-        )
+        if not any(other != (cost, accuracy) and other[0] <= cost and other[1] >= accuracy for other in points)
     ]
     return sorted(set(best))
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ghostexp.report.load_runs import directories
+from ghostexp.report.page import write_page
 from ghostexp.report.profiles import plot_profiles, profile_table, read_profile
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.naming import run_title
-from ghostexp.runs.text_files import write_atomically
 
 MODES = ("fused+channels_last", "fused")  # the first that all runs measured at batch 1, or else eager
 Result = Mapping[str, Any]
@@ -43,7 +43,7 @@ def write_profiles(runs: Sequence[RunDirectory], title: str, command: str, folde
         shown = "None of the networks has the counts of a published one: there are no accuracies to plot."
     parts = [f"# {title}", *_setting(results, mode), profile_table(profiles).rstrip(), shown]
     text = "\n\n".join([*parts, f"```bash\n{command}\n```"]) + "\n"
-    write_atomically(folder / "README.md", text)
+    write_page(folder, text)
     return text
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import yaml
 
 from ghostexp.report.curves import draw_curves
+from ghostexp.report.equal_cost import TOLERANCE, equal_cost_cells
 from ghostexp.report.load_runs import RunSet
+from ghostexp.report.page import write_page
 from ghostexp.report.plots import draw_accuracy, draw_differences, draw_pareto
 from ghostexp.report.tables import cells, latex, markdown, run_rows, variant_rows
 from ghostexp.report.text import claim_text, notes, problems, setting, summary, varied_keys_text
@@ -45,7 +47,7 @@ def write_report(study: Study, title: str, commands: Sequence[str], folder: Path
         write_atomically(
             folder / "table.tex", latex(cells(study, in_millions=True), f"{title}. {summary(study)}", study.name)
         )
-    write_atomically(folder / "README.md", text)
+    write_page(folder, text)
     return text
 
 
@@ -66,12 +68,22 @@ def build_readme(study: Study, title: str, commands: Sequence[str], captions: di
     if study.variants:
         varied = f"Varied: {varied_keys_text(study)}. " if study.keys else ""
         parts += [f"{varied}In all: {setting(study)}", markdown(cells(study)), _list(notes(study))]
+        parts += _equal_cost(study)
     if study.others:
         parts += [f"## Not counted: {len(study.others)} of {len(study.others) + len(study.runs)} runs"]
         parts += [_list(problems(study))]
     parts += [f"![{caption}]({name})" for name, caption in captions.items()]
     parts += ["## Reproduce", "```bash\n" + "\n".join(commands) + "\n```"]
     return "\n\n".join(part for part in parts if part) + "\n\n" + _sources(study)
+
+
+def _equal_cost(study: Study) -> list[str]:
+    """Return the section on ghost and ordinary networks of equal MACs; nothing without such pairs."""
+    rows = equal_cost_cells(study)
+    if len(rows) == 1:
+        return []
+    text = f"Paired over seeds; MACs differ by at most {100 * TOLERANCE:g} %."
+    return ["## Ghost networks beside ordinary networks of equal MACs", text, markdown(rows)]
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -118,7 +118,9 @@ def symbol(key: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Format a value as in an override: `[first]`."""
+    """Format a value as in an override: `[first]`; of a plan, its name."""
+    if isinstance(value, Mapping):
+        return str(value.get("name", f"{len(value.get('layers', value))} layers"))
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 

@@ -19,7 +19,7 @@ from ghostexp.runs.config_keys import STUDY_TASKS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.lock import locked
-from ghostexp.runs.outcome import Outcome, Outputs
+from ghostexp.runs.outcome import Outcome, Outputs, Paused
 from ghostexp.runs.provenance import git_revision, versions
 from ghostexp.runs.signals import stop_signals
 from ghostexp.runs.text_files import ESCAPE, escape_streams
@@ -78,6 +78,8 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None, rep
                     run.write_result(record(result | failed))
     except Exception as error:
         return _fail(error, config, run, report)
+    except Paused as pause:
+        log.info("%s; to continue: %s", pause, run.resume_command)
     except BaseException as error:  # stop signal
         return _stopped(error, run)
     return 0

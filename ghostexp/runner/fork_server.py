@@ -31,6 +31,13 @@ def warm_up(modules: Iterable[str]) -> None:
         forkserver.ensure_running()
 
 
+def end_server() -> None:
+    """Kill the fork server, whose processes have ended; one that is still importing would do so for seconds."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
 def targets(node: Any) -> set[str]:
     """Return the modules of all `_target_` of a configuration."""
     children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()

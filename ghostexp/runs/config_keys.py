@@ -53,7 +53,8 @@ ADDED_KEYS: dict[str, Any] = {
 }  # that configs of older runs lack
 # Keys of a LightningDataModule of another package that the rest of the configuration refers to.
 THIRD_PARTY_DATA_KEYS = ("num_classes", "in_chans", "image_size", "batch_size", "seed", "mean", "std", "class_names")
-SWEEP_ONLY_KEYS: dict[str, Any] = {"n_jobs": None, "fail_fast": False, "dry_run": False}  # no part of a run's config
+# No part of a run's config.
+SWEEP_ONLY_KEYS: dict[str, Any] = {"n_jobs": None, "fail_fast": False, "dry_run": False, "search": None}
 GROUPS = {  # groups of conf/ whose files may set any key, and Hydra's own configuration
     "experiment": KeyRole(result=False, earlier="fixed"),
     "study": KeyRole(result=False, earlier="fixed", report=True),
@@ -82,6 +83,7 @@ IGNORED_KEYS = frozenset(
 )
 # Packages whose targets a saved configuration may call, and whose parts keep what exact resume needs.
 TRUSTED_PACKAGES = ("ghostexp", "torch", "torchvision", "lightning", "torchmetrics", "timm")
+PLANS = ("model.plan", "model.backbone.plan")  # each one value, decided by its layers and not by its name
 STUDY_TASKS = ("report", "dashboard")  # tasks that read many runs, and write beside them
 
 RESULT_KEYS = tuple(key for key, role in KEYS.items() if role.result)

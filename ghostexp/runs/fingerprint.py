@@ -5,19 +5,21 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ghostexp.runs.config_keys import IGNORED_KEYS, RESULT_KEYS
+from ghostexp.runs.config_keys import IGNORED_KEYS, PLANS, RESULT_KEYS
 
 # Keys added later, and the value with the same effect as a missing key.
 ADDED = {"datamodule.mean": None, "datamodule.std": None, "lightning_module": None, "monitor": None}
+ADDED |= dict.fromkeys(PLANS)
+ADDED |= {"scheduler.horizon": None}
 ADDED |= {"loss._target_": "torch.nn.CrossEntropyLoss"}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings: `{"model": {"ratio": 2}}` becomes `{"model.ratio": 2}`."""
+    """Flatten nested mappings, but not plans: `{"model": {"ratio": 2}}` becomes `{"model.ratio": 2}`."""
     flat = {}
     for key, value in config.items():
         path = f"{prefix}{key}"
-        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) and path not in PLANS else {path: value}
     return flat
 
 
@@ -27,7 +29,7 @@ BATCHNORM_IMAGES = "images per BatchNorm statistic"  # on several devices, each 
 def result_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result-deciding values of a resolved configuration, by path."""
     return _batchnorm_images(config) | {
-        path: value
+        path: value.get("layers") if path in PLANS and isinstance(value, Mapping) else value
         for path, value in flatten(config).items()
         if path not in IGNORED_KEYS
         and not (path in ADDED and value == ADDED[path])

@@ -125,7 +125,7 @@ def _typed_overrides() -> dict[str, str]:
 
 def is_sweep_value(value: str) -> bool:
     """Return whether a typed value is a sweep of several values: `2,3`, not `[0,2]`, `{a:1,b:2}` or `"2,3"`."""
-    if re.match(r"(range|choice|interval|glob|sort|shuffle)\(", value):
+    if re.match(r"(range|choice|interval|glob|sort|shuffle|tag|int|float)\(", value):
         return True
     return "," in re.sub(r"\[.*?\]|\{.*?\}|'.*?'|\".*?\"", "", value)
 

@@ -10,6 +10,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Paused(BaseException):
+    """A training was paused, as asked, after some of its epochs, its last checkpoint saved.
+
+    Not an Exception: no library may swallow it.
+    """
+
+
 @dataclass
 class Outputs:
     """Write tables, pictures and uploads; a failure affects neither the others nor the result."""

@@ -23,12 +23,13 @@ DATA_DEPENDENT_KEYS = ("num_classes", "in_chans", "image_size")  # of the model,
 class SweepRecord:
     """Study name (None for a sweep without a study), and distinguishing overrides by job name.
 
-    fixed: the values that are equal for all jobs, see `fixed_values`.
+    fixed: the values that are equal for all jobs, see `fixed_values`. search: that of a search, see `SearchRecord`.
     """
 
     study: str | None = None
     jobs: Mapping[str, Sequence[str]] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_sweep_dir(directory: Path) -> bool:
@@ -60,8 +61,13 @@ def record_sweep(directory: Path, added: SweepRecord) -> None:
         before = read_sweep(directory)
         jobs = {**before.jobs, **{name: list(overrides) for name, overrides in added.jobs.items()}}
         fixed = {**before.fixed, **added.fixed}
-        record = SweepRecord(added.study, jobs, _without(fixed, swept_keys(jobs.values())))
-        write_atomically(directory / RECORD, yaml.safe_dump(asdict(record), sort_keys=False))
+        fixed = _without(fixed, swept_keys(jobs.values()))
+        write_sweep(directory, SweepRecord(added.study, jobs, fixed, added.search or before.search))
+
+
+def write_sweep(directory: Path, record: SweepRecord) -> None:
+    """Write the record of a sweep directory."""
+    write_atomically(directory / RECORD, yaml.safe_dump(asdict(record), sort_keys=False))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def defer(arguments: Sequence[str]) -> list[str]:
     typed = list(_overrides(arguments))
     if not any(_varies_options(override) for override in typed):
         return list(arguments)
-    later = [override for override in typed if re.match(r"[~+]*(?!task\.)\w+\.[^@=/]*(=|$)", override)]
+    later = [override for override in typed if re.match(r"[~+]*(?!(task|search)\.)\w+\.[^@=/]*(=|$)", override)]
     if not later or any(
         re.match(r"(-c|--cfg)(=|$)", argument) for argument in arguments
     ):  # the configuration is only shown

@@ -1,10 +1,11 @@
 """Convert grids of overrides to the jobs of a sweep, which are run here instead of by Hydra's launchers."""
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,17 +15,20 @@ from omegaconf import DictConfig, OmegaConf
 from ghostexp.config.compose import CONF, plain_node, resolve_config
 from ghostexp.config.config_files import naming_files
 from ghostexp.config.hydra_errors import to_user_error
-from ghostexp.config.schema import check_launcher, check_sweeper
+from ghostexp.config.schema import check_launcher, check_search, check_sweeper
 from ghostexp.errors import format_error
 from ghostexp.runner.fork_server import targets, warm_up
 from ghostexp.runner.ranks import is_started_by_slurm
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.naming import check_directory, job_dirname
-from ghostexp.runs.sweep_record import check_study
+from ghostexp.runs.sweep_record import check_study, read_sweep
 from ghostexp.sweeps.compose_jobs import Composer
 from ghostexp.sweeps.deferred import typed_overrides, without_typed
 from ghostexp.sweeps.jobs import SweepJob
 from ghostexp.sweeps.scheduler import Sweep
+
+if TYPE_CHECKING:
+    from ghostexp.sweeps.search.run import SearchCommand
 
 Values = dict[str, list[str]]  # by key, as typed
 REPEAT_KEYS = ("seed",)  # keys of a study that may have other values than its grid: they repeat it
@@ -66,10 +70,42 @@ class Grid:
         if launcher["backend"] != "local" and "%" in str(self.directory):
             raise ValueError(f"{self.directory}: must not contain %, which SLURM replaces; set name= or output_dir=")
         check_study(self.directory, self.study)
+        if several := [text for text in typed_overrides(composed) if re.match(r"search=.*,", text)]:
+            raise ValueError(f"{several[0]}: only one search at a time")
+        if composed.search is not None:
+            command = self.search_command()
+            warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
+            return command.run(composed)
+        if read_sweep(self.directory).search:
+            raise ValueError(f"{self.directory}: contains a search; repeat its command, or set another name=...")
         warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
         jobs, errors, all_jobs = self.jobs()
         sweep = Sweep(self.directory, self.study, composed.n_jobs, composed.fail_fast, composed.dry_run, launcher)
         return sweep.run(jobs, errors, all_jobs)
+
+    def search_command(self) -> "SearchCommand":
+        """Return the search of this command.
+
+        Raises ValueError: wrong values, or Optuna is not installed.
+        """
+        from ghostexp.sweeps.search.plan import read_plan
+        from ghostexp.sweeps.search.run import SearchCommand
+
+        composed, search = self.composed, plain_node(self.composed.search)
+        with naming_files(composed.hydra.overrides.hydra, typed_overrides(composed)):
+            check_search(search)
+        if composed.hydra.launcher.get("backend") != "local":
+            raise ValueError(f"search={search['sampler']}: runs on this machine, with hydra/launcher=local")
+        if composed.hydra.sweeper.get("baseline_grid"):
+            raise ValueError("hydra.sweeper.baseline_grid: must be empty with a search; see hydra.sweeper.params")
+        params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]
+        given, typed = (self.parser.parse_overrides(lines) for lines in (params, typed_overrides(composed)))
+        plan = read_plan(given, typed, composed.seed, search["sampler"])
+
+        def compose(name: str, overrides: list[str], distinguishing: list[str]) -> SweepJob:
+            return self.compose(GridPoint(name, overrides, distinguishing))
+
+        return SearchCommand(self.directory, self.study, plan, search, compose)
 
     def jobs(self) -> tuple[list[SweepJob], list[tuple[str, str]], dict[str, list[str]]]:
         """Return the jobs, name and error of those that cannot be composed, and overrides by name of all of a study."""
@@ -85,7 +121,7 @@ class Grid:
         jobs, errors = [], []
         for combination in wanted:
             try:
-                jobs.append(self._compose(combination))
+                jobs.append(self.compose(combination))
             except Exception as error:
                 errors.append((combination.name, format_error(to_user_error(error, combination.overrides, CONF))))
         return (
@@ -117,7 +153,7 @@ class Grid:
                 if key in params and key not in REPEAT_KEYS and value not in params[key]:
                     raise ValueError(f"{key}={value}: study={self.study} has {key}={','.join(params[key])}")
 
-    def _compose(self, combination: GridPoint) -> SweepJob:
+    def compose(self, combination: GridPoint) -> SweepJob:
         """Compose one job."""
         path = self.directory / combination.name
         overrides = [self._parse(text) for text in combination.overrides]
@@ -186,5 +222,8 @@ def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if not override.is_discrete_sweep():
-        raise ValueError(f"{override.input_line}: must be single values, such as 1,2,3 or range(0,5)")
+        raise ValueError(
+            f"{override.input_line}: must be single values, such as 1,2,3 or range(0,5), without a search; "
+            "to search the interval, add search=tpe"
+        )
     return list(override.sweep_string_iterator())

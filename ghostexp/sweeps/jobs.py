@@ -29,6 +29,12 @@ class SweepJob:
     state: JobStatus = JobStatus.PENDING
     params: int | None = None
     macs: int | None = None
+    pause_after: int | None = None  # epochs; None: it is trained to the end
+
+    @property
+    def command_config(self) -> dict[str, Any]:
+        """Return the configuration of the run's process, with what is of this command and not of the run."""
+        return self.config | {"pause_after": self.pause_after}
 
     @property
     def name(self) -> str:

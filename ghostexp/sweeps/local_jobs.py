@@ -36,7 +36,7 @@ class JobScheduler:
     def run(self) -> int:
         """Run all jobs and return the exit code. At the first stop signal running jobs save, the second kills them."""
         with self.progress, self._none_left(), handle_signals(self._act) as received:
-            while self.running or (not self.stop and (self.waiting or self.elsewhere)):
+            while self.running or (not self.stop and self._has_more()):
                 if not self.stop:
                     self._look_elsewhere()
                     self._start()
@@ -53,6 +53,10 @@ class JobScheduler:
             print(f"stopped by {signal.Signals(received[0]).name}; the same command continues", file=sys.stderr)
             return 128 + received[0]
         return code
+
+    def _has_more(self) -> bool:
+        """Return whether jobs are to be started, or waited for."""
+        return bool(self.waiting or self.elsewhere)
 
     def _act(self, signum: int, is_first: bool) -> None:
         self.stop = self.stop or signum
@@ -81,7 +85,7 @@ class JobScheduler:
                 return
             self.waiting.pop(0)
             if self._claim(job):
-                self.running[RunProcesses(job.config, job.run, job.processes, resources, quiet=True)] = (
+                self.running[RunProcesses(job.command_config, job.run, job.processes, resources, quiet=True)] = (
                     job,
                     time.monotonic(),
                 )
@@ -94,10 +98,10 @@ class JobScheduler:
             try:
                 load_status(job)
             except ValueError as error:
-                self.progress.failed(job, str(error))
+                self._fail(job, str(error))
                 return False
             if job.state is JobStatus.FINISHED:
-                self.progress.finished(job, is_ours=False)
+                self._finish(job)
             elif is_locked(job.run.path):
                 self._leave(job)
             else:
@@ -115,9 +119,9 @@ class JobScheduler:
         for job in [job for job in self.elsewhere if not is_locked(job.run.path)]:
             self.elsewhere.remove(job)
             if job.run.result.is_file():
-                self.progress.finished(job, is_ours=False)
+                self._finish(job)
             elif job.run.failure.is_file():
-                self.progress.failed(job, job.run.read_failure())
+                self._fail(job, job.run.read_failure())
             else:
                 self.waiting.insert(0, job)
 
@@ -126,13 +130,21 @@ class JobScheduler:
         job, started = self.running.pop(processes)
         self.pool.release(processes.resources)
         if code == 0:
-            self.progress.finished(job, time.monotonic() - started)
+            self._finish(job, time.monotonic() - started)
         elif not self.stop and (job.run.result.is_file() or is_locked(job.run.path)):
             self._leave(job)  # another command was faster
         elif not (self.stop and code in STOPPED):
-            self.progress.failed(job, _cause(processes, code))
-            if self.fail_fast:
-                self.stop = signal.SIGTERM
+            self._fail(job, _cause(processes, code))
+
+    def _finish(self, job: SweepJob, seconds: float | None = None) -> None:
+        """Record a finished job; seconds: None if another command ran it."""
+        self.progress.finished(job, seconds, is_ours=seconds is not None)
+
+    def _fail(self, job: SweepJob, cause: str) -> None:
+        """Record a failed job."""
+        self.progress.failed(job, cause)
+        if self.fail_fast:
+            self.stop = signal.SIGTERM
 
     @contextmanager
     def _none_left(self) -> Iterator[None]:

@@ -43,7 +43,7 @@ class SweepProgress:
         self.bar.stop()
         now = self.done - self.before
         others = f" ({self.by_others} by another command)" if self.by_others else ""
-        seconds = _time(time.monotonic() - self.started)
+        seconds = format_seconds(time.monotonic() - self.started)
         self.console.print(f"{now} jobs finished in {seconds}{others}, {len(self.failures)} failed")
 
     def show(self, running: int, waiting: int) -> None:
@@ -51,7 +51,7 @@ class SweepProgress:
         left = ""
         if self.seconds:
             mean = sum(self.seconds) / len(self.seconds)
-            left = f", {_time(mean * (waiting + running / 2) / self.n_jobs)} left"
+            left = f", {format_seconds(mean * (waiting + running / 2) / self.n_jobs)} left"
         state = f"{self.done}/{self.total} done, {running} running, {len(self.failures)} failed{left}"
         self.bar.update(self.task, completed=self.done + len(self.failures), state=state)
 
@@ -67,7 +67,7 @@ class SweepProgress:
         self.seconds.append(seconds)
         self.by_others += not is_ours
         whose = "" if is_ours else "  by another command"
-        self._line(job, f"{_metric(result)}{_time(seconds):>8}{whose}")
+        self._line(job, f"{_metric(result)}{format_seconds(seconds):>8}{whose}")
 
     def failed(self, job: SweepJob, cause: str) -> None:
         """Count and print a failed job."""
@@ -103,7 +103,7 @@ def _metric(result: Mapping[str, Any]) -> str:
     return f"{format_metric(name, result['metrics']['test'][name]):>8}  " if name else ""
 
 
-def _time(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

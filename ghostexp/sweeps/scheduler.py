@@ -75,7 +75,7 @@ def _fixed(jobs: list[SweepJob]) -> dict[str, Any]:
 
 def _is_measured(jobs: list[SweepJob]) -> bool:
     """Return whether jobs measure time, and so must not run in parallel."""
-    return any(job.config["task"]["name"] == "profile" for job in jobs)
+    return any(job.config["task"]["name"] in ("profile", "plan") for job in jobs)
 
 
 def _cluster() -> Callable[[list[SweepJob], Mapping[str, Any], Path], int]:

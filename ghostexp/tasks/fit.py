@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.outcome import Outcome, Outputs
+from ghostexp.runs.outcome import Outcome, Outputs, Paused
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.preconditions import CheckEvaluation
 from ghostexp.tasks.common.reproducibility import reproducibility
@@ -73,9 +73,9 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
         result["metrics"]["test"] = metrics_with_prefix(trainer, "test/")
         result |= {"baselines": compute_baselines(datamodule)} | hardware_info(trainer)
         result |= data_digest(datamodule) if trainer.is_global_zero else {}
-    except BaseException:
+    except BaseException as error:
         with suppress(Exception):  # an error of a logger must not hide why the run ended
-            finish(loggers, result, exit_code=1)
+            finish(loggers, result, exit_code=0 if isinstance(error, Paused) else 1)
         raise
 
     def make_outputs(outputs: Outputs) -> None:

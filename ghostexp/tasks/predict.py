@@ -17,6 +17,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.class_names import class_names, readable
+from ghostexp.tasks.common.export_files import load_exported
 from ghostexp.tasks.common.input_images import ImageFiles, decode_batches, find_images
 from ghostexp.tasks.common.load_model import (
     LoadedModel,
@@ -57,12 +58,14 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     if files.left_out:
         notice(f"task.input={where}: {len(files.left_out)} files left out ({count_extensions(files.left_out)})")
     is_detector = isinstance(trained.network, DetectionModel)
+    if is_detector and config["task"]["runtime"] != "torch":
+        raise ValueError(f"task.runtime={config['task']['runtime']}: must be torch for a detector")
     outcome, unreadable = (predict_boxes if is_detector else predict_classes)(trained, config, files, directory)
     if unreadable:
         print(*(f"skipped {reason}" for reason in unreadable.values()), sep="\n", file=sys.stderr)
         counted = f"{len(unreadable)} of {len(files.paths)} images have no prediction"
         raise ValueError(f"task.input={where}: {counted}; all others: {directory.path}/predictions.csv")
-    return trained.record() | outcome
+    return trained.record() | {"runtime": config["task"]["runtime"]} | outcome
 
 
 def predict_classes(
@@ -71,8 +74,9 @@ def predict_classes(
     """Predict the top classes of each image; returns entries of result.json, and the reason for each failure."""
     top, datamodule = config["task"]["top_k"], build_classification_data(config)
     names = class_names(trained, datamodule)
-    device = inference_device(config)
-    network = trained.network.to(device).eval()
+    is_exported = config["task"]["runtime"] != "torch"
+    device = torch.device("cpu") if is_exported else inference_device(config)
+    network = load_exported(config, trained) if is_exported else trained.network.to(device).eval()
     predictions: list[Prediction] = []
     unreadable: dict[str, str] = {}
     for batch in decode_batches(files.paths, datamodule.eval_transform(), datamodule.in_chans, datamodule.batch_size):

@@ -9,7 +9,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.optim.swa_utils import update_bn
 
 from ghostexp.analysis.cost import LayerCost, Shape, count_cost, layer_costs, peak_memory
-from ghostexp.analysis.latency import Latency, benchmark_modes, build_mode, module_latency, time_fractions
+from ghostexp.analysis.latency import Latency, benchmark_modes, build_modes, module_latency, time_fractions
 from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.runs.csv_table import write_rows
@@ -106,7 +106,7 @@ def _network(
 def _latencies(network: Network, shape: Shape, config: instantiate.Config) -> list[Latency]:
     """Measure all modes at all batch sizes, always including eager, the reference of the others."""
     task, device = config["task"], inference_device(config)
-    modes = {name: build_mode(network, name, device) for name in dict.fromkeys(["eager", *task["modes"]])}
+    modes = build_modes(network, list(dict.fromkeys(["eager", *task["modes"]])), shape, device)
     torch.manual_seed(config["seed"])
     try:
         return [

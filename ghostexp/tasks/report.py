@@ -8,9 +8,12 @@ from typing import Any
 from ghostexp.report.load_runs import find_runs, find_study
 from ghostexp.report.profile_report import find_profiles, write_profiles
 from ghostexp.report.readme import sweep_command, write_report
+from ghostexp.report.search_report import write_search_report
+from ghostexp.report.search_runs import load_search
 from ghostexp.report.text import default_title
 from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.sweep_record import read_sweep
 
 
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
@@ -24,6 +27,12 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     runs, baseline = override_texts(task["runs"]), parse_baseline(task["baseline"])
     output_dir = directory.path if task["output_dir"] is None else Path(task["output_dir"])
     command = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
+    search_dir = directory.path.parent
+    if runs is None and read_sweep(search_dir).search:
+        groups = load_search(search_dir)
+        title = task["title"] or f"{search_dir.name.replace('_', ' ')}: a search"
+        print(write_search_report(groups, title, command, search_dir, output_dir), f"outputs: {output_dir}", sep="\n")
+        return {"trials": sum(len(group.trials) for group in groups), "to": str(output_dir)}
     try:
         found = find_study(directory.path.parent) if runs is None else find_runs(runs)
     except ValueError:

@@ -14,9 +14,9 @@ from ghostexp.data.detection_datamodule import DetectionDataModule
 from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.report.layer_report import build_layer_report
+from ghostexp.report.page import write_page
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.text_files import write_atomically
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.detection_outputs import show_sample
 from ghostexp.tasks.common.layer_figures import (
@@ -80,7 +80,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
         if rows:
             write_rows(directory.path / f"{name}.csv", rows)
     text = build_layer_report(title, inspection.trained.source, inspection.data, tables, kinds)
-    write_atomically(directory.path / "README.md", text)
+    write_page(directory.path, text)
     result = inspection.trained.record() | {"layers": tables["layers"], "kinds": kinds}
     loggers = instantiate.build_loggers(config, directory)
     log_images(loggers, drawn)

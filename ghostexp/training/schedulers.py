@@ -7,7 +7,7 @@ have a state. A function of the step has none, so that a resumed run has the sam
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 
@@ -17,6 +17,8 @@ class Schedule(ABC):
 
     After a linear warm-up of `warmup_epochs`, from `warmup_start_factor` on, it is `factor`, a function of the epoch,
     with every step or once an epoch.
+    horizon: rising epochs, the last of which is `epochs`; up to each of them the rates are those of a training that
+    ends there. None: those of the whole training.
     Raises ValueError: a value out of its range, or a warm-up as long as the training.
     """
 
@@ -25,6 +27,7 @@ class Schedule(ABC):
     warmup_epochs: float = field(default=0, kw_only=True)
     warmup_start_factor: float = field(default=0.0, kw_only=True)
     interval: Literal["step", "epoch"] = field(default="step", kw_only=True)
+    horizon: Sequence[int] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.interval not in ("step", "epoch"):
@@ -38,8 +41,21 @@ class Schedule(ABC):
             value = getattr(self, name, 0)
             if not 0 <= value <= 1:
                 raise ValueError(f"scheduler.{name}={value}: must be a fraction of the peak rate in [0, 1]")
+        self._stages = self._build_stages()
+
+    def _build_stages(self) -> list["Schedule"]:
+        ends = list(self.horizon or ())
+        if not ends:
+            return []
+        if ends[0] < 1 or ends != sorted(set(ends)) or ends[-1] != self.epochs:
+            needed = f"must be rising epochs that end with trainer.max_epochs={self.epochs}, or null"
+            raise ValueError(f"scheduler.horizon={ends}: {needed}")
+        return [replace(self, epochs=end, horizon=None) for end in ends]
 
     def __call__(self, done: int) -> float:
+        if self._stages:
+            following = (stage for stage in self._stages if done < stage.epochs * self.steps_per_epoch)
+            return next(following, self._stages[-1])(done)
         epoch = done // self.steps_per_epoch if self.interval == "epoch" else done / self.steps_per_epoch
         if epoch >= self.warmup_epochs:
             return self.factor(epoch)
@@ -70,6 +86,18 @@ class Cosine(Schedule):
     def factor(self, epoch: float) -> float:
         start = self.warmup_epochs
         return _cosine(1.0, self.end_factor, (epoch - start) / max(self.epochs - start, 1e-9))
+
+
+@dataclass(kw_only=True)
+class Linear(Schedule):
+    """Fall in a straight line from the peak after warm-up to `end_factor`."""
+
+    end_factor: float = 0.0
+
+    def factor(self, epoch: float) -> float:
+        start = self.warmup_epochs
+        progress = min(1.0, (epoch - start) / max(self.epochs - start, 1e-9))
+        return 1.0 + (self.end_factor - 1.0) * progress
 
 
 @dataclass(kw_only=True)

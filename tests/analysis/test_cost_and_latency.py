@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ghostexp.analysis import latency
+from ghostexp.analysis import timing
 from ghostexp.analysis.cost import count_cost, layer_costs, peak_memory
 from ghostexp.analysis.latency import InferenceMode, benchmark_modes, build_mode, time_fractions
 from ghostexp.models.ghost_module import GhostModule
@@ -69,6 +69,12 @@ def test_layer_costs_of_shared_layer_count_twice() -> None:
     assert (row.macs, row.activations) == (2 * 4 * 48 * 2 * 9, 2 * 4 * 48)
 
 
+@pytest.mark.parametrize("count", [count_cost, layer_costs])
+def test_cost_of_network_with_mismatched_batchnorm_is_an_error(count: Callable[..., object]) -> None:
+    with pytest.raises(RuntimeError, match="running_mean"):
+        count(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5)), (3, 8, 8))
+
+
 class Residual(nn.Module):
     """A network that keeps its input until the end."""
 
@@ -110,7 +116,7 @@ def test_build_mode_applies_flags() -> None:
 
 
 def test_benchmark_modes_alternates_and_compares_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "SAMPLE_SECONDS", 1e-9)  # one run a sample
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-9)  # one run a sample
     calls: list[str] = []
 
     def network(name: str, seconds: float, error: float) -> Callable[[Tensor], Tensor]:
@@ -137,8 +143,8 @@ def test_benchmark_modes_alternates_and_compares_logits(monkeypatch: pytest.Monk
 def test_speedup_is_median_of_per_round_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = {name: InferenceMode(lambda x: torch.eye(2), **EAGER) for name in "ab"}
     times = iter([1.0, 1.0, 1.0, 1.0, 10.0, 5.0, 80.0, 40.0, 30.0, 10.0])  # two warm-ups each, then three rounds
-    monkeypatch.setattr(latency, "_milliseconds", lambda mode, images, runs: next(times))
-    monkeypatch.setattr(latency, "SAMPLE_SECONDS", 1e-9)
+    monkeypatch.setattr(timing, "milliseconds", lambda *arguments: next(times))
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-9)
     a, b = benchmark_modes(modes, torch.zeros(1), rounds=3)
     assert (a.median_ms, b.median_ms) == (30.0, 10.0)
     assert (a.speedup, b.speedup) == (1.0, 2.0)

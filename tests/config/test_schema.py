@@ -259,7 +259,7 @@ def test_third_party_network_has_its_own_keys(
     for rest, wanted in (
         (
             "detph: 4}",
-            "experiment/mine.yaml: model.detph: model has no detph; there is weights, reset_head, num_classes",
+            "experiment/mine.yaml: model.detph: model has no detph; there is weights, reset_head, plan, num_classes",
         ),
         ("depth: deep}", "experiment/mine.yaml: model.depth=deep: must be an integer"),
     ):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.cli import TINY, command, finish_cold, in_directory
+from tests.cli import TINY, command, in_directory, processes_with, start_cold, wait_until
 
 # Arguments, and part of the expected message: the key as typed, and what is allowed.
 KEYS = [
@@ -24,12 +24,12 @@ KEYS = [
     ),
     (["experiment=cifar10"], "experiment=cifar10: not found; there are cifar10/default, "),
     (["datamodule=_base2"], "datamodule=_base2: not found; there are cifar10, cifar100, coco, digits, fake"),
-    (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network, ratio, dw_size"),
+    (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, plan, network, ratio, dw_size"),
     (["modle=ghostnet"], "did you mean model?"),
     (["+sed=1"], "+sed=1: the configuration has no sed; there is seed, name"),
     (
         ["+model.ratoi=2"],
-        "+model.ratoi=2: model has no ratoi; there is weights, reset_head, network, ratio, dw_size",
+        "+model.ratoi=2: model has no ratoi; there is weights, reset_head, plan, network, ratio, dw_size",
     ),
     (
         ["+model.network.shrtcut=A"],
@@ -40,7 +40,7 @@ KEYS = [
     (["+task.top=3"], "+task.top=3: task has no top; there is name"),
     (
         ["-m", "seed=0,1", "model.rato=2"],
-        "model.rato=2: model has no rato; there is weights, reset_head, network, ratio",
+        "model.rato=2: model has no rato; there is weights, reset_head, plan, network, ratio",
     ),
     (["model=ghostnet", "model.kwargs.x=1"], "model.kwargs.x=1: model has no kwargs; there is weights, reset_head"),
     (["debug=on"], "debug=on: not found; there is default"),
@@ -58,11 +58,11 @@ KEYS = [
     (["trainer.epochs=3"], "trainer has no epochs"),
     (
         ["model=vgg16", "model.ratio=2"],
-        "model.ratio=2: model has no ratio; there is weights, reset_head, num_classes",
+        "model.ratio=2: model has no ratio; there is weights, reset_head, plan, num_classes",
     ),
     (
         ["model=mobilenet_v2", "model.width=0.5"],
-        "model.width=0.5: model has no width; there is weights, reset_head, name",
+        "model.width=0.5: model has no width; there is weights, reset_head, plan, name",
     ),
     (["model=resnet20", "model.dw_size=3"], "model.dw_size=3: model has no dw_size"),
     (["model.ratio=[1"], "model.ratio=[1"),
@@ -416,14 +416,15 @@ def test_traceback_is_shown_with_debug(capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "wanted"),
     [
         (["model=ghostnt"], "model=ghostnt: not found"),
-        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, network"),
+        (["model.rato=2"], "model.rato=2: model has no rato; there is weights, reset_head, plan, network"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be an integer >= 1"),
         (["resume=no/such/run"], "no/such/run: not a run directory"),
-        (["-m", "model=resnet20,resnet21"], "model=resnet21: not found"),
+        (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): must be single values"),
         (["trainer.devices=2", "datamodule.batch_size=63"], "datamodule.batch_size=63: must be divisible by 2 devices"),
     ],
 )
-def test_new_process_prints_one_line_error(arguments: list[str], wanted: str) -> None:
-    code, _, err = finish_cold(*arguments)
-    assert code == 1
-    expect_one_line(err, wanted)
+def test_new_process_prints_one_line_error_and_leaves_none(arguments: list[str], wanted: str, tmp_path: Path) -> None:
+    process = start_cold(*arguments)
+    assert process.wait(100) == 1
+    wait_until(lambda: not processes_with(str(tmp_path)), seconds=2)  # a fork server would import for longer
+    expect_one_line(process.communicate()[1], wanted)

@@ -158,6 +158,7 @@ def test_he_init_counts_fan_out_per_group() -> None:
         (ghostnet_small, {"drop_rate": 1.0}, "model.drop_rate=1.0: must be a number in [0, 1)"),
         (ghostnet_small, {"num_classes": 0}, "model.num_classes=0: must be an integer >= 1"),
         (resnet20, {"in_chans": 0}, "model.in_chans=0: must be an integer >= 1"),
+        (resnet20, {"width": 0}, "model.width=0: must be a number > 0"),
         (resnet20, {"shortcut": "C"}, "model.shortcut=C: must be one of A, B"),
         (vgg16, {"head": "conv"}, "model.head=conv: must be one of mlp, linear"),
         (vgg16, {"drop_rate": -1}, "model.drop_rate=-1: must be a number in [0, 1)"),

@@ -12,7 +12,7 @@ from ghostexp.models.ghostify import ghostify
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
 from ghostexp.models.ghostnetv2 import ghostnetv2
 from ghostexp.models.ghostnetv3 import ghostnetv3
-from ghostexp.models.resnet_cifar import Shortcut, resnet56
+from ghostexp.models.resnet_cifar import Shortcut, resnet20, resnet56
 from ghostexp.models.torchvision_timm import torchvision_network
 from ghostexp.models.vgg_cifar import vgg16
 
@@ -96,19 +96,29 @@ def agrees(found: int, known: int | str) -> bool:
 def test_parameters_and_macs_are_published_counts(name: str) -> None:
     build, side, params, macs = EXACT[name]
     with torch.device("meta"):
-        network = build().eval()
-    found = sum(parameter.numel() for parameter in network.parameters()), macs_of(network, side)
-    assert agrees(found[0], params), found
-    assert agrees(found[1], macs), found
+        found = count_cost(build(), (3, side, side))
+    assert agrees(found.params, params), found
+    assert agrees(found.macs, macs), found
 
 
 @pytest.mark.parametrize("name", ["ghostnet_0.5x", "ghostnet_v3_1.0x, deployed", "ghost_vgg16_s2_d3"])
-def test_count_cost_matches_published_counts(name: str) -> None:
+def test_count_of_network_with_weights_is_that_of_torch(name: str) -> None:
     build, side, params, macs = EXACT[name]
-    assert count_cost(build(), (3, side, side)) == Cost(params, macs)  # pyright: ignore[reportArgumentType]
+    network = build()
+    assert count_cost(network, (3, side, side)) == Cost(params, macs)  # pyright: ignore[reportArgumentType]
+    assert macs_of(network.to("meta").eval(), side) == macs
 
 
 def test_ghostnet_width_1_1_backbone_macs() -> None:
     with torch.device("meta"):
         network = ghostnet(width=1.1).eval()
     assert macs_of(network.forward_features, 224) == 164355184
+
+
+@pytest.mark.parametrize(("ratio", "width"), [(2, 0.72), (4, 0.53)])
+def test_narrow_resnet20_costs_as_much_as_ghosts(ratio: int, width: float) -> None:
+    ghosts, narrow = (
+        count_cost(network, (3, 32, 32)) for network in (ghostify(resnet20(), ratio), resnet20(width=width))
+    )
+    assert narrow.macs == pytest.approx(ghosts.macs, rel=0.05)
+    assert narrow.params == pytest.approx(ghosts.params, rel=0.05)

@@ -65,7 +65,7 @@ def test_variant_labels_are_literal(texts: list[str], tmp_path: Path) -> None:
     for name, last in (("_$x_$", 0.1), ("b^2", 0.001)):
         jobs[name.strip("$_^")] = [f"scheduler={name}", "seed=0"]
         run = start(tmp_path / name.strip("$_^"), 0, {}, {"scheduler": name})
-        finish(run, 90.0)
+        finish(run, 90.0, macs=int(1e6 * (1 + last)))
         run.metrics.write_text(f"step,epoch,val/acc1,lr\n2,1,80,0.1\n4,2,90,{last}\n")
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "jobs": jobs}))
     write_report(build_study("mine", find_study(tmp_path)), "cost_$5_$", [], tmp_path / "page")

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
 from ghostexp.report.curves import curve
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import axis_key, axis_positions, group_series
-from ghostexp.report.plots import pareto_front
+from ghostexp.report.plots import draw_pareto, pareto_front
 from ghostexp.report.variants import build_study
 from tests.report.fake_runs import finish, start, study
 
@@ -21,13 +19,19 @@ def test_curve_has_values_of_seeds_with_the_epoch(tmp_path: Path) -> None:
     assert curve(variant, "lr")[2] == [0.05, 0.05]
 
 
-@pytest.mark.parametrize(
-    ("better", "wanted"),
-    [(-1, [(1.0, 90.0), (2.0, 92.0), (4.0, 93.0)]), (1, [(4.0, 93.0), (5.0, 91.0)])],
-)
-def test_pareto_front_has_undominated_points(better: int, wanted: list[tuple[float, float]]) -> None:
+def test_pareto_front_has_undominated_points() -> None:
     points = [(4.0, 93.0), (2.0, 92.0), (2.0, 91.5), (3.0, 91.0), (1.0, 90.0), (5.0, 91.0)]
-    assert pareto_front(points, better) == wanted
+    assert pareto_front(points) == [(1.0, 90.0), (2.0, 92.0), (4.0, 93.0)]
+
+
+def test_pareto_is_drawn_only_where_macs_differ_within_a_series(tmp_path: Path) -> None:
+    for number, (scheduler, ratio) in enumerate([("cosine", 1), ("constant", 1), ("cosine", 2), ("constant", 2)]):
+        run = start(tmp_path / "schedules" / str(number), 0, {"model.ratio": ratio}, {"scheduler": scheduler})
+        finish(run, 90.0 + number, macs=1_000_000 // ratio)
+    schedules = build_study("mine", find_study(tmp_path / "schedules"))
+    assert draw_pareto(schedules, "", tmp_path / "equal.png") is None
+    ratios = build_study("mine", find_study(study(tmp_path / "ratios", {1: [90.0], 2: [91.0]})))
+    assert draw_pareto(ratios, "", tmp_path / "different.png")
 
 
 def test_axis_key_has_most_values_and_others_are_series(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.cli import command
 from tests.report.fake_runs import finish, start, study
 
 RATIOS = {1: [95.0, 94.0, 96.0], 2: [94.0, 94.5, 95.0], 10: [90.0, 91.0, 92.5]}
-FILES = {"README.md", "results.csv", "table.csv", "table.tex"}
+FILES = {"README.md", "report.html", "results.csv", "table.csv", "table.tex"}
 PLOTS = {"accuracy.png", "curves.png", "differences.png", "pareto.png"}
 
 
@@ -31,6 +31,11 @@ def test_report_has_page_tables_and_plots(tmp_path: Path, capsys: pytest.Capture
     assert {path.name for path in report.iterdir()} >= FILES | PLOTS
     text = (report / "README.md").read_text()
     assert text in capsys.readouterr().out
+    page = (report / "report.html").read_text()
+    assert "<title>ratio ablation: ghost_resnet20 on digits</title>" in page
+    assert page.count("<tr>") == 4
+    assert page.count('<img src="data:image/png;base64,') == len(PLOTS)
+    assert page.count("<img ") == len(PLOTS)
     assert text.startswith("# ratio ablation: ghost_resnet20 on digits\n\n**Test accuracy against s = 1")
     assert "| s = 10 | 3 | 91.17 | 1.26 | [88.04, 94.29] | -3.83 [-6.42, -1.25] | 138,826 |" in text
     assert "- unfinished: `ratio-2_seed-2` (3 of 3 epochs" in text

@@ -23,7 +23,6 @@ from tests.cli import (
     processes_in_session,
     processes_with,
     start,
-    start_cold,
     wait_until,
 )
 from tests.data.fake_coco import write_set
@@ -88,7 +87,7 @@ def test_closed_terminal_saves_and_killed_trainer_ends_its_workers(tmp_path: Pat
         in_directory(run),
     )
     ours, theirs = pty.openpty()
-    process = start_cold(*arguments, "callbacks.save_every_n_epochs=null", output=theirs)
+    process = start(*arguments, "callbacks.save_every_n_epochs=null", output=theirs)
     wait_until((run / "metrics.csv").exists)
     assert b"epoch" in os.read(ours, 1 << 16)
     for end in (ours, theirs):

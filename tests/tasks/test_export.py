@@ -14,6 +14,7 @@ from ghostexp.data.datasets.digits import Digits
 from ghostexp.models.ghostify import ghostify
 from ghostexp.models.resnet_cifar import resnet20
 from ghostexp.tasks import export
+from ghostexp.tasks.common.export_files import ExportFiles
 from tests.cli import command, in_directory
 
 
@@ -40,11 +41,13 @@ def test_onnx_export_predicts_test_set_as_torch(
     tested = json.loads((digits_run / "result.json").read_text())["metrics"]["test"]["test/acc1"]
     assert 100 * (theirs.argmax(1) == labels.numpy()).mean() == pytest.approx(tested)
     checks = json.loads((folder / "result.json").read_text())["checks"]
+    assert [check["acc1"] for check in checks.values()] == pytest.approx([tested] * 5)
+    assert set(checks) == {"network", "fused", "onnx", "torch", "safetensors"}
+    del checks["network"]
     assert {name: check["same_predictions"] for name, check in checks.items()} == dict.fromkeys(checks, 364)
-    assert set(checks) == {"fused", "onnx", "torch", "safetensors"}
     assert "model.onnx" in capsys.readouterr().out
     _check_card((folder / "README.md").read_text(), tested)
-    _run_snippets(folder, monkeypatch)
+    run_snippets(folder, monkeypatch, count=3)
 
 
 def _check_card(card: str, accuracy: float) -> None:
@@ -52,11 +55,11 @@ def _check_card(card: str, accuracy: float) -> None:
         assert part in card
 
 
-def _run_snippets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_snippets(folder: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Run the card's Python blocks in the export folder."""
     monkeypatch.chdir(folder)
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == count
     for block in blocks:
         names: dict[str, object] = {}
         exec(block, names)
@@ -75,13 +78,16 @@ def test_exported_weights_load_as_model_weights(digits_run: Path, tmp_path: Path
 def test_export_with_other_logits_is_an_error(
     digits_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def off(network: torch.nn.Module, path: Path) -> export.Logits:
-        return lambda images: network(images) * 1.001
+    def off(files: ExportFiles, name: str, folder: Path) -> dict[str, export.Logits]:
+        path = folder / "model.safetensors"
+        path.touch()
+        files.files.append(path)
+        return {name: lambda images: files.network(images) * 1.001}
 
     earlier = digits_run / "export" / "model.safetensors"
     earlier.parent.mkdir()
     earlier.write_bytes(b"of an earlier export")
-    monkeypatch.setattr(export, "_write_safetensors", off)
+    monkeypatch.setattr(ExportFiles, "write", off)
     assert command("task=export", f"run={digits_run}", "task.formats=[safetensors]") != 0
     assert "model.safetensors: its logits must differ by <= 1e-04 of the largest one, got 1.0e-03" in (
         capsys.readouterr().err

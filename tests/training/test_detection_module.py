@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,15 @@ def pycocotools_metrics(truth: Path, found: Path) -> np.ndarray:
     return np.array(evaluation.stats)
 
 
+SHARED = (*TINY_DETECTOR, "model.box_score_thresh=0")  # boxes of every class are found
+
+
 @pytest.fixture(scope="module")
 def detector_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Train the run of TINY_DETECTOR, which no test may change; returns it with what it printed."""
+    """Train SHARED, which no test may change; returns it with what it printed."""
     run, printed = tmp_path_factory.mktemp("detector") / "run", io.StringIO()
     with contextlib.redirect_stdout(printed):
-        assert command(*TINY_DETECTOR, in_directory(run)) == 0
+        assert command(*SHARED, in_directory(run)) == 0
     return run, printed.getvalue()
 
 
@@ -159,7 +163,7 @@ def test_freeze_batchnorm_keeps_loaded_statistics(tmp_path: Path) -> None:
     weights = classifier.state_dict()
     torch.save(weights, tmp_path / "weights.pth")
     loaded = ("model.freeze_batchnorm=true", f"model.backbone.weights={tmp_path / 'weights.pth'}")
-    assert command(*TINY_DETECTOR, *loaded, in_directory(tmp_path / "run")) == 0
+    assert command(*TINY_DETECTOR, *loaded, "trainer.max_epochs=1", in_directory(tmp_path / "run")) == 0
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     prefix = "network.backbone.body."
     statistics = [name for name in state if name.startswith(prefix) and "running_" in name]
@@ -169,9 +173,8 @@ def test_freeze_batchnorm_keeps_loaded_statistics(tmp_path: Path) -> None:
     assert not torch.equal(state[prefix + first], weights[first])
 
 
-def test_predict_boxes_have_category_ids_and_names(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert command(*TINY_DETECTOR, "model.box_score_thresh=0", in_directory(run)) == 0
+def test_predict_boxes_have_category_ids_and_names(detector_run: tuple[Path, str], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(detector_run[0], tmp_path / "run"))
     (tmp_path / "pictures").mkdir()
     for number in range(3):
         Image.fromarray(generate_image(1, number).image).save(tmp_path / "pictures" / f"{number}.png")
@@ -208,7 +211,7 @@ def test_resumed_detector_equals_uninterrupted_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(DetectionModule, "training_step", stopping)
-        assert command(*TINY_DETECTOR, in_directory(tmp_path / "stopped")) != 0
+        assert command(*SHARED, in_directory(tmp_path / "stopped")) != 0
     assert command(f"resume={tmp_path / 'stopped'}") == 0
     assert digests(tmp_path / "stopped") == digests(detector_run[0])
 

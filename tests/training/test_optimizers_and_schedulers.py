@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import re
+from typing import Literal
 
 import pytest
 import torch
@@ -41,6 +43,13 @@ def test_cosine_equals_torch_by_step_and_by_epoch() -> None:
     assert ours == pytest.approx(torch_rates(by_epoch, 70, every=STEPS))
 
 
+def test_linear_equals_torch() -> None:
+    to_end = functools.partial(lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.01, total_iters=10 * STEPS)
+    assert rates(schedulers.Linear(10, STEPS, end_factor=0.01), 70) == pytest.approx(torch_rates(to_end, 70))
+    warmed = schedulers.Linear(10, 5, warmup_epochs=2)
+    assert [warmed(step) for step in (9, 10, 30, 50, 60)] == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
+
+
 def test_multistep_and_step_equal_torch() -> None:
     multistep = functools.partial(lr_scheduler.MultiStepLR, milestones=[4, 8], gamma=0.2)
     ours = rates(schedulers.MultiStep(10, STEPS, milestones=[4, 8, 500], gamma=0.2), 70)
@@ -67,6 +76,21 @@ def test_warmup_is_linear_up_to_schedule() -> None:
     assert [later - sooner for sooner, later in itertools.pairwise(rising)] == pytest.approx([0.09] * 9)
     assert schedule(10) == pytest.approx(1.0)
     assert schedule(49) < 0.01
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_horizon_has_the_rates_of_a_training_that_ends_there(interval: Literal["step", "epoch"]) -> None:
+    make = functools.partial(schedulers.OneCycle, steps_per_epoch=STEPS, interval=interval, warmup_epochs=1)
+    ours = rates(make(10, horizon=[3, 10]), 70)
+    assert ours[: 3 * STEPS] == rates(make(3), 3 * STEPS)
+    assert ours[3 * STEPS :] == rates(make(10), 70)[3 * STEPS :]
+    assert rates(make(10, horizon=[10]), 70) == rates(make(10), 70)
+
+
+@pytest.mark.parametrize("horizon", [[3, 9], [3, 3, 10], [0, 10], [10, 3]])
+def test_wrong_horizon_is_an_error(horizon: list[int]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"scheduler.horizon={horizon}: must be rising epochs that end")):
+        schedulers.Constant(10, STEPS, horizon=horizon)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])

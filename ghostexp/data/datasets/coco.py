@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ghostexp.data.coco_annotations import MIN_SIDE, CocoFile, read_coco
+from ghostexp.data.coco_annotations import MIN_SIDE
+from ghostexp.data.coco_file import CocoFile, read_coco
 from ghostexp.data.detection_datamodule import DetectionDataModule, DetectionDataset
 from ghostexp.data.digest import digest_files
 from ghostexp.data.image_check import find_unreadable

@@ -1,6 +1,5 @@
 """Build the network of a configuration: a classifier of any origin, or a detector on one."""
 
-import copy
 import inspect
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ghostexp.analysis.cost import Cost, backbone_macs, count_cost
-from ghostexp.models.base import Network
+from ghostexp.models.base import Network, meta_copy
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.detection.fpn import check_strides
+from ghostexp.models.plan import apply_plan
 from ghostexp.models.traced_network import as_network
 from ghostexp.tasks.common import weights_source
 from ghostexp.tasks.common.acceleration import allow_tf32, compile_network
@@ -54,6 +54,8 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
     if reset_head and (source is None or is_detecting):
         needed = "must be false for a detector" if is_detecting else "needs model.weights"
         raise ValueError(f"model.reset_head=true: {needed}")
+    if is_detecting and node.pop("plan", None) is not None:
+        raise ValueError("model.plan: a detector has that of its backbone; model.backbone.plan=...")
     has_checkpoint = config["run"] is not None or is_resumed
     allow_tf32(config.get("tf32", True))
     torch.manual_seed(config["seed"])
@@ -77,20 +79,26 @@ def build_classifier(node: Config, config: Config, key: str = "model") -> Networ
     Raises ValueError: it builds no module, or does not map images to logits.
     """
     offered = {name: value for name in OF_IMAGES if (value := config["datamodule"].get(name)) is not None}
-    network = build_part(node, key, nn.Module, offered)
+    plan = node.get("plan")
+    network = build_part({name: value for name, value in node.items() if name != "plan"}, key, nn.Module, offered)
     if isinstance(network, Network):
-        return network
+        return with_plan(network, plan, key)
     if isinstance(network, DetectionModel):
         raise ValueError(f"{key}._target_={node['_target_']}: annotate what it returns, a DetectionModel")
     _check_logits(network, _image_shape(config), config["datamodule"]["num_classes"], key)
-    return as_network(network)
+    return with_plan(as_network(network), plan, key)
+
+
+def with_plan(network: Network, plan: Config | None, key: str) -> Network:
+    """Apply a plan to a network, if there is one."""
+    return network if plan is None else apply_plan(network, plan, f"{key}.plan")
 
 
 def _check_logits(network: nn.Module, shape: tuple[int, int, int], num_classes: int, key: str) -> None:
     """Raise ValueError unless a module maps images to logits (N, num_classes); runs on the meta device."""
     try:
         with torch.no_grad():
-            output = copy.deepcopy(network).to("meta").eval()(torch.empty(2, *shape, device="meta"))
+            output = meta_copy(network)(torch.empty(2, *shape, device="meta"))
     except BUILD_ERRORS as error:
         raise ValueError(_unsupported(shape, error, key)) from error
     found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -110,12 +118,13 @@ def _build_detector(
     is_loaded: the detector's own weights are loaded later.
     """
     backbone_node = dict(node.pop("backbone"))
-    source, loaded = backbone_node.pop("weights", None), None
+    source, plan, loaded = backbone_node.pop("weights", None), backbone_node.pop("plan", None), None
     is_trained = config["task"]["name"] == "fit"
     for key in ("freeze_stages", "freeze_batchnorm"):
         if is_trained and node.get(key) and source is None and not is_loaded:
             raise ValueError(f"model.{key}={node[key]}: needs model.backbone.weights, to freeze pretrained weights")
     backbone = as_network(build_part(backbone_node, "model.backbone", nn.Module, {}))
+    backbone = with_plan(backbone, plan, "model.backbone")
     if source is not None and not is_loaded:
         loaded = weights_source.load_weights_source(
             backbone, str(source), _weights_folder(config), True, "model.backbone.weights"

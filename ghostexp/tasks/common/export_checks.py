@@ -1,20 +1,19 @@
 """Compare what an exported network computes with what the trained network computes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ghostexp.analysis.runtimes import Logits
 from ghostexp.models.base import Network
 from ghostexp.models.fuse import fuse
 
 TOLERANCE = 1e-4  # difference of logits, relative to the largest one; rounding in float32 usually is a hundredth of it
 FLOAT64_TOLERANCE = 1e-6  # the same in float64, where rounding is a billionth of what it is in float32
 ROUNDING_FACTOR = 10  # tolerance as a multiple of rounding: an export adds up in another order
-
-Logits = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,17 @@ class Reference:
         """Return the allowed difference of logits, relative to the largest one."""
         return max(TOLERANCE, ROUNDING_FACTOR * self.rounding)
 
-    def compare(self, what: str, other: Logits) -> dict[str, float]:
+    def compare(self, what: str, other: Logits, is_exact: bool = True) -> dict[str, float]:
         """Compare the logits of a network with the reference.
 
-        Raises ValueError: they differ by more than the tolerance, or are not finite.
+        is_exact: it computes in float32. Raises ValueError: logits are not finite, or of an exact one differ by more
+        than the tolerance.
         """
         logits = _logits(what, other, self.images)
         same = sum(int((a.argmax(1) == b.argmax(1)).sum()) for a, b in zip(logits, self.logits, strict=True))
         difference = _difference(self.logits, logits)
-        _check_tolerance(what, difference, self.tolerance)
+        if is_exact:
+            _check_tolerance(what, difference, self.tolerance)
         return {"difference": difference, "images": sum(map(len, logits)), "same_predictions": same}
 
 
@@ -58,6 +59,19 @@ def build_reference(network: Network, fused: Network, images: Sequence[Tensor]) 
     _check_tolerance("the fused network in float64", _difference(precise, precise_fused), FLOAT64_TOLERANCE)
     rounding = [_difference(precise, one) for one in (logits, _logits("the fused network", fused, images))]
     return Reference(images, logits, max(rounding))
+
+
+@torch.inference_mode()
+def test_accuracies(
+    functions: Mapping[str, Logits], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, dict[str, float]]:
+    """Measure the accuracy in percent of each function on batches of images and classes; empty without batches."""
+    hits, count = dict.fromkeys(functions, 0), 0
+    for images, labels in batches:
+        count += len(labels)
+        for name, function in functions.items():
+            hits[name] += int((function(images).argmax(1) == labels).sum())
+    return {name: {"acc1": 100 * found / count, "test_images": count} for name, found in hits.items()} if count else {}
 
 
 @torch.inference_mode()

@@ -81,7 +81,8 @@ def build_callbacks(config: Config, run: RunDirectory, metric: str, mode: str = 
     named = {name: node for name, node in config["callbacks"].items() if isinstance(node, Mapping)}
     node = {name: value for name, value in config["callbacks"].items() if name not in named}
     more = [build_part(dict(one), f"callbacks.{name}", Callback, {}) for name, one in named.items()]
-    own = instantiate_node(node, "callbacks", folder=run.last.parent, monitor=f"val/{metric}", mode=mode)
+    set_here = {"monitor": f"val/{metric}", "mode": mode, "pause_after": config.get("pause_after")}
+    own = instantiate_node(node, "callbacks", folder=run.last.parent, **set_here)
     return [*more, *own]
 
 

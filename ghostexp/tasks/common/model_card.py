@@ -22,6 +22,17 @@ logits = session.run(None, {{"images": np.zeros({shape}, np.float32)}})[0]""",
 
 network = torch.export.load("{file}").module()
 logits = network(torch.zeros{shape})""",
+    "openvino": """import numpy as np
+import openvino
+
+options = {{"INFERENCE_PRECISION_HINT": "f32"}}  # "bf16": faster on processors with bfloat16
+network = openvino.Core().compile_model("{file}", "CPU", options)
+logits = network(np.zeros({shape}, np.float32))[0]""",
+    "openvino+int8": """import numpy as np
+import openvino
+
+network = openvino.Core().compile_model("{file}", "CPU")
+logits = network(np.zeros({shape}, np.float32))[0]""",
     "safetensors": """from safetensors.torch import load_file
 
 state_dict = load_file("{file}")
@@ -33,11 +44,18 @@ network = timm.create_model("local-dir:.", pretrained=True).eval()""",
 }
 
 
+FORMS = {
+    "network": "the network, as trained",
+    "fused": "the network, fused",
+    "openvino+bf16": "`model.xml` in bfloat16",
+}
+
+
 @dataclass(frozen=True)
 class Card:
     """Content of a model card.
 
-    checks: those of `tasks.export`, by file and for the `fused` network.
+    checks: those of `tasks.export`, by file and for the network, as trained and `fused`.
     rounding: change of the network's logits by float32, relative to the largest one.
     """
 
@@ -52,7 +70,7 @@ class Card:
 
     def text(self) -> str:
         """Format the card in Markdown."""
-        parts = (self._head(), self._numbers(), self._input(), self._loading(), self._configuration())
+        parts = (self._head(), self._numbers(), self._tested(), self._input(), self._loading(), self._configuration())
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _head(self) -> str:
@@ -75,6 +93,28 @@ class Card:
             ("largest difference by rounding to float32, of the largest logit", f"{self.rounding:.1e}"),
         ]
         return markdown_table(["", ""], rows)
+
+    def _tested(self) -> str:
+        """Return the table of the accuracies of all files; empty if they were not tested."""
+        rows = {name: check for name, check in self.checks.items() if "acc1" in check}
+        if not rows:
+            return ""
+        base = rows["network"]
+        cells = [
+            (f"`{self.files[name]}`" if name in self.files else FORMS.get(name, name), *_accuracy(check, base["acc1"]))
+            for name, check in rows.items()
+        ]
+        head = (
+            f"on {base['test_images']} test images",
+            "accuracy",
+            "points from the network",
+            "logits within",
+            "equal",
+        )
+        return (
+            f"{markdown_table(head, cells)}\n\n`logits within`: the largest difference of a logit, of the largest one; "
+            "`equal`: predictions that equal the network's, of test images and random ones."
+        )
 
     def _metrics(self) -> dict[str, float]:
         """Return the run's own test metrics, if they are those of this checkpoint."""
@@ -118,3 +158,13 @@ class Card:
         made = {key: self.config[key] for key in ("model", "datamodule", "seed")}
         text = yaml.safe_dump(made, sort_keys=False).strip()
         return f"Model and data; the whole configuration is in `config.yaml`:\n\n```yaml\n{text}\n```"
+
+
+def _accuracy(check: dict[str, float], base: float) -> tuple[str, str, str, str]:
+    compared = "difference" in check
+    return (
+        f"{check['acc1']:.2f} %",
+        f"{check['acc1'] - base:+.2f}",
+        f"{check['difference']:.1e}" if compared else "",
+        f"{check['same_predictions']} of {check['images']}" if compared else "",
+    )

@@ -18,7 +18,7 @@ def write_timm_config(config: Config, mean_std: Sequence[Sequence[float]], names
     data = config["datamodule"]
     node = {key: value for key, value in config["model"].items() if key not in ("weights", "reset_head")}
     architecture, arguments = "ghostexp_network", {"model": node}
-    if node["_target_"] == LIBRARY and node.get("ratio") is None:
+    if node["_target_"] == LIBRARY and node.get("ratio") is None and node.get("plan") is None:
         architecture, arguments = node["name"], dict(node.get("kwargs") or {})
     mean, std = (list(values) for values in mean_std)
     pretrained: dict[str, Any] = {

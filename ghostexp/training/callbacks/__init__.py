@@ -27,8 +27,10 @@ def build_callbacks(
     batch_timeout: float = BATCH_SECONDS,
     progress: bool = True,
     mode: Literal["max", "min"] = "max",
+    pause_after: int | None = None,
 ) -> list[Callback]:
     """Build the callbacks; checkpoints go to `folder`. mode: whether more of the monitored metric is better.
+    pause_after: epochs after which the training is paused.
 
     Raises ValueError: a value out of range. Lightning itself moves `ModelCheckpoint` behind the others.
     """
@@ -45,4 +47,4 @@ def build_callbacks(
         callbacks.append(ResumableEarlyStopping(monitor, patience, mode))
     if progress:
         callbacks.append(EpochProgressBar(monitor))
-    return [*callbacks, SignalHandler(checkpoints), BatchTimeout(batch_timeout), checkpoints]
+    return [*callbacks, SignalHandler(checkpoints, pause_after), BatchTimeout(batch_timeout), checkpoints]

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
+from ghostexp.runs.outcome import Paused
 from ghostexp.runs.signals import stop_signals
 from ghostexp.training.callbacks.agreement import RankAgreement
 from ghostexp.training.callbacks.checkpoint import ModelCheckpoint, at_step_end
@@ -27,10 +28,12 @@ class SignalHandler(Callback):
 
     All ranks stop after the same step, even if only one of them was signalled. In the same question they agree on
     whether a checkpoint is due by the clock.
+    pause_after: epochs after which the training is saved, and `Paused` raised.
     """
 
-    def __init__(self, checkpoints: ModelCheckpoint) -> None:
+    def __init__(self, checkpoints: ModelCheckpoint, pause_after: int | None = None) -> None:
         self.checkpoints = checkpoints
+        self.pause_after = pause_after
         self.agreement = RankAgreement()
         self.received: int | None = None
         self.before: dict[int, Any] = {}
@@ -61,10 +64,12 @@ class SignalHandler(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Request a save of the epoch's end if the training stops there."""
-        self.checkpoints.save_requested = self._ask(trainer, now=True)
+        self.checkpoints.save_requested = self._ask(trainer, now=True) or trainer.current_epoch + 1 == self.pause_after
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop between epochs."""
+        """Stop or pause between epochs."""
+        if self.pause_after is not None and trainer.current_epoch >= self.pause_after and self.received is None:
+            raise Paused(f"paused after epoch {trainer.current_epoch}")
         if self.checkpoints.save_requested:
             self._stop(trainer)
 

@@ -1,0 +1,120 @@
+"""Compare searches with the exhaustive grid at a third of its epochs: python experiments/search/compare.py OUTPUT_DIR
+
+The grid, learning rates x weight decays, is trained with fresh seeds and tested once. Each search then chooses one of
+its configurations on a validation part, and is worth what that configuration has in the table of the grid.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ghostexp.report.search_runs import load_search, test_figure
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import markdown_table
+from ghostexp.runs.trials import TrialName, TrialRun
+
+RATES = ("0.003", "0.01", "0.02", "0.05", "0.1", "0.2", "0.4", "0.8", "1.6")
+DECAYS = ("1e-4", "5e-4", "2e-3")
+FACTOR = 3
+DATA = ("experiment=digits/tenth", "trainer.check_val_every_n_epoch=1", "callbacks.progress=false", "threads=1")
+HOLDOUT = ("datamodule.validate_on=holdout", "datamodule.holdout_fraction=0.5", "datamodule.train_fraction=0.2")
+METHODS = {
+    "random search": ("random", False),
+    "TPE": ("tpe", False),
+    "halving": ("random", True),
+    "TPE with halving": ("tpe", True),
+}
+Configuration = tuple[str, str]
+
+
+def main() -> None:
+    """Run what is not finished, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output_dir", type=Path)
+    parser.add_argument("--epochs", type=int, default=45)
+    parser.add_argument("--repetitions", type=int, default=5, help="of each search, with other seeds of the sampler")
+    parser.add_argument("--seeds", type=int, default=5, help="fresh seeds of each configuration of the grid")
+    parser.add_argument("--rates", type=int, default=len(RATES), help="learning rates, of which the first are taken")
+    arguments = parser.parse_args()
+    rates = RATES[: arguments.rates]
+    grid = run_grid(arguments.output_dir, rates, arguments.epochs, arguments.seeds)
+    best = max(grid.values())
+    budget = len(grid) * arguments.epochs // FACTOR
+    rows = []
+    for method, (sampler, halves) in METHODS.items():
+        found = [
+            run_search(arguments.output_dir, rates, arguments.epochs, budget, sampler, halves, repetition)
+            for repetition in range(arguments.repetitions)
+        ]
+        rows.append(row(method, found, grid, best))
+    whole = [
+        "grid",
+        len(grid) * arguments.epochs,
+        len(grid),
+        f"{best:.2f}",
+        "0.00",
+        "0.00",
+    ]
+    head = ["search", "epochs", "trials", "test accuracy of its choice, %", "points below the best, mean", "worst"]
+    print(markdown_table(head, [*rows, whole]))
+
+
+def row(
+    method: str, found: Sequence[tuple[Configuration, int, int]], grid: Mapping[Configuration, float], best: float
+) -> list[object]:
+    """Return the row of a method: what its choices have with fresh seeds."""
+    chosen = [grid[configuration] for configuration, _, _ in found]
+    epochs, trials = (statistics.fmean(values) for values in list(zip(*found, strict=True))[1:])
+    below = [best - value for value in chosen]
+    figures = [statistics.fmean(chosen), statistics.fmean(below), max(below)]
+    return [method, f"{epochs:.0f}", f"{trials:.1f}", *(f"{value:.2f}" for value in figures)]
+
+
+def run_grid(folder: Path, rates: Sequence[str], epochs: int, seeds: int) -> dict[Configuration, float]:
+    """Train every configuration with fresh seeds; returns the mean test accuracy of each."""
+    fresh = ",".join(str(100 + seed) for seed in range(seeds))
+    values = (f"optimizer.lr={','.join(rates)}", f"optimizer.weight_decay={','.join(DECAYS)}", f"seed={fresh}")
+    ghostexp(folder, "grid", epochs, *values)
+    figures: dict[Configuration, list[float]] = {}
+    for path in sorted((folder / "grid").glob("*/result.json")):
+        run = RunDirectory(path.parent)
+        optimizer = run.read_config()["optimizer"]
+        key = nearest(rates, optimizer["lr"]), nearest(DECAYS, optimizer["weight_decay"])
+        figures.setdefault(key, []).append(test_figure(TrialRun(TrialName("", 0, 0), run, result=run.read_result())))
+    return {key: statistics.fmean(some) for key, some in figures.items()}
+
+
+def run_search(
+    folder: Path, rates: Sequence[str], epochs: int, budget: int, sampler: str, halves: bool, repetition: int
+) -> tuple[Configuration, int, int]:
+    """Search once; returns the configuration of the winner, the epochs trained, and the number of trials."""
+    name = f"{sampler}{'_halving' if halves else ''}_{repetition}"
+    space = (f"optimizer.lr=choice({','.join(rates)})", f"optimizer.weight_decay=choice({','.join(DECAYS)})")
+    rungs = [max(1, epochs // FACTOR**2), max(2, epochs // FACTOR)] if halves else []
+    settings = (f"search={sampler}", f"search.seed={repetition}", f"search.epochs={budget}", "search.trials=null")
+    settings += (f"search.rungs={rungs}".replace(" ", ""), f"seed={repetition}")
+    ghostexp(folder, name, epochs, *HOLDOUT, *space, *settings)
+    (group,) = load_search(folder / name)
+    assert group.winner is not None
+    lr, decay = group.values[group.winner].values()
+    return (nearest(rates, float(lr)), nearest(DECAYS, float(decay))), group.epochs, len(group.trials)
+
+
+def nearest(texts: Sequence[str], value: float) -> str:
+    """Return the text of a number, however it was written."""
+    return min(texts, key=lambda text: abs(float(text) - value))
+
+
+def ghostexp(folder: Path, name: str, epochs: int, *overrides: str) -> None:
+    """Run a sweep or a search, which continues where an earlier command ended."""
+    common = (*DATA, f"trainer.max_epochs={epochs}", f"output_dir={folder}", f"name={name}")
+    command = [sys.executable, "-m", "ghostexp", "-m", *common, *overrides]
+    # The smallest rates and the largest may diverge, which is a result.
+    subprocess.run(command, check=not name.startswith("grid"), stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

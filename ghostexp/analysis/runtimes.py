@@ -1,0 +1,143 @@
+"""Run exported classifiers with ONNX Runtime and OpenVINO on the CPU, on as many threads as torch."""
+
+import importlib.util
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Logits = Callable[[Tensor], Tensor]
+BATCH_AXIS = ({0: torch.export.Dim("batch")},)  # batches may have any size
+RUNTIMES = ("onnxruntime", "openvino", "openvino+bf16", "openvino+int8")
+EXPORTING = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino+int8": ("openvino", "nncf")}
+EXTRAS = {"openvino": "openvino", "nncf": "nncf"}  # of a package; of others, export
+BF16, F32 = "bf16", "f32"  # OpenVINO's inference precisions: without one it would choose, by the processor
+
+
+def check_packages(runtime: str, key: str, is_exporting: bool = True) -> None:
+    """Raise ValueError, which says what to install, if packages are missing by which a runtime runs, or exports."""
+    running = ("onnxruntime",) if runtime == "onnxruntime" else ("openvino",)
+    needed = EXPORTING.get(runtime, running) if is_exporting else running
+    missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    if missing:
+        extras = ",".join(dict.fromkeys(EXTRAS.get(package, "export") for package in missing))
+        raise ValueError(f'{key}: needs {", ".join(missing)}; pip install "ghostexp[{extras}]"')
+
+
+def export_program(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """Export a network for batches of any size; an example of one image would specialise it to one."""
+    return torch.export.export(network, (example,), dynamic_shapes=BATCH_AXIS)
+
+
+def to_onnx(program: torch.export.ExportedProgram) -> bytes:
+    """Convert a program to ONNX, with the input `images` and the output `logits`."""
+    converted = torch.onnx.export(
+        program,
+        (),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=BATCH_AXIS,  # known from the program, but without their names
+        verbose=False,
+    )
+    assert converted is not None
+    return converted.model_proto.SerializeToString()
+
+
+def load_onnx(model: Path | bytes) -> Logits:
+    """Load an ONNX model, or its file, into ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
+
+
+def convert_to_openvino(program: torch.export.ExportedProgram, shape: tuple[int, int, int]) -> Any:
+    """Convert a program to an OpenVINO model in float32 with the input `images` (N, *shape) and the output `logits`."""
+    import openvino
+
+    model = openvino.convert_model(program)
+    model.reshape([-1, *shape])
+    model.inputs[0].set_names({"images"})
+    model.outputs[0].set_names({"logits"})
+    return model
+
+
+def quantize(model: Any, batches: Iterable[Tensor]) -> Any:
+    """Quantise an OpenVINO model to int8 after training, calibrated on batches of images (N, C, H, W), by NNCF.
+
+    The preset keeps activations that are not ReLUs in an asymmetric range.
+    """
+    import logging
+
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.WARNING)
+    images = [batch[None].numpy() for part in batches for batch in part]
+    return nncf.quantize(model, nncf.Dataset(images), preset=nncf.QuantizationPreset.MIXED, subset_size=len(images))
+
+
+class OpenVINO:
+    """Run an OpenVINO model, or its file; compiled for each size of a batch, which is faster than for any size."""
+
+    def __init__(self, model: Any, precision: str = F32) -> None:
+        import openvino
+
+        self.core = openvino.Core()
+        self.model = self.core.read_model(model) if isinstance(model, Path) else model
+        self.options = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.requests: dict[int, Any] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        request = self.requests.get(len(images))
+        if request is None:
+            model = self.model.clone()
+            model.reshape(list(images.shape))
+            request = self.core.compile_model(model, "CPU", self.options).create_infer_request()
+            self.requests[len(images)] = request
+        found = request.infer({0: images.contiguous().numpy()}, share_inputs=True, share_outputs=True)
+        return torch.from_numpy(found[0]).clone()  # of memory that the next call writes to
+
+
+@dataclass
+class Converter:
+    """Converts a network, fused for inference, to the form of each runtime; each form is made once.
+
+    calibration: makes batches of images by which int8 is calibrated.
+    """
+
+    network: nn.Module
+    shape: tuple[int, int, int]  # of an image
+    calibration: Callable[[], Iterable[Tensor]]
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        return export_program(self.network, torch.zeros(2, *self.shape))
+
+    @cached_property
+    def onnx(self) -> bytes:
+        return to_onnx(self.program)
+
+    @cached_property
+    def openvino(self) -> Any:
+        return convert_to_openvino(self.program, self.shape)
+
+    @cached_property
+    def int8(self) -> Any:
+        return quantize(self.openvino, self.calibration())
+
+    def load(self, runtime: str) -> Logits:
+        """Load the network into a runtime."""
+        if runtime == "onnxruntime":
+            return load_onnx(self.onnx)
+        model = self.int8 if runtime == "openvino+int8" else self.openvino
+        return OpenVINO(model, BF16 if runtime == "openvino+bf16" else F32)

@@ -1,0 +1,149 @@
+"""Write the report of a search: winners, best trials, what elimination saved, plots and commands."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ghostexp.report import search_plots, search_tables
+from ghostexp.report.page import write_page
+from ghostexp.report.readme import MACHINE_SPECIFIC_KEYS
+from ghostexp.report.search_runs import Group
+from ghostexp.report.statistics import estimate
+from ghostexp.runs.csv_table import write_rows
+from ghostexp.runs.trials import SearchRecord
+
+FRESH = 5  # seeds of the printed command that tests a winner
+DEFAULTS = {"seed": 0, "factor": 3, "horizon": "final", "direction": "maximize", "contenders": 3, "metric": None}
+
+
+def write_search_report(groups: Sequence[Group], title: str, command: str, folder: Path, output_dir: Path) -> str:
+    """Write README.md, trials.csv and the plots; return the text of the page.
+
+    folder: of the search. Raises ValueError: the folder of the report cannot be made.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"task.output_dir={output_dir}: cannot be written ({error.strerror})") from error
+    pictures = _draw(groups, title, folder, output_dir)
+    parts = [f"# {title}", f"**{' '.join(map(summary, groups))}**", search_tables.winners(groups), _notes(groups)]
+    for group in groups:
+        parts += [f"## Best trials{f' of {group.label}' if group.label else ''}", search_tables.best_trials(group)]
+    parts += ["## Elimination", search_tables.rungs(groups), saved(groups)]
+    parts += [f"![{caption}]({name})" for name, caption in pictures.items()]
+    commands = [search_command(groups), test_command(groups), command]
+    parts += ["## Reproduce", "```bash\n" + "\n".join(commands) + "\n```"]
+    text = "\n\n".join(parts) + "\n\n`trials.csv` has every run.\n"
+    write_rows(output_dir / "trials.csv", search_tables.run_rows(groups))
+    write_page(output_dir, text)
+    return text
+
+
+def _draw(groups: Sequence[Group], title: str, folder: Path, output_dir: Path) -> dict[str, str]:
+    """Draw the plots, and remove those of an earlier report; returns a caption by file."""
+    paths = {name: output_dir / f"{name}.png" for name in ("progress", "importances", "slices")}
+    for path in paths.values():
+        path.unlink(missing_ok=True)
+    drawn = {
+        "Best trial by epochs spent": search_plots.draw_progress(groups, title, paths["progress"], folder),
+        "Importance of each key": search_plots.draw_importances(groups, title, paths["importances"]),
+        "Figures against the values of each key": search_plots.draw_slices(groups, title, paths["slices"]),
+    }
+    return {path.name: caption for caption, path in drawn.items() if path is not None}
+
+
+def summary(group: Group) -> str:
+    """Summarise a search: the winner, its searched figure, and that of fresh seeds."""
+    start = f"{group.label}: " if group.label else ""
+    if group.winner is None:
+        return f"{start}no winner yet; {len(group.trials)} trials have started."
+    values = ", ".join(f"{key} = {text}" for key, text in group.values[group.winner].items())
+    metric = group.record.metric or "val/acc1"
+    searched = search_tables.figure_text(group.estimate_of(group.winner), metric)
+    tests = list(group.tests.values())
+    fresh = f"; {search_tables.figure_text(estimate(tests), metric)} on the test set with fresh seeds" if tests else ""
+    return f"{start}best of {len(group.trials)} trials is {values}: {searched} on the validation set{fresh}."
+
+
+def _notes(groups: Sequence[Group]) -> str:
+    record = groups[0].record
+    notes = [
+        "The searched figure is the highest of many, and so is too high on average (the winner's curse); the test "
+        "with fresh seeds, whose runs had no part in the search, is not.",
+        "Intervals are Student's, 95 %, over seeds only.",
+    ]
+    if len(record.seeds) > 1:
+        notes.append(
+            f"Further seeds went to the best {record.contenders} trials while they could still win: a trial whose "
+            "paired difference to the leader has an interval below zero got no more."
+        )
+    if record.rungs and record.horizon == "final":
+        notes.append(
+            "Up to a rung, learning rates are those of the whole training: figures there are of its beginning."
+        )
+    if any(group.tests for group in groups):
+        notes.append("Tests with fresh seeds train on the whole training set and test the last epoch.")
+    return "\n".join(f"- {note}" for note in notes)
+
+
+def saved(groups: Sequence[Group]) -> str:
+    """State what elimination saved: epochs trained against those of all trials, and of a full grid."""
+    record = groups[0].record
+    trained, trials = sum(group.epochs for group in groups), sum(len(group.trials) for group in groups)
+    whole, further = trials * record.epochs, sum(group.further_epochs for group in groups)
+    text = f"{trained} epochs were trained with the first seed, {100 * trained / whole:.0f} % of the {whole} that "
+    text += f"{trials} trials of {record.epochs} epochs would take.{_full_grid(groups, trained)}"
+    return text + (f" Further seeds took {further} epochs more." if further else "")
+
+
+def _full_grid(groups: Sequence[Group], trained: int) -> str:
+    record = groups[0].record
+    sizes = [text.count(",") + 1 if text.startswith("choice(") else math.inf for text in record.space.values()]
+    if math.inf in sizes:
+        return ""
+    whole = int(math.prod(sizes)) * record.epochs * len(groups)
+    return f" The full grid would take {whole}: {100 * trained / whole:.0f} %."
+
+
+def search_command(groups: Sequence[Group], with_tests: bool = True) -> str:
+    """Return the command of the search, without machine-specific paths."""
+    record, fixed = groups[0].record, _fixed(groups[0])
+    if any(text.startswith("study=") for text in fixed):
+        return shlex.join(["python", "-m", "ghostexp", *fixed])
+    grid: dict[str, dict[str, None]] = {}
+    for group in groups:
+        for text in group.overrides:
+            grid.setdefault(text.partition("=")[0], {})[text.partition("=")[2]] = None
+    varied = [f"{key}={','.join(values)}" for key, values in grid.items()]
+    varied += [f"{key}={text}" for key, text in record.space.items()]
+    seeds = [f"seed={','.join(map(str, record.seeds))}"] if list(record.seeds) != [0] else []
+    return shlex.join(["python", "-m", "ghostexp", "-m", *fixed, *varied, *seeds, *_settings(record, with_tests)])
+
+
+def _settings(record: SearchRecord, with_tests: bool) -> list[str]:
+    named = {key: getattr(record, key) for key, value in DEFAULTS.items() if getattr(record, key) != value}
+    named |= {"trials": record.trials} if record.trials is not None else {}
+    named |= {"rungs": list(record.rungs)} if record.rungs else {}
+    named |= {"test_seeds": list(record.test_seeds)} if record.test_seeds and with_tests else {}
+    return [f"search={record.sampler}", *(f"search.{key}={value}".replace(" ", "") for key, value in named.items())]
+
+
+def test_command(groups: Sequence[Group]) -> str:
+    """Return the command that goes on from the search: trains its winners with fresh seeds, and tests them."""
+    record = groups[0].record
+    used = {*record.seeds, *record.test_seeds}
+    fresh = [seed for seed in range(100, 200) if seed not in used][:FRESH]
+    return f"{search_command(groups, with_tests=False)} {shlex.quote(f'search.test_seeds={fresh}'.replace(' ', ''))}"
+
+
+def _fixed(group: Group) -> list[str]:
+    """Return the overrides that all trials share, as recorded by the first."""
+    record = next((path for run in group.runs if (path := run.run.path / ".hydra" / "overrides.yaml").is_file()), None)
+    lines = [str(text) for text in yaml.safe_load(record.read_bytes())] if record else []
+    varied = {"seed", "output_dir", "scheduler.horizon", *group.record.space}
+    varied |= {text.partition("=")[0] for text in group.overrides}
+    kept = [text for text in lines if text.partition("=")[0] not in varied]
+    return [f"{key}=DIR" if (key := text.partition("=")[0]) in MACHINE_SPECIFIC_KEYS else text for text in kept]

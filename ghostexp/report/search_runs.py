@@ -1,0 +1,122 @@
+"""Load a search for its report: the trials of each value of the grid, and who has won."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ghostexp.report.racing import contender_figures, surviving, winner
+from ghostexp.report.statistics import Estimate, Paired, estimate, paired
+from ghostexp.report.variants import symbol
+from ghostexp.runs.metrics import primary_metric
+from ghostexp.runs.sweep_record import read_sweep
+from ghostexp.runs.trials import SearchRecord, TrialRun, read_trials
+
+
+@dataclass(eq=False)
+class Group:
+    """Search of one value of the grid."""
+
+    name: str
+    overrides: Sequence[str]
+    record: SearchRecord
+    runs: list[TrialRun]
+    values: Mapping[int, Mapping[str, str]]  # of each trial, by key
+
+    @property
+    def label(self) -> str:
+        """Return the values of the grid; empty if there is none."""
+        pairs = [text.split("=", 1) for text in self.overrides]
+        return ", ".join(f"{symbol(key)} = {value}" for key, value in pairs)
+
+    @cached_property
+    def trials(self) -> list[TrialRun]:
+        """Return the runs of the first seed."""
+        return [run for run in self.runs if not run.name.is_test and run.name.seed == self.record.seeds[0]]
+
+    @cached_property
+    def winner(self) -> int | None:
+        """Return the number of the winner; None while it is open."""
+        return winner(self.figures, self.record.seeds)
+
+    @cached_property
+    def figures(self) -> dict[int, dict[int, float]]:
+        """Return the figures of the contenders by trial and seed, of which more is better."""
+        return contender_figures(self.runs, self.record)
+
+    def seeds_of(self, number: int) -> dict[int, float]:
+        """Return the last figures of a trial by seed."""
+        runs = [run for run in self.runs if run.name.number == number and not run.name.is_test and run.figures]
+        return {run.name.seed: run.figures[max(run.figures)] for run in runs}
+
+    @property
+    def tests(self) -> dict[int, float]:
+        """Return the test figures of the winner by fresh seed."""
+        found = [run for run in self.runs if run.name.is_test and run.result and run.name.number == self.winner]
+        return {run.name.seed: test_figure(run) for run in found}
+
+    @property
+    def runner_up(self) -> Paired | None:
+        """Return the paired difference of the winner to the next best contender that still could have won."""
+        others = [number for number in surviving(self.figures) if number != self.winner]
+        if self.winner is None or not others:
+            return None
+        return paired(self.figures[self.winner], self.figures[others[0]])
+
+    @property
+    def best(self) -> list[TrialRun]:
+        """Return the trials, the furthest and best first."""
+        return sorted(self.trials, key=lambda run: (run.name.number != self.winner, *self._rank(run)))
+
+    def _rank(self, run: TrialRun) -> tuple[float, ...]:
+        figures = self.seeds_of(run.name.number)
+        mean = self.record.sign * statistics.fmean(figures.values()) if figures else float("-inf")
+        return (run.is_diverged, -self.level(run), -mean, run.name.number)
+
+    def level(self, run: TrialRun) -> int:
+        """Return how many rungs a trial has reached, the end of the training included."""
+        stages = self.record.stages
+        return len(stages) if run.result else sum(epochs in run.figures for epochs in stages[:-1])
+
+    def estimate_of(self, number: int) -> Estimate | None:
+        """Return mean and interval of a trial's figures over its seeds."""
+        figures = list(self.seeds_of(number).values())
+        return estimate(figures) if figures else None
+
+    @property
+    def epochs(self) -> int:
+        """Return the epochs trained with the first seed."""
+        return sum(run.epochs for run in self.trials)
+
+    @property
+    def further_epochs(self) -> int:
+        """Return the epochs trained with further seeds, the tests of the winner not counted."""
+        return sum(run.epochs for run in self.runs if not run.name.is_test) - self.epochs
+
+
+def test_figure(run: TrialRun) -> float:
+    """Return the primary test metric of a run."""
+    assert run.result is not None
+    name = primary_metric(run.result)
+    assert name is not None
+    return run.result["metrics"]["test"][name]
+
+
+def load_search(folder: Path) -> list[Group]:
+    """Load the searches in a directory.
+
+    Raises ValueError: no trial has started.
+    """
+    sweep = read_sweep(folder)
+    record = SearchRecord(**sweep.search)
+    runs = read_trials(folder, record.metric)
+    if not runs:
+        raise ValueError(f"{folder}: no trial of the search has started")
+    groups = []
+    for name, overrides in record.groups.items():
+        ours = [run for run in runs if run.name.group == name]
+        jobs = {run.name.number: dict(text.split("=", 1) for text in sweep.jobs[str(run.name)]) for run in ours}
+        values = {number: {key: job[key] for key in record.space} for number, job in jobs.items()}
+        groups.append(Group(name, overrides, record, ours, values))
+    return groups

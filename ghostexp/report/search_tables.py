@@ -1,0 +1,110 @@
+"""Format the tables of a search: winners, best configurations, rungs, and a row for each run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ghostexp.report.search_runs import Group, test_figure
+from ghostexp.report.statistics import Estimate, estimate, paired
+from ghostexp.report.tables import difference_text, interval
+from ghostexp.runs.metrics import format_number, metric_unit
+from ghostexp.runs.text_files import markdown_table
+from ghostexp.runs.trials import TrialRun
+
+SHOWN = 5  # best trials of each search
+
+
+def winners(groups: Sequence[Group]) -> str:
+    """Return the table of winners: the searched figure, and that of fresh seeds beside it."""
+    first, has_tests = groups[0], any(group.tests for group in groups)
+    head = ["search", *first.record.space, "validation (searched)", "before the next, paired"]
+    head += ["test, fresh seeds"] if has_tests else []
+    head += [f"difference to {first.label}, paired"] if has_tests and len(groups) > 1 else []
+    rows = []
+    for group in groups:
+        if group.winner is None:
+            rows.append([group.label or group.record.sampler, *([""] * (len(head) - 2)), "open"])
+            continue
+        row = [group.label or group.record.sampler, *group.values[group.winner].values()]
+        row += [figure_text(group.estimate_of(group.winner), _metric(group)), _next(group)]
+        row += [figure_text(estimate(list(group.tests.values())) if group.tests else None, _metric(group))] * has_tests
+        if has_tests and len(groups) > 1:
+            difference = None if group is first else paired(group.tests, first.tests)
+            row.append(difference_text(difference.estimate) if difference else "")
+        rows.append(row)
+    return markdown_table(head, rows)
+
+
+def _next(group: Group) -> str:
+    found = group.runner_up
+    if found is None:
+        return "no other is left"
+    return f"{difference_text(found.estimate)} (n = {found.estimate.n})"
+
+
+def figure_text(found: Estimate | None, metric: str) -> str:
+    """Format a mean with its interval and number of seeds: `93.50 % [92.10, 94.90], n = 3`."""
+    if found is None:
+        return ""
+    mean = f"{found.mean:.2f} %" if metric_unit(metric) else format_number(found.mean)
+    return f"{mean} {interval(found)}".rstrip() + f", n = {found.n}"
+
+
+def _metric(group: Group) -> str:
+    return group.record.metric or "val/acc1"
+
+
+def best_trials(group: Group) -> str:
+    """Return the table of the best trials."""
+    head = ["trial", *group.record.space, "epochs", "validation", "state"]
+    rows = []
+    for run in group.best[:SHOWN]:
+        number = run.name.number
+        text = figure_text(group.estimate_of(number), _metric(group))
+        rows.append([number, *group.values[number].values(), run.epochs, text, state(group, run)])
+    return markdown_table(head, rows)
+
+
+def state(group: Group, run: TrialRun) -> str:
+    """Describe where a trial is."""
+    if run.is_diverged:
+        return "diverged"
+    if run.result is not None:
+        return "winner" if run.name.number == group.winner else "trained to the end"
+    if run.failure is not None:
+        return "failed"
+    level = group.level(run)
+    return f"stopped after epoch {group.record.stages[level - 1]}" if level else "unfinished"
+
+
+def rungs(groups: Sequence[Group]) -> str:
+    """Return the table of rungs: how many trials have reached each, and how many went on."""
+    stages = groups[0].record.stages
+    trials = [(group, run) for group in groups for run in group.trials]
+    reached = [sum(group.level(run) > number for group, run in trials) for number in range(len(stages))]
+    diverged = [
+        sum(run.is_diverged and group.level(run) == number for group, run in trials) for number in range(len(stages))
+    ]
+    rows = [
+        [epochs, reached[number], reached[number + 1] if number + 1 < len(stages) else "", diverged[number]]
+        for number, epochs in enumerate(stages)
+    ]
+    head = ["rung, epochs", "trials that reached it", "of which reached the next", "diverged before it"]
+    return markdown_table(head, rows)
+
+
+def run_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return a row for each run, for CSV."""
+    return [
+        {
+            "run": str(run.name),
+            **dict(text.split("=", 1) for text in group.overrides),
+            **group.values[run.name.number],
+            "seed": run.name.seed,
+            "state": "test" if run.name.is_test else state(group, run),
+            "epochs": run.epochs,
+            _metric(group): run.figures[max(run.figures)] if run.figures else "",
+            "test": test_figure(run) if run.result else "",
+        }
+        for group in groups
+        for run in group.runs
+    ]

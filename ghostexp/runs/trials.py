@@ -1,0 +1,116 @@
+"""Read the trials of a search from their run directories, which are its only truth."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ghostexp.runs.csv_table import read_rows
+from ghostexp.runs.directory import RunDirectory
+
+NAME = re.compile(r"(?:(?P<group>.+)_)?(?P<kind>trial|test)-(?P<number>\d+)_seed-(?P<seed>\d+)")
+DIVERGED = "FloatingPointError"  # type of the failure of a run whose loss is not finite
+FOLDER = "search"  # in the directory of a search: Optuna's journal, and
+HISTORY = "history.csv"  # the order of the steps, for the curve of a report
+
+
+@dataclass(frozen=True, order=True)
+class TrialName:
+    """Name of a trial's run: `ratio-2_trial-0007_seed-0`, or, of the winner's test with fresh seeds, `test-0007`.
+
+    group: values of the keys of the grid, for each of which there is a search; empty: there is only one.
+    """
+
+    group: str
+    number: int
+    seed: int
+    is_test: bool = False
+
+    def __str__(self) -> str:
+        name = f"{'test' if self.is_test else 'trial'}-{self.number:04}_seed-{self.seed}"
+        return f"{self.group}_{name}" if self.group else name
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """What defines a search, in sweep.yaml. A budget may change: trials, seeds and test_seeds are those of the last.
+
+    space: ranges by key, as typed. groups: overrides by name. epochs: of a whole training.
+    """
+
+    sampler: str
+    seed: int
+    space: Mapping[str, str]
+    groups: Mapping[str, Sequence[str]]
+    metric: str | None
+    direction: str
+    epochs: int
+    rungs: Sequence[int]
+    factor: float
+    horizon: str
+    trials: int | None = None
+    seeds: Sequence[int] = ()
+    test_seeds: Sequence[int] = ()
+    contenders: int = 1
+
+    @property
+    def stages(self) -> list[int]:
+        """Return the epochs at which trials are compared, the end of the training included."""
+        return [*self.rungs, self.epochs]
+
+    def is_better(self, one: float, other: float) -> bool:
+        """Return whether a figure is better than another."""
+        return one > other if self.direction == "maximize" else one < other
+
+    @property
+    def sign(self) -> int:
+        """Return the factor after which more is better."""
+        return 1 if self.direction == "maximize" else -1
+
+
+@dataclass
+class TrialRun:
+    """A run of a trial as its directory has it."""
+
+    name: TrialName
+    run: RunDirectory
+    figures: Mapping[int, float] = field(default_factory=dict)  # of the compared metric, by epoch
+    epochs: int = 0  # trained
+    result: Mapping[str, Any] | None = None  # once it is trained to the end and tested
+    failure: str | None = None
+    is_diverged: bool = False
+
+
+def parse_name(name: str) -> TrialName | None:
+    """Return a run's name in its parts; None if it is not that of a trial."""
+    found = NAME.fullmatch(name)
+    if found is None:
+        return None
+    return TrialName(found["group"] or "", int(found["number"]), int(found["seed"]), found["kind"] == "test")
+
+
+def read_trial(directory: Path, name: TrialName, metric: str | None) -> TrialRun:
+    """Read a run of a trial, started or not."""
+    run = RunDirectory(directory / str(name))
+    rows = [row for row in read_rows(run.metrics) if row.get("epoch")]
+    trial = TrialRun(name, run, _figures(rows, metric), max((int(row["epoch"]) for row in rows), default=0))
+    trial.result = run.read_result()
+    if run.failure.is_file() and trial.result is None:
+        failure = json.loads(run.failure.read_bytes())
+        trial.failure, trial.is_diverged = failure["error"], failure["type"] == DIVERGED
+    return trial
+
+
+def read_trials(directory: Path, metric: str | None) -> list[TrialRun]:
+    """Read all started runs of a search, in the order of their names."""
+    names = (parse_name(path.parent.name) for path in directory.glob("*/config.yaml"))
+    return [read_trial(directory, name, metric) for name in sorted(name for name in names if name is not None)]
+
+
+def _figures(rows: Sequence[Mapping[str, Any]], metric: str | None) -> dict[int, float]:
+    column = metric or next((name for name in ("val/acc1", "val/map") if any(row.get(name) for row in rows)), None)
+    values = {int(row["epoch"]): float(row[column]) for row in rows if column and row.get(column)}
+    return {epoch: value for epoch, value in values.items() if math.isfinite(value)}

@@ -1,0 +1,1 @@
+"""Searches for hyperparameters: trials by Optuna, successive halving, seeds as instances."""

@@ -1,0 +1,149 @@
+"""Run a search: check the corners of its space, record it, and run its trials."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from ghostexp.runner.resources import ResourcePool, list_visible_gpus
+from ghostexp.runs.lock import locked
+from ghostexp.runs.sweep_record import SweepRecord, check_fixed, fixed_values, is_sweep_dir, read_sweep, record_sweep
+from ghostexp.runs.trials import FOLDER, SearchRecord, TrialName, parse_name
+from ghostexp.runs.wandb_mode import resolve_for_sweep
+from ghostexp.sweeps.jobs import SweepJob
+from ghostexp.sweeps.preflight import check_jobs
+from ghostexp.sweeps.search.budget import Budget
+from ghostexp.sweeps.search.plan import Plan, build_record, check_same, corners
+from ghostexp.sweeps.search.progress import print_plan
+from ghostexp.sweeps.search.sampler import Sampler
+from ghostexp.sweeps.search.scheduler import SearchScheduler
+from ghostexp.sweeps.search.space import Values
+from ghostexp.sweeps.search.trial_search import Step, TrialSearch
+
+LOCK_SECONDS = 2.0  # a command that was just killed may still hold the lock
+MANY_JOBS = 10**6  # the number of threads, on which exact results depend, must not depend on the budget
+Compose = Callable[[str, list[str], list[str]], SweepJob]  # of name, overrides, and those that differ between jobs
+
+
+class SearchCommand:
+    """A command that searches in a directory."""
+
+    record: SearchRecord
+    of_tests: list[str]  # overrides of the tests with fresh seeds
+    processes: dict[str, int]  # of a run, by group
+
+    def __init__(
+        self, directory: Path, study: str | None, plan: Plan, search: Mapping[str, Any], compose: Compose
+    ) -> None:
+        self.directory, self.study, self.plan, self.search, self.compose = directory, study, plan, search, compose
+
+    def run(self, composed: DictConfig) -> int:
+        """Run the search, or list its trials, and return the exit code."""
+        of_each = self.checked_corners()
+        searches = [TrialSearch(self.directory, group, self.record, self._sampler(group)) for group in of_each]
+        jobs = [job for some in of_each.values() for job in some]
+        with Console(stderr=True).status(f"building the network of {len(jobs)} corners of the space"):
+            errors, gpus = check_jobs(jobs, is_here=True)
+        if errors:
+            _print_errors(errors, jobs)
+            return 1
+        self.processes = {group: max(job.processes for job in some) for group, some in of_each.items()}
+        gpus = gpus if any(job.config["trainer"]["accelerator"] != "cpu" for job in jobs) else 0
+        pinned = any(isinstance(job.config["trainer"]["devices"], list) for job in jobs)
+        n_jobs = 1 if pinned else composed.n_jobs
+        pool = ResourcePool(list_visible_gpus(gpus), n_jobs, max(self.processes.values()), MANY_JOBS)
+        budget = Budget(self.search["epochs"], self.search["hours"])
+        if composed.dry_run:
+            print_plan(self.directory, searches, budget, pool.n_jobs)
+            return 0
+        resolve_for_sweep(job.config for job in jobs)
+        record_sweep(self.directory, self._sweep_record([job for job in jobs if not _is_test(job)]))
+        with self._alone():
+            return SearchScheduler(self.directory, searches, self.job, budget, pool, composed.fail_fast).run()
+
+    def checked_corners(self) -> dict[str, list[SweepJob]]:
+        """Compose the corners of the space, by group, and check that the directory has no other search."""
+        group, *_ = self.plan.groups
+        values, *_ = corners(self.plan.space)
+        first = self._compose(TrialName(group, 0, self.plan.seeds[0]), values)
+        self.record = build_record(self.plan, self.search, first.config)
+        holds_out = first.config["datamodule"].get("validate_on") == "holdout"
+        self.of_tests = ["datamodule.validate_on=test"] if holds_out else []
+        self.of_tests += self.search["test_overrides"]
+        of_each = {
+            group: [
+                self._compose(TrialName(group, number, self.plan.seeds[0]), values, self._horizon())
+                for number, values in enumerate(corners(self.plan.space))
+            ]
+            for group in self.plan.groups
+        }
+        of_test = [
+            self._compose(TrialName(group, 0, seed, is_test=True), values, [*self._horizon(), *self.of_tests])
+            for group in self.plan.groups
+            for seed in self.record.test_seeds[:1]
+        ]
+        before = read_sweep(self.directory)
+        if is_sweep_dir(self.directory):
+            if not before.search:
+                raise ValueError(f"{self.directory}: contains a sweep without a search; name=... starts a new one")
+            check_same(self.directory, before.search, self.record)
+        check_fixed(self.directory, self._sweep_record([job for some in of_each.values() for job in some]))
+        for group, job in zip(self.plan.groups, of_test, strict=False):
+            of_each[group].append(job)
+        return of_each
+
+    def _sampler(self, group: str) -> Sampler:
+        return Sampler(self.record, group, self.plan.space, self.search.get("startup", 1))
+
+    def _sweep_record(self, jobs: list[SweepJob]) -> SweepRecord:
+        fixed = fixed_values((job.distinguishing_overrides, job.config) for job in jobs)
+        before = read_sweep(self.directory).search.get("groups", {})
+        search = asdict(self.record) | {"groups": {**before, **self.plan.groups}}
+        return SweepRecord(self.study, {}, fixed, search)
+
+    def job(self, search: TrialSearch, step: Step) -> SweepJob:
+        """Compose and record the job of a step."""
+        more = [*self._horizon(), *(self.of_tests if step.name.is_test else ())]
+        job = self._compose(step.name, step.values, more)
+        job.processes, job.pause_after = self.processes[search.group], step.until
+        record_sweep(self.directory, SweepRecord(self.study, {job.name: job.distinguishing_overrides}))
+        return job
+
+    def _horizon(self) -> list[str]:
+        """Return the override of the learning-rate schedule."""
+        stages = ",".join(map(str, self.record.stages))
+        return [f"scheduler.horizon=[{stages}]"] if self.record.horizon == "rung" else []
+
+    def _compose(self, name: TrialName, values: Values, more: list[str] | None = None) -> SweepJob:
+        of_trial = [f"{key}={text}" for key, text in values.items()]
+        varied = [*self.plan.groups[name.group], *of_trial, f"seed={name.seed}"]
+        return self.compose(str(name), [*self.plan.fixed, *varied, *(more or [])], varied)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the search's lock: one command at a time decides which trials go on."""
+        folder = self.directory / FOLDER
+        folder.mkdir(exist_ok=True)
+        try:
+            with locked(folder, LOCK_SECONDS):
+                yield
+        except BlockingIOError:
+            raise ValueError(f"{self.directory}: another command runs this search") from None
+
+
+def _is_test(job: SweepJob) -> bool:
+    name = parse_name(job.name)
+    return name is not None and name.is_test
+
+
+def _print_errors(errors: list[tuple[str, str]], jobs: list[SweepJob]) -> None:
+    """Print each error once, with the first corner that has it."""
+    first: dict[str, str] = {}
+    for name, error in errors:
+        first.setdefault(error, " ".join(next(job.distinguishing_overrides for job in jobs if job.name == name)))
+    print(*(f"error: {overrides}: {error}" for error, overrides in first.items()), sep="\n", file=sys.stderr)

@@ -1,0 +1,219 @@
+"""Run one search: which trial starts or goes on next, by what the run directories say."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+
+from ghostexp.report import racing
+from ghostexp.runs.trials import SearchRecord, TrialName, TrialRun, read_trial, read_trials
+from ghostexp.sweeps.search import halving
+from ghostexp.sweeps.search.sampler import Attributes, Observed, Sampler
+from ghostexp.sweeps.search.space import Values
+
+
+@dataclass(frozen=True)
+class Step:
+    """A run to start or to continue, and the epochs after which it pauses; None: it is trained to the end."""
+
+    name: TrialName
+    values: Values
+    until: int | None
+    epochs: int  # that it trains
+
+
+@dataclass
+class TrialSearch:
+    """Trials of one value of the grid."""
+
+    directory: Path
+    group: str
+    record: SearchRecord
+    sampler: Sampler
+    attributes: dict[int, Attributes] = field(default_factory=dict)
+    runs: dict[TrialName, TrialRun] = field(default_factory=dict)
+    values: dict[int, Values] = field(default_factory=dict)
+    running: dict[TrialName, Step] = field(default_factory=dict)
+    failed: set[TrialName] = field(default_factory=set)  # by this command; the next one tries again
+
+    def load(self) -> None:
+        """Read the runs of earlier commands."""
+        for trial in read_trials(self.directory, self.record.metric):
+            if trial.name.group == self.group:
+                self.runs[trial.name] = trial
+                self.values[trial.name.number] = self._read_values(trial)
+
+    def _read_values(self, trial: TrialRun) -> Values:
+        lines = yaml.safe_load((trial.run.path / ".hydra" / "overrides.yaml").read_bytes())
+        typed = dict(str(line).split("=", 1) for line in lines if "=" in str(line))
+        return {dimension.key: typed[dimension.key] for dimension in self.sampler.space}
+
+    def started(self, step: Step) -> None:
+        """Note that a step runs."""
+        self.running[step.name] = step
+        self.values[step.name.number] = step.values
+        self.runs.setdefault(step.name, read_trial(self.directory, step.name, self.record.metric))
+
+    def ended(self, name: TrialName) -> TrialRun:
+        """Read what a step has come to."""
+        step = self.running.pop(name)
+        trial = self.runs[name] = read_trial(self.directory, name, self.record.metric)
+        if trial.failure is None and not ((trial.result and trial.figures) or step.until in trial.figures):
+            trial.failure = self._problem(trial, step)
+        if trial.failure is not None and not trial.is_diverged:
+            self.failed.add(name)
+        return trial
+
+    def refused(self, name: TrialName) -> None:
+        """Note that a step could not start; the next command tries again."""
+        del self.running[name]
+        self.failed.add(name)
+
+    def _problem(self, trial: TrialRun, step: Step) -> str:
+        """Return why a run that ended without a failure has no figure."""
+        if trial.result is None and trial.epochs < (step.until or self.record.epochs):
+            return "stopped before its end"
+        return f"search.metric={self.record.metric or 'null'}: metrics.csv has no value of it at epoch {trial.epochs}"
+
+    def next(self, allows: Callable[[int], bool]) -> Step | None:
+        """Return the next step; allows: whether the budget has so many epochs left. None: nothing to do now."""
+        step = self._interrupted() or self._promotion(allows) or self._new(allows)
+        if step or any(not name.is_test for name in self.running):
+            return step
+        return self._further_seed(allows) or self._test()
+
+    # The first seed: trials and rungs
+
+    def _interrupted(self) -> Step | None:
+        """Return a step that an earlier command did not end."""
+        for name, trial in self.runs.items():
+            if self._is_idle(trial) and name.seed == self.record.seeds[0] and not name.is_test:
+                level = self.level(trial)
+                if level == 0 or trial.epochs > self.record.stages[level - 1]:
+                    return self._step(name, level)
+        return None
+
+    def _promotion(self, allows: Callable[[int], bool]) -> Step | None:
+        rungs: list[dict[int, float]] = [{} for _ in self.record.rungs]
+        gone_on: list[set[int]] = [set() for _ in self.record.rungs]
+        for trial in self.first_seed:
+            level = self.level(trial)
+            for rung in range(min(level, len(rungs))):
+                rungs[rung][trial.name.number] = self.record.sign * trial.figures[self.record.stages[rung]]
+                if level > rung + 1 or not self._waits(trial):
+                    gone_on[rung].add(trial.name.number)
+            if trial.is_diverged and level < len(rungs):
+                rungs[level][trial.name.number] = -math.inf
+        is_closed = not self._is_open(allows)
+        rung = halving.promotable(rungs, gone_on, self.record.factor, is_closed)
+        if rung < 0:
+            return None
+        number = halving.best_waiting(rungs[rung], gone_on[rung], self.record.factor, is_closed)
+        assert number is not None
+        step = self._step(TrialName(self.group, number, self.record.seeds[0]), rung + 1)
+        return step if allows(step.epochs) else None
+
+    def _is_open(self, allows: Callable[[int], bool]) -> bool:
+        """Return whether more trials may still reach a rung."""
+        return bool(self.running) or self._may_start(allows)
+
+    def _may_start(self, allows: Callable[[int], bool]) -> bool:
+        limit = math.inf if self.record.trials is None else self.record.trials
+        return len(self.first_seed) < min(limit, self.sampler.size) and allows(self.record.stages[0] + self._reserve())
+
+    def _reserve(self) -> int:
+        """Return the epochs that bring one trial from the first rung to the end, which the budget keeps for it."""
+        stages = self.record.stages
+        reached = max((self.level(trial) for trial in self.first_seed), default=0)
+        reached = max(reached, *(stages.index(step.until or stages[-1]) + 1 for step in self.running.values()), 1)
+        return stages[-1] - stages[min(reached, len(stages)) - 1]
+
+    def _new(self, allows: Callable[[int], bool]) -> Step | None:
+        if not self._may_start(allows):
+            return None
+        taken = {trial.name.number for trial in self.first_seed}
+        number = next(number for number in itertools.count() if number not in taken)
+        proposed = self.sampler.propose(number, self.observed())
+        if proposed is None:
+            return None
+        values, self.attributes[number] = proposed
+        return self._step(TrialName(self.group, number, self.record.seeds[0]), 0, values)
+
+    # Further seeds, and the test
+
+    def figures_by_seed(self) -> dict[int, dict[int, float]]:
+        """Return the figures of the contenders, by trial and seed; more is better."""
+        return racing.contender_figures(self.runs.values(), self.record)
+
+    @property
+    def winner(self) -> int | None:
+        """Return the number of the trial that has won; None while it is open."""
+        return racing.winner(self.figures_by_seed(), self.record.seeds)
+
+    def _further_seed(self, allows: Callable[[int], bool]) -> Step | None:
+        started = {(name.number, name.seed) for name, trial in self.runs.items() if not self._is_idle(trial)}
+        found = racing.next_run(self.figures_by_seed(), started, self.record.seeds)
+        if found is None:
+            return None
+        step = self._step(TrialName(self.group, *found), len(self.record.rungs))
+        return step if allows(step.epochs) else None
+
+    def _test(self) -> Step | None:
+        winner = self.winner
+        if winner is None:
+            return None
+        names = [TrialName(self.group, winner, seed, is_test=True) for seed in self.record.test_seeds]
+        left = [name for name in names if name not in self.runs or self._is_idle(self.runs[name])]
+        return self._step(left[0], len(self.record.rungs)) if left else None
+
+    # What is known of a trial
+
+    @property
+    def first_seed(self) -> list[TrialRun]:
+        """Return the runs of the first seed, by number."""
+        seed = self.record.seeds[0]
+        found = [trial for name, trial in self.runs.items() if name.seed == seed and not name.is_test]
+        return sorted(found, key=lambda trial: trial.name.number)
+
+    def level(self, trial: TrialRun) -> int:
+        """Return how many stages a trial has reached; all only once it is tested too."""
+        stages = self.record.stages
+        if trial.result is not None:
+            return len(stages)
+        return sum(epochs in trial.figures for epochs in stages[:-1])
+
+    def _waits(self, trial: TrialRun) -> bool:
+        """Return whether a trial is paused at a rung."""
+        level = self.level(trial)
+        return self._is_idle(trial) and level > 0 and trial.epochs <= self.record.stages[level - 1]
+
+    def _is_idle(self, trial: TrialRun) -> bool:
+        is_ended = trial.result is not None or trial.is_diverged or trial.name in self.failed
+        return not is_ended and trial.name not in self.running
+
+    def _step(self, name: TrialName, stage: int, values: Values | None = None) -> Step:
+        until = self.record.stages[stage]
+        done = self.runs[name].epochs if name in self.runs else 0
+        pause = until if stage < len(self.record.rungs) else None
+        return Step(name, values or self.values[name.number], pause, until - done)
+
+    def observed(self) -> list[Observed]:
+        """Return the trials as the sampler sees them."""
+        return [self._observe(trial) for trial in self.first_seed]
+
+    def _observe(self, trial: TrialRun) -> Observed:
+        number = trial.name.number
+        figures = {epochs: trial.figures[epochs] for epochs in self.record.stages if epochs in trial.figures}
+        if trial.result is not None and trial.figures:
+            figures |= {self.record.epochs: trial.figures[max(trial.figures)]}
+        seen = Observed(number, self.values[number], "stopped", figures, self.attributes.get(number, {}))
+        if trial.name in self.running:
+            return replace(seen, state="running")
+        if trial.is_diverged:
+            return replace(seen, state="diverged")
+        if trial.name in self.failed or (trial.result is not None and not figures):
+            return replace(seen, state="failed")
+        return replace(seen, state="done" if trial.result is not None else "stopped")

@@ -1,0 +1,75 @@
+"""The tables of the studies under experiments/ are what their results.csv gives."""
+
+import csv
+import statistics
+from pathlib import Path
+
+import pytest
+
+from ghostexp.report.statistics import Estimate, estimate, paired
+from ghostexp.report.tables import difference_text, interval
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+PAGES = sorted(path.parent for path in EXPERIMENTS.glob("*/table.csv"))
+PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)
+Rows = list[dict[str, str]]
+
+
+def read_csv(path: Path) -> Rows:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def runs_of(page: Path) -> dict[str, Rows]:
+    """Return the finished runs of a page by variant."""
+    found: dict[str, Rows] = {}
+    for row in read_csv(page / "results.csv"):
+        if row["state"] == "finished":
+            found.setdefault(row["variant"], []).append(row)
+    return found
+
+
+def by_seed(rows: Rows) -> dict[int, float]:
+    return {int(row["seed"]): float(row["accuracy"]) for row in rows}
+
+
+def markdown_rows(page: Path) -> dict[str, list[str]]:
+    """Return the cells of the page's first table by variant."""
+    lines = (page / "README.md").read_text().partition("| variant |")[2].partition("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return {cells[0]: cells[1:] for cells in rows}
+
+
+def equals(row: dict[str, str], name: str, found: Estimate) -> None:
+    """Assert that a row of table.csv has these numbers."""
+    assert row[f"{name}_mean"] == str(round(found.mean, 4))
+    assert row[f"{name}_sd"] == ("" if found.sd is None else str(round(found.sd, 4)))
+    ends = found.interval or ("", "")
+    assert [row[f"{name}_low"], row[f"{name}_high"]] == [str(end and round(end, 4)) for end in ends]
+
+
+def test_there_are_pages() -> None:
+    assert len(PAGES) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_what_results_give(page: Path) -> None:
+    runs, table, printed = runs_of(page), read_csv(page / "table.csv"), markdown_rows(page)
+    assert [row["variant"] for row in table] == list(printed)
+    assert set(printed) == set(runs)
+    for row in table:
+        of_variant, cells = runs[row["variant"]], printed[row["variant"]]
+        accuracy = estimate(list(by_seed(of_variant).values()), PERCENT)
+        equals(row, "accuracy", accuracy)
+        assert row["n"] == cells[0] == str(len(of_variant))
+        assert cells[1] == f"{accuracy.mean:.2f}"
+        assert cells[3] == interval(accuracy)
+        if row["baseline"]:
+            difference = paired(by_seed(of_variant), by_seed(runs[row["baseline"]]), POINTS)
+            assert difference is not None
+            equals(row, "difference", difference.estimate)
+            assert cells[4].startswith(difference_text(difference.estimate))
+        else:
+            assert cells[4] == "baseline"
+        for number, key in enumerate(("params", "macs"), 5):
+            assert cells[number] == f"{statistics.median(float(run[key]) for run in of_variant):,.0f}"

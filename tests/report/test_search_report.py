@@ -1,0 +1,120 @@
+"""Test the report of a search on run directories without a training."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.sweep_record import SweepRecord, write_sweep
+from ghostexp.runs.trials import FOLDER, HISTORY, SearchRecord, TrialName
+from tests.cli import command
+
+SPACE = {"optimizer.lr": "tag(log,interval(0.01,1))", "optimizer.weight_decay": "choice(0.1,0.2)"}
+RATES = ("0.02", "0.1", "0.5", "0.9")
+
+
+def write_search(folder: Path, groups: dict[str, list[str]]) -> None:
+    """Write a search of four trials each: two rungs, two further seeds for the best two, three tests of the winner."""
+    record = SearchRecord(
+        "tpe",
+        0,
+        SPACE,
+        groups,
+        None,
+        "maximize",
+        9,
+        [3],
+        2,
+        "final",
+        4,
+        seeds=[0, 1, 2],
+        test_seeds=[7, 8, 9],
+        contenders=2,
+    )
+    jobs: dict[str, list[str]] = {}
+    history = ["spent,run,epochs,figure"]
+    for worse, (group, overrides) in enumerate(groups.items()):
+        runs = [(TrialName(group, number, 0), 9 if number in (0, 1) else 3) for number in range(4)]
+        runs += [(TrialName(group, number, seed), 9) for number in (0, 1) for seed in (1, 2)]
+        runs += [(TrialName(group, 1, seed, is_test=True), 9) for seed in (7, 8, 9)]
+        for name, epochs in runs:
+            lr, decay = RATES[name.number], "0.1" if name.number % 2 else "0.2"
+            jobs[str(name)] = [*overrides, f"optimizer.lr={lr}", f"optimizer.weight_decay={decay}", f"seed={name.seed}"]
+            run = RunDirectory(folder / str(name))
+            run.write_config({"task": {"name": "fit"}, "seed": name.seed})
+            (run.path / ".hydra").mkdir()
+            fixed = ["model=resnet20", f"data_dir={folder}", "name=mine"]
+            (run.path / ".hydra" / "overrides.yaml").write_text(json.dumps([*fixed, *jobs[str(name)]]))
+            figure = 90 - 10 * abs(name.number - 1) - worse + (0.5 * name.seed) ** 2
+            lines = [f"{epoch},{epoch},{figure + epoch - 9}" for epoch in range(1, epochs + 1)]
+            run.metrics.write_text("\n".join(["step,epoch,val/acc1", *lines]) + "\n")
+            if epochs == 9:
+                run.write_result({"metrics": {"test": {"test/acc1": 80.0 - worse + name.seed % 3}}})
+            history.append(f"{9 * len(history)},{name},{epochs},{figure}")
+    write_sweep(folder, SweepRecord(None, jobs, {}, vars(record) | {"groups": groups}))
+    (folder / FOLDER).mkdir()
+    (folder / FOLDER / HISTORY).write_text("\n".join(history) + "\n")
+
+
+def report(tmp_path: Path, groups: dict[str, list[str]]) -> str:
+    """Report on a search; returns the page."""
+    folder = tmp_path / "outputs" / "mine"
+    write_search(folder, groups)
+    assert command("task=report", "name=mine") == 0
+    return (folder / "report" / "README.md").read_text()
+
+
+def test_report_has_winner_elimination_and_commands(tmp_path: Path) -> None:
+    text = report(tmp_path, {"": []})
+    assert "best of 4 trials is optimizer.lr = 0.1, optimizer.weight_decay = 0.1: 90.42 %" in text
+    assert "81.00 % [78.52, 83.48], n = 3 on the test set with fresh seeds" in text
+    assert (
+        "| tpe | 0.1 | 0.1 | 90.42 % [89.12, 91.71], n = 3 | no other is left | 81.00 % [78.52, 83.48], n = 3 |" in text
+    )
+    assert "| 1 | 0.1 | 0.1 | 9 | 90.42 % [89.12, 91.71], n = 3 | winner |" in text
+    assert re.search(r"\| 2 \| 0.5 \| 0.2 \| 3 \| 74.00 %, n = 1 \| stopped after epoch 3 \|", text)
+    assert "| 3 | 4 | 2 | 0 |" in text
+    assert "24 epochs were trained with the first seed, 67 % of the 36 that 4 trials of 9 epochs would take." in text
+    assert "Further seeds took 36 epochs more." in text
+    for name in ("progress", "importances", "slices"):
+        assert f"({name}.png)" in text
+        assert (tmp_path / "outputs" / "mine" / "report" / f"{name}.png").is_file()
+    search = "python -m ghostexp -m model=resnet20 data_dir=DIR name=mine 'optimizer.lr=tag(log,interval(0.01,1))'"
+    assert f"{search} 'optimizer.weight_decay=choice(0.1,0.2)' seed=0,1,2 search=tpe search.factor=2" in text
+    assert "'search.test_seeds=[100,101,102,103,104]'" in text
+    assert str(tmp_path) not in text
+    assert "<td>winner</td>" in (tmp_path / "outputs" / "mine" / "report" / "report.html").read_text()
+    table = (tmp_path / "outputs" / "mine" / "report" / "trials.csv").read_text()
+    rows = list(csv.DictReader(table.splitlines()))
+    assert len(rows) == 11
+    assert rows[-1]["state"] in ("test", "stopped after epoch 3")
+
+
+def test_report_compares_searches_by_fresh_seeds(tmp_path: Path) -> None:
+    text = report(tmp_path, {"ratio-1": ["model.ratio=1"], "ratio-2": ["model.ratio=2"]})
+    assert "s = 1: best of 4 trials" in text
+    assert "difference to s = 1, paired" in text
+    assert "-1.00 [-1.00, -1.00] |" in text
+    assert "## Best trials of s = 2" in text
+    assert "model.ratio=1,2 'optimizer.lr=" in text
+
+
+def test_report_of_a_search_without_a_winner(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "mine"
+    write_search(folder, {"": []})
+    for path in folder.glob("*/result.json"):
+        path.unlink()
+    assert command("task=report", "name=mine") == 0
+    assert "no winner yet; 4 trials have started" in (folder / "report" / "README.md").read_text()
+
+
+def test_report_without_trials_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "outputs" / "mine"
+    write_search(folder, {"": []})
+    for path in folder.glob("*/config.yaml"):
+        path.unlink()
+    assert command("task=report", "name=mine") == 1
+    assert capfd.readouterr().err == f"error: {folder}: no trial of the search has started\n"

@@ -1,0 +1,223 @@
+"""Test searches from the command line: trials are ordinary runs, and one that goes on equals one never interrupted."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.sweep_record import read_sweep
+from ghostexp.runs.trials import parse_name
+from ghostexp.sweeps.search.plan import read_plan
+from tests.cli import TINY, command, in_directory, processes_in, start
+
+SPACE = ("optimizer.lr=tag(log,interval(0.001,0.1))", "optimizer.weight_decay=choice(1e-4,5e-4)")
+DATA = (
+    *TINY,
+    "datamodule.validate_on=holdout",
+    "datamodule.holdout_fraction=0.5",
+    "callbacks.min_seconds_between_saves=0",
+)
+SEARCH = ("-m", *DATA, *SPACE, "search=random", "search.trials=4", "search.rungs=[1]", "search.factor=2", "name=tuned")
+TESTED = (*SEARCH, "search.test_seeds=[7]")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run a search, which no test may change."""
+    folder = tmp_path_factory.mktemp("searched")
+    assert command(*TESTED, f"output_dir={folder}") == 0
+    return folder / "tuned"
+
+
+def runs(folder: Path) -> dict[str, RunDirectory]:
+    """Return the runs of a search by name."""
+    paths = sorted(path.parent for path in folder.glob("*/config.yaml"))
+    return {path.name: RunDirectory(path) for path in paths if parse_name(path.name)}
+
+
+def epochs(run: RunDirectory) -> int:
+    """Return the epochs in metrics.csv."""
+    return len(run.metrics.read_text().splitlines()) - 1
+
+
+def test_search_is_a_sweep_of_ordinary_runs(searched: Path) -> None:
+    found = runs(searched)
+    tests = [name for name in found if name.startswith("test-")]
+    assert len(found) == 5
+    assert sorted(epochs(run) for run in found.values()) == [1, 1, 2, 2, 2]
+    assert tests == [name for name, run in found.items() if run.read_config()["datamodule"]["validate_on"] == "test"]
+    assert read_sweep(searched).jobs.keys() == found.keys()
+    assert "pause_after" not in (searched / "trial-0000_seed-0" / "config.yaml").read_text()
+    assert len({run.read_config()["optimizer"]["lr"] for run in found.values()}) == 4
+    assert (searched / "search" / "search.log").is_file()
+    assert processes_in(searched) == []
+
+
+def test_promoted_trial_equals_an_uninterrupted_run(searched: Path, tmp_path: Path) -> None:
+    promoted = next(run for name, run in runs(searched).items() if name.startswith("trial") and run.result.exists())
+    overrides = yaml.safe_load((promoted.path / ".hydra" / "overrides.yaml").read_text())
+    assert "Restored all states" in promoted.log.read_text()
+    assert command(*overrides, in_directory(tmp_path / "whole")) == 0
+    whole = RunDirectory(tmp_path / "whole")
+    assert whole.metrics.read_bytes() == promoted.metrics.read_bytes()
+    ours, theirs = (torch.load(run.last)["state_dict"] for run in (promoted, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_repeated_search_trains_nothing_and_a_stopped_trial_goes_on_by_hand(
+    searched: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(searched, tmp_path / "tuned"))
+    before = {name: run.metrics.stat().st_mtime_ns for name, run in runs(copy).items()}
+    assert command(*TESTED, f"output_dir={tmp_path}") == 0
+    out = capfd.readouterr().out
+    assert "4 trials, 2 trained to the end, 2 stopped at a rung; best: optimizer.lr=" in out
+    assert "0 runs in" in out
+    assert {name: run.metrics.stat().st_mtime_ns for name, run in runs(copy).items()} == before
+    stopped = next(run for run in runs(copy).values() if not run.result.exists())
+    assert command(f"resume={stopped.path}") == 0
+    assert (stopped.result.exists(), epochs(stopped)) == (True, 2)
+    assert command(*TESTED, f"output_dir={tmp_path}") == 0
+    assert "4 trials, 3 trained to the end, 1 stopped at a rung" in capfd.readouterr().out
+
+
+def test_other_settings_in_the_same_directory_are_refused(searched: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    where = f"output_dir={searched.parent}"
+    for change, wanted in (
+        ("search.factor=3", "contains another search (factor: 2 -> 3); name=... starts a new one"),
+        ("search=tpe", "contains another search (sampler: random -> tpe)"),
+        ("seed=3", "contains another search (first seed: 0 -> 3)"),
+        ("trainer.max_epochs=3", "contains another search (epochs: 2 -> 3)"),
+        ("model.shortcut=B", "contains a sweep with other fixed values (model.shortcut: A -> B)"),
+    ):
+        assert command(*TESTED, where, change) == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        assert wanted in line
+    assert command("-m", *TINY, "optimizer.lr=0.1,0.2", "name=tuned", where) == 1
+    assert f"{searched}: contains a search; repeat its command" in capfd.readouterr().err
+
+
+def test_dry_run_shows_space_budget_and_trials(searched: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command(*TESTED, f"output_dir={searched.parent}", "search.epochs=100", "dry_run=true") == 0
+    out = capfd.readouterr().out
+    assert "optimizer.lr=tag(log,interval(0.001,0.1))" in out
+    assert out.count("finished ") == 3
+    assert "search=random: 4 trials in" in out
+    assert "compared after 1, 2 epochs, of which the best 1/2 go on" in out
+    assert "seeds 0; the winner is tested with seeds 7" in out
+    assert "94 of 100 epochs left" in out
+
+
+def test_narrowed_study_keeps_its_names(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for typed, names in (
+        (("model.ratio=2",), ["ratio-2"]),
+        (("model.ratio=10,1", "+model.note=1"), ["ratio-10", "ratio-1"]),
+    ):
+        overrides = OverridesParser.create().parse_overrides(["model.ratio=1,2,10", SPACE[0], "seed=0,1"])
+        plan = read_plan(overrides, OverridesParser.create().parse_overrides([*typed, "search=tpe"]), 0, "tpe")
+        assert list(plan.groups) == names
+        assert plan.seeds == [0, 1]
+        assert plan.fixed == list(typed[1:])
+    assert command("study=tuned_ratio_ablation", "model.ratio=7", "dry_run=true") == 1
+    assert "model.ratio=7: the study has 1,2,3,4,5,10" in capfd.readouterr().err
+
+
+def test_grid_values_have_searches_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    search = ("-m", *DATA, SPACE[0], "model.shortcut=A,B", "search=qmc", "search.trials=2", "dry_run=true")
+    assert command(*search) == 0
+    assert "2 trials for each of 2 values of the grid" in capfd.readouterr().out
+
+
+def test_horizon_of_a_rung_is_part_of_each_trial(tmp_path: Path) -> None:
+    assert command(*SEARCH, "search.horizon=rung", "search.trials=2") == 0
+    for run in runs(tmp_path / "outputs" / "tuned").values():
+        assert run.read_config()["scheduler"]["horizon"] == [1, 2]
+
+
+def test_diverging_trial_is_a_result_of_the_search(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    space = "optimizer.lr=choice(0.01,1e30)"
+    search = ("-m", *DATA, space, "search=grid", "name=tuned")
+    assert command(*search) == 0
+    assert "2 trials, 1 trained to the end, 1 diverged; best: optimizer.lr=0.01" in capfd.readouterr().out
+    assert command(*search) == 0
+    assert "0 runs in" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["-m", SPACE[0]], f"{SPACE[0]}: must be single values, such as 1,2,3 or range(0,5), without a search; to sea"),
+        (["search=tpe", "optimizer.lr=0.1"], "search=tpe: is a sweep; add -m and what to search, KEY=interval(A,B)"),
+        (["-m", "search=tpe", "seed=0,1"], "search=tpe: there is nothing to search; add ranges, such as KEY=interval"),
+        (["-m", "search=tpe,random", SPACE[0]], "search=tpe,random: only one search at a time"),
+        (["-m", "search=tpe", SPACE[0]], "datamodule.validate_on=test: a search would tune on the test set; use"),
+        (["-m", *DATA, SPACE[0], "search=grid"], f"{SPACE[0]}: search=grid needs choice(...) or range(...)"),
+        (["-m", *DATA, "seed=interval(0,3)", SPACE[0], "search=tpe"], "seed=interval(0,3): cannot be searched"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.rungs=[2,1]"], "search.rungs=[2, 1]: must be rising epochs up"),
+        (
+            ["-m", *DATA, SPACE[0], "search=tpe", "search.trials=null"],
+            "search.trials=null: set search.trials, search.e",
+        ),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.trial=3"], "search.trial=3: search has no trial; there is"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.trials=0"], "search.trials=0: must be an integer >= 1"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.test_seeds=[0]"], "search.test_seeds=[0]: must be other seeds"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "task=profile"], "search=tpe: needs task=fit, got task=profile"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "hydra/launcher=submitit_local"], "search=tpe: runs on this machine"),
+        (
+            ["-m", *DATA, SPACE[0], "search=tpe", "search.rungs=[1]", "trainer.check_val_every_n_epoch=2"],
+            "search.rungs=[1]: there is no validation after epoch 1; trainer.check_val_every_n_epoch=2",
+        ),
+        (["-m", *DATA, "model.ratio=choice(1,2)", "search=tpe"], "model=resnet20: has no ratio, which model.ratio=1"),
+        (["-m", *DATA, "optimizer.momentum=choice(0.9,2)", "search=tpe"], "optimizer.momentum=2: must be a number in"),
+        (["-m", *DATA, "scheduler.warmup_epochs=choice(0,9)", "search=tpe"], "scheduler.warmup_epochs=9 seed=0: sched"),
+        (["-m", *DATA, SPACE[0], "search.trials=3"], "search.trials=3: needs a search; add search=tpe"),
+        ([*DATA, SPACE[0]], f"{SPACE[0]}: needs -m (a sweep); to search an interval, add search=tpe too"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "~search.trials"], "~search.trials: is required"),
+    ],
+)
+def test_wrong_search_is_one_line(arguments: Sequence[str], wanted: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command(*arguments) == 1
+    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"error: {wanted}"), lines[0]
+
+
+def test_search_without_optuna_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    assert command(*SEARCH) == 1
+    assert capfd.readouterr().err == 'error: search=random: needs Optuna: pip install "ghostexp[search]"\n'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["random", "tpe"])
+def test_killed_search_ends_as_an_undisturbed_one(kind: str, tmp_path: Path) -> None:
+    """Kill a search three times at random moments: pytest -m slow tests/sweeps/search/test_search.py"""
+    search = (*TESTED, f"search={kind}", "search.trials=6", "trainer.max_epochs=4", "search.rungs=[1,2]", "n_jobs=2")
+    assert command(*search, "name=whole") == 0
+    for _ in range(3):
+        process = start(*search, "name=killed")
+        time.sleep(random.uniform(3, 12))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert command(*search, "name=killed") == 0
+    whole, killed = (runs(tmp_path / "outputs" / name) for name in ("whole", "killed"))
+    trials = [{name for name in found if re.match("trial", name)} for found in (whole, killed)]
+    assert trials[0] == trials[1]
+    for name in trials[0] if kind == "random" else ():
+        ours, theirs = (found[name].metrics.read_text().splitlines() for found in (killed, whole))
+        assert ours[: len(theirs)] == theirs[: len(ours)]
+        assert [found[name].read_config()["optimizer"] for found in (killed, whole)].count(
+            whole[name].read_config()["optimizer"]
+        ) == 2

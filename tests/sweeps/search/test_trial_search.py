@@ -1,0 +1,203 @@
+"""Test which trial starts or goes on, and that a killed search loses and repeats nothing."""
+
+import math
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from ghostexp.report.racing import contenders, next_run, surviving, winner
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.trials import FOLDER, TrialName, parse_name
+from ghostexp.sweeps.search.halving import best_waiting
+from tests.sweeps.search.fake_trials import FakeSearch, accuracy
+
+SEARCH = Path(FOLDER) / "search.log"
+
+
+@pytest.mark.parametrize(
+    "name", [TrialName("", 7, 0), TrialName("ratio-2_lr-0.1", 12345, 3), TrialName("a", 1, 2, True)]
+)
+def test_names_are_read_as_written(name: TrialName) -> None:
+    assert parse_name(str(name)) == name
+
+
+def test_best_third_of_a_rung_goes_on() -> None:
+    figures = {0: 1.0, 1: 3.0, 2: 2.0, 3: -math.inf, 4: 2.5, 5: 3.0}
+    assert best_waiting(figures, [], 3, is_closed=False) == 1
+    assert best_waiting(figures, [1], 3, is_closed=False) == 5
+    assert best_waiting(figures, [1, 5], 3, is_closed=False) is None
+    assert best_waiting({0: 1.0, 1: 2.0}, [], 3, is_closed=False) is None
+    assert best_waiting({0: 1.0, 1: 2.0}, [], 3, is_closed=True) == 1
+    assert best_waiting({0: -math.inf}, [], 3, is_closed=True) is None
+
+
+def test_further_seeds_go_to_those_that_may_still_win() -> None:
+    assert contenders({0: 1.0, 1: 3.0, 2: 2.0, 3: -math.inf}, 3) == [1, 2, 0]
+    first = {1: {0: 3.0}, 2: {0: 2.0}}
+    assert next_run(first, [(1, 0), (2, 0)], [0, 1]) == (1, 1)
+    assert next_run(first, [(1, 0), (2, 0), (1, 1)], [0, 1]) == (2, 1)
+    clear = {1: {0: 3.0, 1: 3.1, 2: 2.9}, 2: {0: 2.0, 1: 2.2, 2: 1.9}, 3: {0: 2.9, 1: 3.3, 2: 2.6}, 4: {0: -math.inf}}
+    assert surviving(clear) == [1, 3]
+    assert next_run(clear, [(number, seed) for number in clear for seed in range(3)], [0, 1, 2, 3]) == (1, 3)
+    assert winner(clear, [0, 1, 2]) == 1
+    assert winner(clear, [0, 1, 2, 3]) is None
+
+
+def test_halving_trains_few_to_the_end(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path)
+    steps = search.run()
+    assert Counter(step.rpartition(" ")[2] for step in steps) == {"1": 9, "3": 3, "9": 1}
+    assert search.search.winner == max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))
+
+
+def test_promotion_does_not_wait_for_the_rung(tmp_path: Path) -> None:
+    steps = FakeSearch(tmp_path).run()
+    assert steps.index(next(step for step in steps if step.endswith(" 3"))) == 3
+
+
+def test_minimised_metric_promotes_the_lowest(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, lambda *case: -accuracy(*case), direction="minimize")
+    search.run()
+    assert search.search.winner == max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))
+
+
+def test_diverged_trial_does_not_go_on_and_is_not_repeated(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, trials=3)
+    step = search.start()
+    assert step is not None
+    RunDirectory(tmp_path / str(step.name)).write_failure(FloatingPointError(), "the loss is not finite")
+    search.end(step)
+    assert search.search.failed == set()
+    assert Counter(text.split("_")[0] for text in FakeSearch(tmp_path, trials=3).run())["trial-0000"] == 0
+
+
+def test_failed_trial_is_tried_again_by_the_next_command(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, trials=3)
+    step = search.start()
+    assert step is not None
+    RunDirectory(tmp_path / str(step.name)).write_failure(OSError(), "disk full")
+    search.end(step)
+    assert not any(text.startswith("trial-0000") for text in search.run())
+    (tmp_path / str(step.name) / "failure.json").unlink()  # as the scheduler does before a start
+    assert FakeSearch(tmp_path, trials=3).run()[0] == "trial-0000_seed-0 1"
+
+
+def test_refused_trial_does_not_end_the_search(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, trials=3).search
+    step = search.next(lambda _: True)
+    assert step is not None
+    search.started(step)
+    search.refused(step.name)
+    following = search.next(lambda _: True)
+    assert following is not None
+    assert (step.name.number, following.name.number) == (0, 1)
+
+
+def test_missing_metric_is_a_failure(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, metric="val/f1")
+    step = search.start()
+    assert step is not None
+    search.train(step)
+    assert "search.metric=val/f1: metrics.csv has no value" in str(search.search.ended(step.name).failure)
+
+
+def test_seeds_and_tests_follow_the_trials(tmp_path: Path) -> None:
+    steps = FakeSearch(tmp_path, seeds=[0, 1, 2], test_seeds=[10, 11], contenders=2, rungs=[]).run()
+    assert [step for step in steps if "seed-0" not in step][-2:] == [
+        *(f"test-{best_number(steps)}_seed-10 9", f"test-{best_number(steps)}_seed-11 9")
+    ]
+    assert Counter(step.split("_")[1] for step in steps) == {
+        **{"seed-0 9": 9, "seed-1 9": 2, "seed-2 9": 2},
+        **{"seed-10 9": 1, "seed-11 9": 1},
+    }
+
+
+def best_number(steps: list[str]) -> str:
+    """Return the number of the tested trial."""
+    return steps[-1].split("_")[0].removeprefix("test-")
+
+
+def test_budget_of_epochs_leaves_enough_for_one_trial_to_the_end(tmp_path: Path) -> None:
+    search, spent = FakeSearch(tmp_path, trials=None), 0
+    while step := search.start(budget=30 - spent):
+        spent += step.epochs
+        search.train(step)
+        search.end(step)
+    assert spent <= 30
+    assert search.search.winner is not None
+
+
+@pytest.mark.parametrize("kind", ["random", "qmc", "tpe", "cmaes"])
+def test_killed_search_loses_and_repeats_nothing(kind: str, tmp_path: Path) -> None:
+    changes = {"sampler": kind, "seeds": [0, 1], "contenders": 2, "test_seeds": [9]}
+    undisturbed = FakeSearch(tmp_path / "undisturbed", **changes)
+    expected, chance, done = undisturbed.run(), random.Random(1), []
+    while True:
+        search = FakeSearch(tmp_path / "killed", **changes)
+        done += search.run(chance.randrange(3))
+        step = search.start()
+        if step is None:
+            break
+        is_within = chance.random() < 0.5  # an epoch, or before the search has read the result
+        search.train(step, epochs=1 if is_within and step.until != 1 else None)
+        if not is_within or step.until == 1:
+            done.append(f"{step.name} {step.until or 9}")
+    assert len({*done}) == len(done)
+    assert search.trials().keys() == undisturbed.trials().keys()
+    if kind in ("random", "qmc"):
+        assert {*done} == {*expected}
+        assert search.trials() == undisturbed.trials()
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut", "foreign", "another trial"])
+def test_journal_is_rebuilt_from_the_run_directories(damage: str, tmp_path: Path) -> None:
+    FakeSearch(tmp_path).run(5)
+    path = tmp_path / SEARCH
+    whole = states(path)
+    if damage == "lost":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    elif damage == "foreign":
+        path.write_text("no journal\n" * 3)
+    else:
+        optuna.load_study(study_name="search", storage=storage(path)).ask()
+    FakeSearch(tmp_path)
+    assert states(path) == whole
+
+
+def test_journal_has_the_states_of_the_trials_in_the_end(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path)
+    search.run()
+    search.journal.update(search.search.observed(), is_over=True)
+    assert Counter(state for state, *_ in states(tmp_path / SEARCH)) == {"PRUNED": 8, "COMPLETE": 1}
+    more = FakeSearch(tmp_path, trials=12)  # some go on again
+    more.run()
+    more.journal.update(more.search.observed(), is_over=True)
+    assert sum(Counter(state for state, *_ in states(tmp_path / SEARCH)).values()) == 12
+
+
+def test_removed_trial_is_run_again_with_its_values(tmp_path: Path) -> None:
+    first = FakeSearch(tmp_path)
+    first.run()
+    shutil.rmtree(tmp_path / "trial-0001_seed-0")
+    search = FakeSearch(tmp_path)
+    assert states(tmp_path / SEARCH)[1] == ("FAIL", {}, {})
+    assert "trial-0001_seed-0 1" in search.run()
+    assert search.trials() == first.trials()
+
+
+def storage(path: Path) -> optuna.storages.JournalStorage:
+    """Open a journal as Optuna's own tools do."""
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+def states(path: Path) -> list[tuple[str, dict, dict]]:
+    """Return state, values and figures of each trial in a journal."""
+    study = optuna.load_study(study_name="search", storage=storage(path))
+    return [(trial.state.name, trial.params, trial.intermediate_values) for trial in study.trials]
