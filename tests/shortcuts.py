@@ -26,6 +26,7 @@ list_defaults = defaults_list.create_defaults_list
 merge = ConfigLoaderImpl._compose_config_from_defaults_list
 _get_mode = Hydra.get_mode
 savefig = Figure.savefig  # with all pixels
+PARSED: dict[str, bytes] = {}  # pickled content of YAML texts
 
 
 def install() -> None:
@@ -49,12 +50,10 @@ def _load_once(stream: Any, Loader: type) -> Any:
     """Load YAML; OmegaConf's texts from a cache."""
     if Loader.__name__ != "OmegaConfLoader":
         return _load_yaml(stream, Loader)
-    return pickle.loads(_parse(stream if isinstance(stream, str) else stream.read()))
-
-
-@functools.lru_cache(2000)
-def _parse(text: str) -> bytes:
-    return pickle.dumps(_load_yaml(text, _utils.get_yaml_loader()))
+    text = stream if isinstance(stream, str) else stream.read()
+    if text not in PARSED:
+        PARSED[text] = pickle.dumps(_load_yaml(text, Loader))
+    return pickle.loads(PARSED[text])
 
 
 LISTED: dict[object, DefaultsList] = {}
