@@ -9,6 +9,14 @@ class ConfigError(ValueError):
     """A wrong key, value or path, found before anything runs."""
 
 
+class TargetNotFoundError(ValueError):
+    """A `_target_` that does not exist, or not any more."""
+
+    def of_run(self, run: str) -> ValueError:
+        """Return the error for the configuration of an earlier run."""
+        return ValueError(f"{self}; if it was renamed, write its new name into {run}/config.yaml")
+
+
 class RunError(RuntimeError):
     """A run that failed; `directory` has its log and failure.json."""
 

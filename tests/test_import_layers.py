@@ -15,7 +15,7 @@ LAYERS = {  # other layers that each may import
     "data": {"validation"},
     "training": {"runs", "models", "analysis"},
     "report": {"runs"},
-    "tasks": {"report", "training", "data", "analysis", "runs", "models", "validation"},
+    "tasks": {"report", "training", "data", "analysis", "runs", "models", "validation", "errors"},
     "runner": {"runs", "errors"},
     "config": {"runner", "runs", "errors"},
     "sweeps": {"config", "runner", "report", "runs", "errors"},

@@ -4,7 +4,8 @@
     python experiments/speed/detector_step.py model=retinanet_ghostnet datamodule=coco datamodule.root=DIR   # any other
 
 The gradient is detached between the pyramid and the heads and passed on by hand, which changes no result, so that each
-has its own forward and backward time. The loader runs alone, in this process, without workers. Medians over the steps.
+has its own forward and backward time. The loader runs alone, in this process, without workers. All on the
+CPU, also where there is a GPU, on which experiments/gpu times whole steps. Medians over the steps.
 """
 
 import argparse

@@ -39,8 +39,8 @@ def main() -> None:
     theirs, ours = timm.create_model("ghostnet_100").eval(), ghostnet().eval()
     randomize_norms(theirs)
     ours.load_state_dict(theirs.state_dict())
-    device = torch.device("cpu")
-    modes = {"timm, eager": InferenceMode(theirs, torch.float32, torch.contiguous_format)}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    modes = {"timm, eager": InferenceMode(theirs.to(device), torch.float32, torch.contiguous_format)}
     modes |= build_modes(ours, [*MODES, *(RUNTIMES if arguments.runtimes else ())], SHAPE, device)
     if arguments.runtimes:
         other = torchvision_network("mobilenet_v3_large").eval()
@@ -48,7 +48,7 @@ def main() -> None:
         modes |= {f"MobileNetV3-L, {name}": mode for name, mode in build_modes(other, RUNTIMES, SHAPE, device).items()}
     print(f"{cpu()}, {arguments.threads} threads, torch {torch.__version__}, medians of {arguments.rounds} rounds\n")
     for batch in arguments.batches:
-        latencies = benchmark_modes(modes, torch.randn(batch, *SHAPE), arguments.rounds)
+        latencies = benchmark_modes(modes, torch.randn(batch, *SHAPE, device=device), arguments.rounds)
         print(f"| batch {batch} | ms (quartiles) | img/s | times timm | difference |\n| --- | --- | --- | --- | --- |")
         for row in latencies:
             spread = f"{row.median_ms:.1f} ({row.low_ms:.1f} to {row.high_ms:.1f})"

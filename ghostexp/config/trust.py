@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostexp.config.signatures import defined_in
+from ghostexp.errors import TargetNotFoundError
 from ghostexp.runs.config_keys import TRUSTED_PACKAGES
 
 CLASSES = ("ghostexp.models.", "ghostexp.data.", "ghostexp.training.", "torch.nn.", "torch.optim.", "torch.utils.data.")
@@ -33,7 +34,8 @@ def check_saved_config(config: Any, path: Path, allowed: Collection[str]) -> Non
         if key.rpartition(".")[2] == "_target_" and not _is_trusted(value, allowed):
             package = value.partition(".")[0]
             if value.startswith("ghostexp.") and defined_in(value) is None:
-                raise ValueError(f"{path}/config.yaml: {key}={value}: not found in this version of ghostexp")
+                error = TargetNotFoundError(f"{path}: {key}={value}: not found in this version of ghostexp")
+                raise error.of_run(str(path))
             how = f"allow=[{package}] or --config-dir DIR, if you trust it" if package not in TRUSTED_PACKAGES else ""
             known = f"must be a network, data set or part of a training of {', '.join(TRUSTED_PACKAGES)}"
             raise ValueError(f"{path}/config.yaml: {key}={value}: {known}" + (f", or allowed by {how}" if how else ""))

@@ -13,7 +13,7 @@ from datetime import datetime
 from types import FrameType
 from typing import Any
 
-from ghostexp.errors import format_error, print_error
+from ghostexp.errors import TargetNotFoundError, format_error, print_error
 from ghostexp.runner.ranks import is_started_by_slurm, rank
 from ghostexp.runs.config_keys import STUDY_TASKS
 from ghostexp.runs.directory import RunDirectory
@@ -177,6 +177,8 @@ def _prepare(config: dict[str, Any], num_threads: int | None) -> None:
 
 
 def _fail(error: Exception, config: dict[str, Any], run: RunDirectory, report: Report | None) -> int:
+    if isinstance(error, TargetNotFoundError) and (earlier := config["run"] or config["resume"]):
+        error = error.of_run(earlier)
     log.error("failed", exc_info=error)
     if report is not None:
         report(format_error(error))

@@ -24,7 +24,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     if config.get("lightning_module") and trained.file is not None:
         load_checkpoint_weights(module, trained.file)  # it may have weights beside the network's
     loggers = instantiate.build_loggers(config, directory)
-    callbacks: list[Callback] = [BatchTimeout(*instantiate.batch_timeout(config).values())]
+    callbacks: list[Callback] = [BatchTimeout(instantiate.batch_timeout(config))]
     trainer = instantiate.build_trainer(config, callbacks, [], directory, datamodule)
     trainer.test(module, datamodule=datamodule, verbose=False)
     result = (

@@ -1,5 +1,6 @@
 """Batches of the in-memory data set."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,12 +9,29 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ghostexp.data import in_memory
 from ghostexp.data.in_memory import InMemoryDataset
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
 from ghostexp.data.transforms import Augmentation, MixupCutmix, erasing_boxes
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 COUNT, SIZE, CLASSES = 50, 8, 5
+
+
+@pytest.mark.parametrize(("spare", "device"), [(0, "meta"), (-1, "cpu")])
+def test_images_are_on_the_device_if_a_quarter_of_its_memory_holds_them(
+    spare: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = noise_dataset()
+    monkeypatch.setattr(in_memory, "device_memory", lambda device: 4 * data.images.nbytes + spare)
+    assert data.to(torch.device("meta")).images.device.type == device
+
+
+def test_device_memory_does_not_depend_on_other_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: pytest.fail("what is free depends on other jobs"))
+    assert in_memory.device_memory(torch.device("cuda", 0)) == 80
+    assert in_memory.device_memory(torch.device("cpu")) == 0
 
 
 def noise_dataset() -> InMemoryDataset:

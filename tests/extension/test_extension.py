@@ -95,16 +95,18 @@ def test_tasks_on_own_runs(run: str, folder: Path, tmp_path: Path, request: pyte
     Image.new("L", (16, 16), 100).save(tmp_path / "image.png")
     before = result_of(trained)["metrics"]["test"]
     prepared = () if run == "doors_run" else ("+datamodule.mean=[0]", "+datamodule.std=[1]")
+    formats = "onnx,torch,safetensors" if run == "doors_run" else "safetensors"
     for task in (
         ("task=test",),
         ("task=predict", f"task.input={tmp_path}/image.png", *prepared),
         ("task=profile", "task.modes=[eager]", "task.batch_sizes=[1]", "task.repeats=1"),
         ("task=visualize", "task.num_images=4", "task.num_shown=1"),
-        ("task=export", "task.formats=[safetensors]", "task.num_check_images=4", *prepared),
+        ("task=export", f"task.formats=[{formats}]", "task.num_check_images=4", *prepared),
     ):
         assert own(folder, *task, f"run={trained}", in_directory(tmp_path / task[0])) == 0, task
     assert result_of(tmp_path / "task=test")["metrics"]["test"] == before
     assert json.loads((tmp_path / "task=predict" / "predictions.json").read_text())["predictions"]
+    assert {*formats.split(",")} <= {*result_of(tmp_path / "task=export")["checks"]}
 
 
 def test_resume_of_own_parts_equals_one_training(doors_run: Path, folder: Path, tmp_path: Path) -> None:
@@ -123,6 +125,32 @@ def test_run_remembers_folder_and_needs_trust(
     assert command(*profile, in_directory(tmp_path / "refused")) == 1
     assert "or allowed by allow=[my_ghosts]" in capsys.readouterr().err
     assert command(*profile, "allow=[my_ghosts]", in_directory(tmp_path / "allowed")) == 0
+
+
+@pytest.mark.parametrize(
+    ("renamed", "error"),
+    [
+        (("my_ghosts.ThreeLayers", "my_ghosts.FourLayers"), "model._target_=my_ghosts.FourLayers: not found"),
+        (
+            ("torch_dataset.TorchDataset", "torch_data.TorchDataset"),
+            "torch_data.TorchDataset: not found in this version",
+        ),
+    ],
+)
+def test_run_whose_target_was_renamed_since_says_what_to_do(
+    renamed: tuple[str, str],
+    error: str,
+    doors_run: Path,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Path(shutil.copytree(doors_run, tmp_path / "run"))
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(*renamed))
+    assert own(folder, "task=test", f"run={run}", in_directory(tmp_path / "test")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert error in line
+    assert line.endswith(f"if it was renamed, write its new name into {run}/config.yaml")
 
 
 def test_installed_package_adds_options(

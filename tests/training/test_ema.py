@@ -56,6 +56,23 @@ def test_ema_continues_from_its_state_dict_bit_exactly() -> None:
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+def test_ema_averages_shared_weights_once_and_sees_new_buffers() -> None:
+    first, second, norm = nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3)
+    second.weight = first.weight
+    network = nn.Sequential(first, second, norm)
+    ema = EMAModel(network, CPU, decay=0.5)
+    for step in range(6):
+        with torch.no_grad():
+            first.weight.fill_(step)
+        norm.running_mean = torch.full((3,), float(step))  # a new tensor, as some networks assign
+        before = ema.module[0].weight.clone()  # pyright: ignore[reportIndexIssue]
+        ema.update_parameters(network)
+        decay = min(0.5, (1 + step) / (10 + step)) if step else 0.0
+        expected = torch.lerp(before, torch.full((3, 3), float(step)), 1 - decay)
+        torch.testing.assert_close(ema.module[0].weight, expected)  # pyright: ignore[reportIndexIssue]
+        torch.testing.assert_close(ema.module[2].running_mean, expected[0].detach())  # pyright: ignore[reportIndexIssue]
+
+
 def test_ema_of_half_precision_weights_is_float32() -> None:
     network = build_network()
     ema = EMAModel(network, CPU, 0.9)

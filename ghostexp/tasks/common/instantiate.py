@@ -32,6 +32,7 @@ from ghostexp.tasks.common.nodes import (
 )
 from ghostexp.training.callbacks.checkpoint import AtomicCheckpointIO
 from ghostexp.training.callbacks.progress_bar import EpochProgressBar
+from ghostexp.training.distributed import BATCH_SECONDS
 from ghostexp.training.loggers import RunInfo
 
 __all__ = ["BuiltModel", "Config", "build_lightning_module", "build_network", "instantiate_node"]
@@ -85,9 +86,9 @@ def build_callbacks(config: Config, run: RunDirectory, metric: str, mode: str = 
     return [*more, *own]
 
 
-def batch_timeout(config: Config) -> dict[str, float]:
-    """Return the time limit of a batch as an argument; none for the configuration of an older run."""
-    return {key: value for key, value in config["callbacks"].items() if key == "batch_timeout"}
+def batch_timeout(config: Config) -> float:
+    """Return the time limit of a batch; that of an older run's configuration is the default."""
+    return config["callbacks"].get("batch_timeout", BATCH_SECONDS)
 
 
 def build_loggers(config: Config, run: RunDirectory, resumed_step: int | None = None) -> list[Logger]:
@@ -126,7 +127,8 @@ def build_trainer(
     """
     node = dict(config["trainer"])
     if world_size(node) > 1 and isinstance(node.get("strategy"), str):
-        arguments = {"find_unused_parameters": node["strategy"].endswith("_true"), **batch_timeout(config)}
+        unused, limit = node["strategy"].endswith("_true"), batch_timeout(config)
+        arguments = {"find_unused_parameters": unused, "batch_timeout": limit}
         node["strategy"] = {"_target_": "ghostexp.training.distributed.DDP", **arguments}
     try:
         trainer = instantiate_node(

@@ -9,6 +9,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from ghostexp.errors import TargetNotFoundError
 from ghostexp.training.optimization import BUILD_ERRORS
 
 Config = dict[str, Any]
@@ -43,7 +44,7 @@ def find_target(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
     try:
         return hydra.utils.get_object(node["_target_"])
     except Exception as error:
-        raise ValueError(
+        raise TargetNotFoundError(
             f"{key}._target_={node['_target_']}: not found ({one_line(error.__cause__ or error)})"
         ) from error
 

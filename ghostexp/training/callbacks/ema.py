@@ -1,10 +1,14 @@
 """Exponential moving average (EMA) of the weights: a few kernel launches per step and no device synchronisation."""
 
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
+
+Places = list[tuple[Any, str]]  # a dictionary of a module, and a key of it
 
 
 class EMAModel(AveragedModel):
@@ -19,14 +23,16 @@ class EMAModel(AveragedModel):
         super().__init__(model, device=device, use_buffers=True)
         self.decay = decay
         self.steps: int | None = None  # value of the buffer `n_averaged`, which a checkpoint may set; read once
+        self.places: tuple[Places, Places] | None = None  # of the average's tensors and of the model's
 
     @torch.no_grad()
     def update_parameters(self, model: torch.nn.Module) -> None:
         """Add one step's weights to the average."""
         steps = int(self.n_averaged) if self.steps is None else self.steps
-        averages = _tensors(self.module)
+        self.places = self.places or (_places(self.module), _places(model))
+        averages, current = ([tensors[name] for tensors, name in places] for places in self.places)
         # Half-precision weights have a float32 average.
-        values = [now.to(mean.dtype) for now, mean in zip(_tensors(model), averages, strict=True)]
+        values = [now.to(mean.dtype) for now, mean in zip(current, averages, strict=True)]
         floats, others = _by_kind(averages)
         decay = min(self.decay, (1 + steps) / (10 + steps)) if steps else 0.0
         torch._foreach_lerp_([averages[i] for i in floats], [values[i] for i in floats], 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
@@ -34,6 +40,17 @@ class EMAModel(AveragedModel):
             torch._foreach_copy_([averages[i] for i in others], [values[i] for i in others])  # pyright: ignore[reportPrivateImportUsage]
         self.steps = steps + 1
         self.n_averaged.fill_(self.steps)
+
+
+def _places(model: torch.nn.Module) -> Places:
+    """Return where a model keeps its parameters and buffers, each once: a look there spares the walk in each step."""
+    found: dict[int, tuple[Any, str]] = {}
+    for kind in ("_parameters", "_buffers"):
+        for tensors in [getattr(module, kind) for module in model.modules()]:
+            for name in tensors:
+                if tensors[name] is not None:
+                    found.setdefault(id(tensors[name]), (tensors, name))
+    return list(found.values())
 
 
 def _tensors(model: torch.nn.Module) -> list[Tensor]:
