@@ -33,7 +33,7 @@ def note_end() -> None:
     Path(os.environ["ENDED"]).write_text(str(time.time()))
 
 
-def failing_resnet8(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
+def failing_resnet8(num_classes: int, in_chans: int, shortcut: str, width: float) -> ResNet:
     """ResNet-8 whose third training step ends the last rank as the environment says; with shortcut=A it does not."""
     steps = iter(range(1000))
 
