@@ -22,8 +22,8 @@ from ghostexp.config.compose import CONF
 from tests.warm_process import fork_jobs_from_server
 
 _load_yaml = yaml.load
-_list_defaults = defaults_list.create_defaults_list
-_merge = ConfigLoaderImpl._compose_config_from_defaults_list
+list_defaults = defaults_list.create_defaults_list
+merge = ConfigLoaderImpl._compose_config_from_defaults_list
 _get_mode = Hydra.get_mode
 savefig = Figure.savefig  # with all pixels
 PARSED: dict[str, bytes] = {}  # pickled content of YAML texts
@@ -65,12 +65,12 @@ def _list_defaults_once(
 ) -> DefaultsList:
     """Return the files that make a configuration, which follow from the options chosen; values are applied later."""
     if not _has_own_files_only(repo):
-        return _list_defaults(repo, config_name, overrides_list, *flags, **named)
+        return list_defaults(repo, config_name, overrides_list, *flags, **named)
     values = Overrides(repo, overrides_list).config_overrides
     options = tuple(str(one.input_line) for one in overrides_list if not any(one is value for value in values))
     key = (config_name, options, flags, tuple(named.items()))
     if key not in LISTED:
-        LISTED[key] = _list_defaults(repo, config_name, overrides_list, *flags, **named)
+        LISTED[key] = list_defaults(repo, config_name, overrides_list, *flags, **named)
     known = LISTED[key]
     return DefaultsList(known.defaults, known.defaults_tree, values, known.overrides)
 
@@ -78,10 +78,10 @@ def _list_defaults_once(
 def _merge_once(self: ConfigLoaderImpl, defaults: Sequence[ResultDefault], repo: IConfigRepository) -> DictConfig:
     """Merge the files of a configuration; a copy, to which values are applied."""
     if not _has_own_files_only(repo):
-        return _merge(self, list(defaults), repo)
+        return merge(self, list(defaults), repo)
     key = repr(defaults)
     if key not in MERGED:
-        MERGED[key] = pickle.dumps(_merge(self, list(defaults), repo))
+        MERGED[key] = pickle.dumps(merge(self, list(defaults), repo))
     return pickle.loads(MERGED[key])
 
 

@@ -13,7 +13,7 @@ from tests.data.fake_image_folders import write_tree
 from tests.pretended_device import registered_device
 from tests.pretended_run import PretendedRun, in_own_process, run_pretended
 
-SMALL = (*TINY, "model._target_=tests.test_pretended_device.small_network", "~model.shortcut")
+SMALL = (*TINY, "model._target_=tests.test_pretended_device.small_network", "~model.shortcut", "~model.width")
 EIGHT = (*SMALL, "datamodule.num_images=64", "datamodule.batch_size=8", "trainer.max_epochs=1")
 
 

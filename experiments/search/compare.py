@@ -98,8 +98,7 @@ def run_search(
     settings += (f"search.rungs={rungs}".replace(" ", ""), f"seed={repetition}")
     ghostexp(folder, name, epochs, *HOLDOUT, *space, *settings)
     (group,) = load_search(folder / name)
-    assert group.winner is not None
-    lr, decay = group.values[group.winner].values()
+    lr, decay = group.values[group.finalists[0]].values()
     return (nearest(rates, float(lr)), nearest(DECAYS, float(decay))), group.epochs, len(group.trials)
 
 

@@ -1,6 +1,5 @@
 """Measure where ghost modules pay: each convolution of a network as it is and as a ghost module, and whole networks."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostexp.analysis.conv_layers import ConvLayer
-from ghostexp.analysis.timing import Clock, Step, alternate
+from ghostexp.analysis.timing import Step, alternate, quiet_clock
 
 SAMPLE_SECONDS = 0.002  # short: in a network, a layer does not find its own data in the cache either
 
@@ -75,7 +74,7 @@ def measure_layers(
         forms = [(1, 1), *(size for size in sizes if 1 < size[0] <= layer.conv.out_channels)]
         steps[key] = {form: _layer_step(layer, form, values, setting) for form in forms}
     flat = {f"{number}/{form}": step for number, key in enumerate(steps) for form, step in steps[key].items()}
-    samples = alternate(flat, rounds, setting.device, SAMPLE_SECONDS, _clock())
+    samples = alternate(flat, rounds, setting.device, SAMPLE_SECONDS, quiet_clock())
     measured = {
         key: _forms(different[key], {form: samples[f"{number}/{form}"] for form in steps[key]})
         for number, key in enumerate(steps)
@@ -101,11 +100,6 @@ def _layer_step(layer: ConvLayer, form: tuple[int, int], values: Tensor, setting
         output.backward(gradient)
 
     return step
-
-
-def _clock() -> Clock:
-    """Return the clock: on one thread that of the processor's time, which other work on the machine changes less."""
-    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _view(values: Tensor, setting: Setting, shape: tuple[int, int, int]) -> Tensor:
@@ -159,7 +153,7 @@ def measure_networks(
     values = torch.randn(setting.batch_size * int(np.prod(image_shape)), device=setting.device, dtype=setting.dtype)
     images = _view(values, setting, image_shape)
     steps = {name: network_step(network, images, setting) for name, network in networks.items()}
-    samples = alternate(steps, rounds, setting.device, clock=_clock())
+    samples = alternate(steps, rounds, setting.device, clock=quiet_clock())
     first = samples[next(iter(samples))]
     times = []
     for name, found in samples.items():

@@ -34,6 +34,11 @@ def alternate(
     return samples
 
 
+def quiet_clock() -> Clock:
+    """Return the clock: on one thread that of the processor's time, which other work on the machine changes less."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
 def _count(step: Step, device: torch.device, seconds: float, clock: Clock) -> int:
     """Compute the calls per sample; the measurement is a second warm-up."""
     once = min(milliseconds(step, 1, device, clock) for _ in range(2))

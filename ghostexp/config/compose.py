@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ghostexp.config.config_files import describe_groups
 from ghostexp.config.hydra_errors import to_user_error
+from ghostexp.config.keys import ROOT
 from ghostexp.config.plan_file import read_plans
 from ghostexp.config.plugins import installed_packages, modules_in, typed_config_dir
 from ghostexp.config.pretrained import check_pretrained
@@ -88,7 +89,7 @@ def checked(composed: DictConfig) -> Config:
     missing = sorted(_missing_keys(config))
     if missing:
         raise ValueError(f"{missing[0]}: must be set; {missing[0]}=...")
-    check(config, variables=_referred(composed))
+    check(config, variables=_referred(composed) if config.keys() - ROOT.keys() else ())
     return config
 
 

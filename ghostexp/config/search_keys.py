@@ -17,6 +17,13 @@ SEARCH: Keys = {
     ),
     "metric": string("Column of metrics.csv that is compared; null: that of the best epoch.").or_null(),
     "direction": choice("Whether more or less of the metric is better.", "maximize", "minimize"),
+    "cost": choice(
+        "Second objective, the less the better: the search finds the Pareto set.",
+        "macs",
+        "params",
+        needed="must be macs, params or null",
+        also=["null"],
+    ),
     "contenders": integer("Number of trials that further seeds compare.", least=1),
     "test_seeds": array("Seeds with which the winner is trained anew, on the whole training set, and tested."),
     "test_overrides": array("Overrides of these trainings, [KEY=VALUE], beside datamodule.validate_on=test."),

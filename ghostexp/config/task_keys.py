@@ -66,6 +66,12 @@ TASKS: dict[str, Keys] = {
         "num_check_images": integer(
             "Test images on which each file is compared with the network; 0: none, no data are read.", least=0
         ),
+        "concat_free": choice(
+            "OpenVINO's form without concatenations of ghosts: auto, true or false.",
+            "auto",
+            also=["boolean"],
+            needed="must be auto, true or false",
+        ),
         "num_test_images": integer("Test images on which each file is tested; null: all.", least=0).or_null(),
         "num_calibration_images": integer("Training images by which int8 is calibrated.", least=1),
         "license": string("License of the weights.").or_null(),

@@ -119,6 +119,28 @@ def draw_importances(groups: Sequence[Group], title: str, path: Path) -> Path | 
 
 
 @literal_text
+def draw_pareto(groups: Sequence[Group], title: str, path: Path) -> Path | None:
+    """Plot the figures of trained trials against their cost, the Pareto set connected; None without a cost."""
+    if not any(group.costs for group in groups):
+        return None
+    figure = new_figure(7, 4)
+    axis = figure.subplots()
+    for number, group in enumerate(groups):
+        look = style(number, len(groups))
+        estimates = {trial: found.mean for trial in group.costs if (found := group.estimate_of(trial))}
+        costs = [group.costs[trial] for trial in estimates]
+        axis.scatter(costs, list(estimates.values()), s=28, facecolors="none", edgecolors=look["color"])
+        best = [trial for trial in group.finalists if trial in estimates]
+        label = legend_label(group.label) if group.label else None
+        axis.plot([group.costs[trial] for trial in best], [estimates[trial] for trial in best], label=label, **look)
+    axis.set(xlabel=groups[0].record.cost, ylabel=axis_label(groups[0]))
+    if len(groups) > 1:
+        axis.legend(fontsize=7)
+    axis.grid(alpha=0.3)
+    return save(figure, title, path)
+
+
+@literal_text
 def draw_slices(groups: Sequence[Group], title: str, path: Path) -> Path | None:
     """Plot the figure of every trial at the first rung against the values of each key."""
     keys = list(groups[0].record.space)

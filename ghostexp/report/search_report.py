@@ -16,7 +16,8 @@ from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.trials import SearchRecord
 
 FRESH = 5  # seeds of the printed command that tests a winner
-DEFAULTS = {"seed": 0, "factor": 3, "horizon": "final", "direction": "maximize", "contenders": 3, "metric": None}
+DEFAULTS = {"seed": 0, "factor": 3, "horizon": "final", "direction": "maximize", "contenders": 3}
+DEFAULTS |= {"metric": None, "cost": None}
 
 
 def write_search_report(groups: Sequence[Group], title: str, command: str, folder: Path, output_dir: Path) -> str:
@@ -44,10 +45,11 @@ def write_search_report(groups: Sequence[Group], title: str, command: str, folde
 
 def _draw(groups: Sequence[Group], title: str, folder: Path, output_dir: Path) -> dict[str, str]:
     """Draw the plots, and remove those of an earlier report; returns a caption by file."""
-    paths = {name: output_dir / f"{name}.png" for name in ("progress", "importances", "slices")}
+    paths = {name: output_dir / f"{name}.png" for name in ("pareto", "progress", "importances", "slices")}
     for path in paths.values():
         path.unlink(missing_ok=True)
     drawn = {
+        "Figure and cost; connected: the Pareto set": search_plots.draw_pareto(groups, title, paths["pareto"]),
         "Best trial by epochs spent": search_plots.draw_progress(groups, title, paths["progress"], folder),
         "Importance of each key": search_plots.draw_importances(groups, title, paths["importances"]),
         "Figures against the values of each key": search_plots.draw_slices(groups, title, paths["slices"]),
@@ -57,13 +59,16 @@ def _draw(groups: Sequence[Group], title: str, folder: Path, output_dir: Path) -
 
 def summary(group: Group) -> str:
     """Summarise a search: the winner, its searched figure, and that of fresh seeds."""
-    start = f"{group.label}: " if group.label else ""
-    if group.winner is None:
+    start, record = f"{group.label}: " if group.label else "", group.record
+    if not group.finalists:
         return f"{start}no winner yet; {len(group.trials)} trials have started."
-    values = ", ".join(f"{key} = {text}" for key, text in group.values[group.winner].items())
-    metric = group.record.metric or "val/acc1"
-    searched = search_tables.figure_text(group.estimate_of(group.winner), metric)
-    tests = list(group.tests.values())
+    metric = record.metric or "val/acc1"
+    if record.cost:
+        counts = f"{len(group.finalists)} of {len(group.trials)} trials"
+        return f"{start}{counts} are the Pareto set of {metric} and {record.cost}."
+    (best,) = group.finalists
+    values = ", ".join(f"{key} = {text}" for key, text in group.values[best].items())
+    searched, tests = search_tables.figure_text(group.estimate_of(best), metric), list(group.tests_of(best).values())
     fresh = f"; {search_tables.figure_text(estimate(tests), metric)} on the test set with fresh seeds" if tests else ""
     return f"{start}best of {len(group.trials)} trials is {values}: {searched} on the validation set{fresh}."
 
@@ -75,7 +80,7 @@ def _notes(groups: Sequence[Group]) -> str:
         "with fresh seeds, whose runs had no part in the search, is not.",
         "Intervals are Student's, 95 %, over seeds only.",
     ]
-    if len(record.seeds) > 1:
+    if len(record.seeds) > 1 and not record.cost:
         notes.append(
             f"Further seeds went to the best {record.contenders} trials while they could still win: a trial whose "
             "paired difference to the leader has an interval below zero got no more."
@@ -84,7 +89,7 @@ def _notes(groups: Sequence[Group]) -> str:
         notes.append(
             "Up to a rung, learning rates are those of the whole training: figures there are of its beginning."
         )
-    if any(group.tests for group in groups):
+    if any(group.has_tests for group in groups):
         notes.append("Tests with fresh seeds train on the whole training set and test the last epoch.")
     return "\n".join(f"- {note}" for note in notes)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ghostexp.report.racing import contender_figures, surviving, winner
+from ghostexp.report.finalists import contender_figures, costs_of, finalists
+from ghostexp.report.racing import surviving
 from ghostexp.report.statistics import Estimate, Paired, estimate, paired
 from ghostexp.report.variants import symbol
 from ghostexp.runs.metrics import primary_metric
@@ -36,38 +37,46 @@ class Group:
         return [run for run in self.runs if not run.name.is_test and run.name.seed == self.record.seeds[0]]
 
     @cached_property
-    def winner(self) -> int | None:
-        """Return the number of the winner; None while it is open."""
-        return winner(self.figures, self.record.seeds)
+    def finalists(self) -> list[int]:
+        """Return the number of the winner, or with a cost those of the Pareto set; empty while it is open."""
+        return finalists(self.runs, self.record)
 
     @cached_property
     def figures(self) -> dict[int, dict[int, float]]:
         """Return the figures of the contenders by trial and seed, of which more is better."""
         return contender_figures(self.runs, self.record)
 
+    @property
+    def costs(self) -> dict[int, float]:
+        """Return the costs of the trained trials; empty without a cost."""
+        return costs_of(self.runs, self.record)
+
     def seeds_of(self, number: int) -> dict[int, float]:
         """Return the last figures of a trial by seed."""
         runs = [run for run in self.runs if run.name.number == number and not run.name.is_test and run.figures]
         return {run.name.seed: run.figures[max(run.figures)] for run in runs}
 
-    @property
-    def tests(self) -> dict[int, float]:
-        """Return the test figures of the winner by fresh seed."""
-        found = [run for run in self.runs if run.name.is_test and run.result and run.name.number == self.winner]
+    def tests_of(self, number: int) -> dict[int, float]:
+        """Return the test figures of a finalist by fresh seed."""
+        found = [run for run in self.runs if run.name.is_test and run.result and run.name.number == number]
         return {run.name.seed: test_figure(run) for run in found}
+
+    @property
+    def has_tests(self) -> bool:
+        return any(self.tests_of(number) for number in self.finalists)
 
     @property
     def runner_up(self) -> Paired | None:
         """Return the paired difference of the winner to the next best contender that still could have won."""
-        others = [number for number in surviving(self.figures) if number != self.winner]
-        if self.winner is None or not others:
+        if len(self.finalists) != 1 or self.record.cost:
             return None
-        return paired(self.figures[self.winner], self.figures[others[0]])
+        others = [number for number in surviving(self.figures) if number not in self.finalists]
+        return paired(self.figures[self.finalists[0]], self.figures[others[0]]) if others else None
 
     @property
     def best(self) -> list[TrialRun]:
         """Return the trials, the furthest and best first."""
-        return sorted(self.trials, key=lambda run: (run.name.number != self.winner, *self._rank(run)))
+        return sorted(self.trials, key=lambda run: (run.name.number not in self.finalists, *self._rank(run)))
 
     def _rank(self, run: TrialRun) -> tuple[float, ...]:
         figures = self.seeds_of(run.name.number)

@@ -14,24 +14,38 @@ SHOWN = 5  # best trials of each search
 
 
 def winners(groups: Sequence[Group]) -> str:
-    """Return the table of winners: the searched figure, and that of fresh seeds beside it."""
-    first, has_tests = groups[0], any(group.tests for group in groups)
-    head = ["search", *first.record.space, "validation (searched)", "before the next, paired"]
-    head += ["test, fresh seeds"] if has_tests else []
-    head += [f"difference to {first.label}, paired"] if has_tests and len(groups) > 1 else []
+    """Return the table of winners, or of Pareto sets: the searched figure, and that of fresh seeds beside it."""
+    record, has_tests = groups[0].record, any(group.has_tests for group in groups)
+    compares = has_tests and len(groups) > 1 and not record.cost
+    head = ["search", *record.space, "validation (searched)", record.cost or "before the next, paired"]
+    head += ["test, fresh seeds"] * has_tests + [f"difference to {groups[0].label}, paired"] * compares
     rows = []
     for group in groups:
-        if group.winner is None:
-            rows.append([group.label or group.record.sampler, *([""] * (len(head) - 2)), "open"])
-            continue
-        row = [group.label or group.record.sampler, *group.values[group.winner].values()]
-        row += [figure_text(group.estimate_of(group.winner), _metric(group)), _next(group)]
-        row += [figure_text(estimate(list(group.tests.values())) if group.tests else None, _metric(group))] * has_tests
-        if has_tests and len(groups) > 1:
-            difference = None if group is first else paired(group.tests, first.tests)
-            row.append(difference_text(difference.estimate) if difference else "")
-        rows.append(row)
+        for number in group.finalists:
+            row = [_label(group), *group.values[number].values()]
+            row += [figure_text(group.estimate_of(number), _metric(group))]
+            row += [f"{group.costs[number]:,.0f}" if record.cost else _next(group)]
+            row += [_test_text(group, number)] * has_tests + [_difference(group, groups[0])] * compares
+            rows.append(row)
+        if not group.finalists:
+            rows.append([_label(group), *([""] * (len(head) - 2)), "open"])
     return markdown_table(head, rows)
+
+
+def _label(group: Group) -> str:
+    return group.label or group.record.sampler
+
+
+def _test_text(group: Group, number: int) -> str:
+    tests = list(group.tests_of(number).values())
+    return figure_text(estimate(tests), _metric(group)) if tests else ""
+
+
+def _difference(group: Group, first: Group) -> str:
+    if group is first or not group.finalists or not first.finalists:
+        return ""
+    found = paired(group.tests_of(group.finalists[0]), first.tests_of(first.finalists[0]))
+    return difference_text(found.estimate) if found else ""
 
 
 def _next(group: Group) -> str:
@@ -69,7 +83,8 @@ def state(group: Group, run: TrialRun) -> str:
     if run.is_diverged:
         return "diverged"
     if run.result is not None:
-        return "winner" if run.name.number == group.winner else "trained to the end"
+        best = "Pareto set" if group.record.cost else "winner"
+        return best if run.name.number in group.finalists else "trained to the end"
     if run.failure is not None:
         return "failed"
     level = group.level(run)

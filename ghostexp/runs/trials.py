@@ -55,15 +55,17 @@ class SearchRecord:
     seeds: Sequence[int] = ()
     test_seeds: Sequence[int] = ()
     contenders: int = 1
+    cost: str | None = None  # second objective, in result.json
 
     @property
     def stages(self) -> list[int]:
         """Return the epochs at which trials are compared, the end of the training included."""
         return [*self.rungs, self.epochs]
 
-    def is_better(self, one: float, other: float) -> bool:
-        """Return whether a figure is better than another."""
-        return one > other if self.direction == "maximize" else one < other
+    @property
+    def directions(self) -> list[str]:
+        """Return the direction of each objective."""
+        return [self.direction, *(["minimize"] if self.cost else [])]
 
     @property
     def sign(self) -> int:

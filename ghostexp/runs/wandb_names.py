@@ -8,9 +8,9 @@ NAME_LENGTH, TAG_LENGTH = 128, 64  # limits of the server, in characters
 
 
 def build_tags(config: Mapping[str, Any], typed: Sequence[str]) -> list[str]:
-    """Return the chosen model, datamodule and study, and the typed tags, without duplicates."""
+    """Return the chosen model, datamodule and study, where a trial of a search goes, and the typed tags, each once."""
     choices = config.get("choices", {})
-    chosen = [choices.get(group) for group in ("model", "datamodule", "study")]
+    chosen = [*(choices.get(group) for group in ("model", "datamodule", "study")), *config.get("job_tags", ())]
     return list(dict.fromkeys(_shortened(str(tag), TAG_LENGTH) for tag in (*chosen, *typed) if tag))
 
 

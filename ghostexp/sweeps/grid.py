@@ -75,7 +75,7 @@ class Grid:
         if composed.search is not None:
             command = self.search_command()
             warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
-            return command.run(composed)
+            return command.run(composed, launcher)
         if read_sweep(self.directory).search:
             raise ValueError(f"{self.directory}: contains a search; repeat its command, or set another name=...")
         warm_up(["ghostexp.tasks.common.instantiate", *targets(OmegaConf.to_container(composed))])
@@ -94,8 +94,6 @@ class Grid:
         composed, search = self.composed, plain_node(self.composed.search)
         with naming_files(composed.hydra.overrides.hydra, typed_overrides(composed)):
             check_search(search)
-        if composed.hydra.launcher.get("backend") != "local":
-            raise ValueError(f"search={search['sampler']}: runs on this machine, with hydra/launcher=local")
         if composed.hydra.sweeper.get("baseline_grid"):
             raise ValueError("hydra.sweeper.baseline_grid: must be empty with a search; see hydra.sweeper.params")
         params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]

@@ -30,11 +30,12 @@ class SweepJob:
     params: int | None = None
     macs: int | None = None
     pause_after: int | None = None  # epochs; None: it is trained to the end
+    tags: tuple[str, ...] = ()  # more of W&B
 
     @property
     def command_config(self) -> dict[str, Any]:
         """Return the configuration of the run's process, with what is of this command and not of the run."""
-        return self.config | {"pause_after": self.pause_after}
+        return self.config | {"pause_after": self.pause_after, "job_tags": self.tags}
 
     @property
     def name(self) -> str:

@@ -38,11 +38,11 @@ def run_with_submitit(jobs: list[SweepJob], launcher: Mapping[str, Any], directo
     todo = {job.run.path: job for job in jobs if job.state is not JobStatus.FINISHED}
     is_slurm = launcher["backend"] == "slurm"
     with sweep_lock(directory):  # two commands at the same time queue each job once
-        submitted = _queued_before(list(todo.values()), folder) if is_slurm else {}
+        submitted = queued_before(list(todo.values()), folder) if is_slurm else {}
         new = [job for path, job in todo.items() if path not in submitted]
         for shape in sorted({(job.processes, job.nodes) for job in new}):
             alike = [job for job in new if (job.processes, job.nodes) == shape]
-            submitted |= _submit(alike, launcher, folder, *shape)
+            submitted |= submit(alike, launcher, folder, *shape)
     with SweepProgress(jobs, len(jobs)) as progress:
         try:
             _watch(todo, submitted, progress, is_slurm)
@@ -53,7 +53,7 @@ def run_with_submitit(jobs: list[SweepJob], launcher: Mapping[str, Any], directo
     return progress.print_failures()
 
 
-def _submit(jobs: list[SweepJob], launcher: Mapping[str, Any], folder: Path, processes: int, nodes: int) -> Submitted:
+def submit(jobs: list[SweepJob], launcher: Mapping[str, Any], folder: Path, processes: int, nodes: int) -> Submitted:
     """Submit jobs with equal requirements as an array."""
     parameters = {key: value for key, value in launcher.items() if key not in ("backend", "gpus") and value is not None}
     parameters |= {"tasks_per_node": processes, "nodes": nodes}
@@ -66,21 +66,21 @@ def _submit(jobs: list[SweepJob], launcher: Mapping[str, Any], folder: Path, pro
         raise ValueError(f"hydra/launcher: {' '.join(str(error).split())}") from error
     for job in jobs:
         prepare_directory(job)
-    submitted = executor.submit_array([SubmittedJob(job.config, str(job.run.path)) for job in jobs])
+    submitted = executor.submit_array([SubmittedJob(job.command_config, str(job.run.path)) for job in jobs])
     for job, one in zip(jobs, submitted, strict=True):
         write_atomically(job.run.path / JOB_ID, one.job_id)
     return {job.run.path: one for job, one in zip(jobs, submitted, strict=True)}
 
 
-def _queued_before(jobs: list[SweepJob], folder: Path) -> Submitted:
+def queued_before(jobs: list[SweepJob], folder: Path) -> Submitted:
     """Return jobs of an earlier command that are still queued or running."""
-    states = _states()
+    states = queue_states()
     notes = {job.run.path: job.run.path / JOB_ID for job in jobs}
     ids = {path: note.read_text(encoding="utf-8") for path, note in notes.items() if note.is_file()}
     return {path: submitit.SlurmJob(folder, job_id) for path, job_id in ids.items() if job_id in states}
 
 
-def _states() -> dict[str, str]:
+def queue_states() -> dict[str, str]:
     """Return state by id of this user's queued and running jobs; ValueError: squeue failed."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i %T"]
     try:
@@ -96,7 +96,7 @@ def _watch(todo: dict[Path, SweepJob], submitted: Submitted, progress: SweepProg
     """Wait until every job has a result or a failure, or has left the queue without either."""
     left = dict(todo)
     while left:
-        states = _states() if is_slurm else {one.job_id: one.state for one in submitted.values() if not one.done()}
+        states = queue_states() if is_slurm else {one.job_id: one.state for one in submitted.values() if not one.done()}
         for path, job in list(left.items()):
             job_id = submitted[path].job_id
             if job.run.result.is_file():

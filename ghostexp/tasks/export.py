@@ -50,7 +50,9 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     reference = build_reference(network, fused, list(check_images(datamodule, count_checked)))
     _warn_of_rounding(reference)
     shape = (datamodule.in_chans, datamodule.image_size, datamodule.image_size)
-    files = ExportFiles(network, Converter(fused, shape, lambda: _calibration(datamodule, config)))
+    files = ExportFiles(
+        network, Converter(fused, shape, lambda: _calibration(datamodule, config), _concat_free(config))
+    )
     checks = _write_files(formats, files, reference, directory.path, _test_images(datamodule, config))
     cost = count_cost(fused, shape)
     names = readable(known_names(trained, datamodule.num_classes))
@@ -62,9 +64,15 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     rounding = reference.rounding
     card = Card(config, trained, cost, mean_std, named, checks, rounding, has_names=bool(names))
     write_atomically(directory.path / "README.md", card.text())
-    _show(checks, directory)
+    _show(checks, directory, files.converter.concat_free_speedup)
     fused_cost = {"params_fused": cost.params, "macs_fused": cost.macs}
     written = [path.name for path in files.files]
+    if any(name.startswith("openvino") for name in formats):
+        chosen = {
+            "concat_free": files.converter.concat_free,
+            "concat_free_speedup": files.converter.concat_free_speedup,
+        }
+        fused_cost |= chosen
     fused_cost |= {} if trained.file is None else {"checkpoint_sha256": file_sha256(trained.file)}
     return trained.record() | fused_cost | {"files": written, "checks": checks, "rounding": rounding}
 
@@ -96,6 +104,12 @@ def _calibration(datamodule: Data, config: instantiate.Config) -> Iterator[Tenso
     datamodule.setup("test")
     yield from (images for images, _ in datamodule.train_sample(config["task"]["num_calibration_images"]))
     datamodule.teardown("test")
+
+
+def _concat_free(config: instantiate.Config) -> bool | None:
+    """Return `task.concat_free`, None for `auto`."""
+    chosen = config["task"]["concat_free"]
+    return None if chosen == "auto" else bool(chosen)
 
 
 def _warn_of_rounding(reference: Reference) -> None:
@@ -131,7 +145,7 @@ def _write_files(
     return checks
 
 
-def _show(checks: Checks, directory: RunDirectory) -> None:
+def _show(checks: Checks, directory: RunDirectory, concat_free_speedup: float | None) -> None:
     for name, check in checks.items():
         parts = []
         if "difference" in check:
@@ -141,4 +155,7 @@ def _show(checks: Checks, directory: RunDirectory) -> None:
             parts.append(f"accuracy {check['acc1']:.2f} % on {check['test_images']} test images")
         if parts:
             print(f"{FILES.get(name, name):<17}  {', '.join(parts)}")
+    if concat_free_speedup is not None:
+        chosen = "chosen" if concat_free_speedup > 1 else "not chosen"
+        print(f"without concatenations, OpenVINO takes {1 / concat_free_speedup:.2f} of its time: {chosen}")
     print(f"{'outputs':<17}  {directory.path}")

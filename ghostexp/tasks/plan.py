@@ -53,7 +53,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
         plan = given
     else:
         chosen = _choose(network, forms, config, shape, setting)
-        plan = as_plan(chosen, f"{config['choices']['model']} {task['goal']}")
+        name = config["model"].get("name") or config["choices"]["model"]  # of a library's network, or ours
+        plan = as_plan(chosen, f"{name} {task['goal']}")
     everywhere = {name: _form(of, sizes[0]) for name, of in forms.items()}
     variants = {"ordinary": {}, "ghosts everywhere": everywhere, "planned": chosen}
     times = _measure(network, variants, shape, setting, task["repeats"])

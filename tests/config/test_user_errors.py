@@ -20,7 +20,7 @@ KEYS = [
     (["experiment=none_such"], "experiment=none_such: not found; there are cifar10/default, "),
     (
         ["experiment=cifar10/none"],
-        "experiment=cifar10/none: not found; there are cifar10/default, cifar10/ghost_resnet56",
+        "experiment=cifar10/none: not found; there are cifar10/default, cifar10/ghost_resnet20",
     ),
     (["experiment=cifar10"], "experiment=cifar10: not found; there are cifar10/default, "),
     (["datamodule=_base2"], "datamodule=_base2: not found; there are cifar10, cifar100, coco, digits, fake"),
@@ -33,7 +33,7 @@ KEYS = [
     ),
     (
         ["+model.network.shrtcut=A"],
-        "model.network has no shrtcut; there is num_classes, in_chans, shortcut; did you mean",
+        "model.network has no shrtcut; there is num_classes, in_chans, shortcut, width; did you mean",
     ),
     (["+loss.distil=1"], "loss has no distil; there is label_smoothing, distill; did you mean loss.distill?"),
     (["+logger.csv.path=x"], "+logger.csv.path=x: logger.csv has no path"),

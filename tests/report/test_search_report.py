@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import SweepRecord, write_sweep
@@ -100,6 +101,23 @@ def test_report_compares_searches_by_fresh_seeds(tmp_path: Path) -> None:
     assert "-1.00 [-1.00, -1.00] |" in text
     assert "## Best trials of s = 2" in text
     assert "model.ratio=1,2 'optimizer.lr=" in text
+
+
+def test_report_of_two_objectives_has_the_pareto_set(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "mine"
+    write_search(folder, {"": []})
+    sweep = yaml.safe_load((folder / "sweep.yaml").read_text())
+    sweep["search"] |= {"cost": "macs", "rungs": []}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    for number, path in enumerate(sorted(folder.glob("*/result.json"))):
+        cost = {"macs": 10 if "trial-0000" in str(path) else 1000 + number}
+        path.write_text(json.dumps(json.loads(path.read_text()) | cost))
+    assert command("task=report", "name=mine") == 0
+    text = (folder / "report" / "README.md").read_text()
+    assert "2 of 4 trials are the Pareto set of val/acc1 and macs." in text
+    assert "| optimizer.weight_decay | validation (searched) | macs | test, fresh seeds |" in text
+    assert "| tpe | 0.02 | 0.2 | 80.42 % [79.12, 81.71], n = 3 | 10 |" in text
+    assert "![Figure and cost; connected: the Pareto set](pareto.png)" in text
 
 
 def test_report_of_a_search_without_a_winner(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ FIFTY = (
 FIFTY += ("trainer.max_epochs=5", "trainer.limit_train_batches=10", "callbacks.progress=false")
 
 
-def frozen_resnet20(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
+def frozen_resnet20(num_classes: int, in_chans: int, shortcut: str, width: float) -> ResNet:
     """ResNet-20 whose BatchNorm stays in evaluation mode."""
     network = resnet20(num_classes, in_chans, "B" if shortcut == "B" else "A")
     for module in network.modules():
@@ -95,7 +95,7 @@ COLLECTIVES = ("all_reduce", "reduce", "broadcast", "barrier", "all_gather", "al
 COLLECTIVES += ("all_gather_object", "broadcast_object_list", "_broadcast_coalesced")
 
 
-def counting_resnet8(num_classes: int, in_chans: int, shortcut: str) -> ResNet:
+def counting_resnet8(num_classes: int, in_chans: int, shortcut: str, width: float) -> ResNet:
     """ResNet-8 that writes the collectives before each training step to a file, apart from DDP's own in C++."""
     counts: Counter[str] = Counter()
     steps: list[dict[str, int]] = []

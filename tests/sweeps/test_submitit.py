@@ -43,7 +43,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     """Replace SLURM's queue by an empty fake."""
     queue = Queue()
     monkeypatch.setattr(submitit_launcher.submitit, "AutoExecutor", queue)
-    monkeypatch.setattr(submitit_launcher, "_states", dict)
+    monkeypatch.setattr(submitit_launcher, "queue_states", dict)
     return queue
 
 
@@ -67,10 +67,10 @@ def test_queued_job_is_not_submitted_again(queue: Queue, tmp_path: Path, monkeyp
     job = SweepJob(run, (), {})
     run.path.mkdir()
     (run.path / ".slurm").write_text("9_0")
-    monkeypatch.setattr(submitit_launcher, "_states", lambda: {"9_0": "PENDING", "9_1": "RUNNING"})
-    assert [one.job_id for one in submitit_launcher._queued_before([job], tmp_path).values()] == ["9_0"]
-    monkeypatch.setattr(submitit_launcher, "_states", lambda: {"9_1": "RUNNING"})
-    assert submitit_launcher._queued_before([job], tmp_path) == {}
+    monkeypatch.setattr(submitit_launcher, "queue_states", lambda: {"9_0": "PENDING", "9_1": "RUNNING"})
+    assert [one.job_id for one in submitit_launcher.queued_before([job], tmp_path).values()] == ["9_0"]
+    monkeypatch.setattr(submitit_launcher, "queue_states", lambda: {"9_1": "RUNNING"})
+    assert submitit_launcher.queued_before([job], tmp_path) == {}
 
 
 def test_job_is_requeued_only_with_a_new_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_job_is_requeued_only_with_a_new_checkpoint(tmp_path: Path, monkeypatch:
 def test_states_are_read_from_squeue(monkeypatch: pytest.MonkeyPatch) -> None:
     listing = SimpleNamespace(stdout="12_0 RUNNING\n12_1 PENDING\n13 COMPLETING\n")
     monkeypatch.setattr(submitit_launcher.subprocess, "run", lambda *args, **kwargs: listing)
-    assert submitit_launcher._states() == {"12_0": "RUNNING", "12_1": "PENDING", "13": "COMPLETING"}
+    assert submitit_launcher.queue_states() == {"12_0": "RUNNING", "12_1": "PENDING", "13": "COMPLETING"}
 
 
 def test_missing_or_failing_squeue_is_one_line_error(

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ghostexp.analysis import latency, runtimes
 from ghostexp.analysis.runtimes import Converter, check_packages
+from ghostexp.models.concat_free import has_concatenations
 from ghostexp.models.fuse import fuse
+from ghostexp.models.ghostify import ghostify
 from ghostexp.models.resnet_cifar import resnet20
 from ghostexp.runs.csv_table import read_rows
 from ghostexp.tasks.common.export_checks import test_accuracies as accuracies
@@ -25,10 +28,13 @@ needs_nncf = pytest.mark.skipif(
 )
 
 
+OPENVINO = ("task.formats=[openvino]", "task.num_check_images=16", "task.concat_free=true")
+
+
 @pytest.fixture(scope="module")
 def exported_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Path(shutil.copytree(trained_run, tmp_path_factory.mktemp("exported") / "run"))
-    assert command("task=export", f"run={run}", "task.formats=[openvino]", "task.num_check_images=16") == 0
+    assert command("task=export", f"run={run}", *OPENVINO) == 0
     return run
 
 
@@ -37,6 +43,7 @@ def test_openvino_file_has_the_accuracy_of_the_run(exported_run: Path, monkeypat
     tested = json.loads((exported_run / "result.json").read_text())["metrics"]["test"]["test/acc1"]
     result = json.loads((exported_run / "export" / "result.json").read_text())
     assert result["files"] == ["model.xml", "model.bin"]
+    assert (result["concat_free"], result["concat_free_speedup"]) == (True, None)
     checks = result["checks"]
     assert list(checks) == ["network", "fused", "openvino", "openvino+bf16"]
     assert [checks[name]["acc1"] for name in ("network", "fused", "openvino")] == pytest.approx([tested] * 3)
@@ -81,7 +88,9 @@ def test_export_of_another_checkpoint_is_not_used(
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_profile_has_runtimes_beside_torch(tmp_path: Path) -> None:
+    """Takes a quarter of a minute: pytest -m slow tests/tasks/test_runtimes.py"""
     network = ("model=resnet20", "datamodule=fake", "datamodule.image_size=8", "threads=1")
     modes = ("task.modes=[openvino,openvino+bf16]", "task.batch_sizes=[1,3]", "task.repeats=1")
     assert command("task=profile", *network, *modes, in_directory(tmp_path / "run")) == 0
@@ -111,6 +120,22 @@ def test_int8_is_calibrated_on_images_and_close() -> None:
     assert 0 < (found - expected).abs().max() < 0.2 * expected.abs().max()
 
 
+@pytest.mark.parametrize(("speedup", "chosen"), [(1.1, "free"), (0.9, "plain")])
+def test_form_without_concatenations_is_chosen_by_speed(
+    speedup: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = ghostify(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1)))
+    cats = {True: "plain", False: "free"}
+    monkeypatch.setattr(runtimes, "convert_to_openvino", lambda program, shape: cats[has_concatenations(program)])
+    monkeypatch.setattr(runtimes, "measure_speedup", lambda model, other, shape: speedup)
+    network.append(nn.Sequential(nn.Conv2d(4, 5, 1)))
+    converter = Converter(network.eval(), (3, 8, 8), lambda: [])
+    assert converter.openvino == chosen
+    assert (converter.concat_free, converter.concat_free_speedup) == (chosen == "free", speedup)
+    plain = Converter(nn.Conv2d(3, 4, 1).eval(), (3, 8, 8), lambda: [])
+    assert (plain.openvino, plain.concat_free, plain.concat_free_speedup) == ("free", False, None)
+
+
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'^KEY=x: needs openvino; pip install "ghostexp\[openvino\]"$'):
@@ -126,3 +151,15 @@ def test_accuracy_counts_images_of_all_batches() -> None:
     found = accuracies({"same": lambda x: x, "flipped": lambda x: x.flip(1)}, batches)
     assert found == {"same": {"acc1": 75.0, "test_images": 4}, "flipped": {"acc1": 25.0, "test_images": 4}}
     assert accuracies({"same": lambda x: x}, []) == {}
+
+
+def test_runtimes_are_modes_of_the_fused_network_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(latency, "check_packages", lambda *arguments: None)
+    monkeypatch.setattr(Converter, "load", lambda self, name: loaded.append(name) or self.network)
+    network, names = resnet20(), ["eager", "openvino", "openvino+int8"]
+    modes = latency.build_modes(network, names, (3, 8, 8), torch.device("cpu"))
+    assert (list(modes), loaded) == (names, names[1:])
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in modes["openvino"].network.modules())  # pyright: ignore
+    with pytest.raises(ValueError, match=r"^task.modes=openvino: runs on CPUs; set trainer.accelerator=cpu$"):
+        latency.build_modes(network, ["openvino"], (3, 8, 8), torch.device("cuda"))

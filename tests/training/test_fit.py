@@ -5,6 +5,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,19 @@ def test_fit_writes_result_and_run_files(tmp_path: Path, capsys: pytest.CaptureF
     assert str(tmp_path / "run") in out
 
 
-def test_test_task_repeats_metrics_of_run(tmp_path: Path) -> None:
-    for split in ("test", "holdout"):
-        run = tmp_path / split
-        assert command(*TINY, f"datamodule.validate_on={split}", "callbacks.ema=0.9", in_directory(run)) == 0
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the run of TINY with averaged weights, which no test may change."""
+    run = tmp_path_factory.mktemp("averaged") / "run"
+    assert command(*TINY, "callbacks.ema=0.9", "callbacks.patience=5", in_directory(run)) == 0
+    return run
+
+
+def test_test_task_repeats_metrics_of_run(averaged: Path, tmp_path: Path) -> None:
+    holdout = tmp_path / "holdout"
+    assert command(*TINY, "datamodule.validate_on=holdout", "callbacks.ema=0.9", in_directory(holdout)) == 0
+    for split, trained in (("test", averaged), ("holdout", holdout)):
+        run = Path(shutil.copytree(trained, tmp_path / f"{split}-tested"))
         assert command("task=test", f"run={run}") == 0
         assert result_of(run / "test")["metrics"]["test"] == result_of(run)["metrics"]["test"]
         assert result_of(run)["test_checkpoint"] == {"test": "last", "holdout": "best"}[split]
@@ -108,9 +118,8 @@ def test_sigterm_saves_and_resume_equals_uninterrupted_run(
     assert result_of(tmp_path / "stopped")["metrics"] == result_of(uninterrupted)["metrics"]
 
 
-def test_resume_after_last_epoch_only_tests(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert command(*TINY, "callbacks.ema=0.9", in_directory(run)) == 0
+def test_resume_after_last_epoch_only_tests(averaged: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(averaged, tmp_path / "run"))
     uninterrupted, weights = result_of(run), digests(run)
     (run / "result.json").unlink()
     assert command(f"resume={run}") == 0
@@ -125,7 +134,7 @@ def test_resume_after_last_epoch_only_tests(tmp_path: Path) -> None:
 
 
 def test_ema_follows_short_training(tmp_path: Path) -> None:
-    short = ("threads=1", "callbacks.progress=false", "trainer.max_epochs=6", "callbacks.ema=0.999")
+    short = ("model=resnet20", "threads=1", "callbacks.progress=false", "trainer.max_epochs=4", "callbacks.ema=0.999")
     assert command(*short, in_directory(tmp_path / "run")) == 0
     assert result_of(tmp_path / "run")["metrics"]["test"]["test/acc1"] > 90
 
@@ -239,7 +248,6 @@ def test_fit_supports_precision_accumulation_and_smoothing(tmp_path: Path) -> No
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
-def test_checkpoints_load_with_weights_only(tmp_path: Path) -> None:
-    assert command(*TINY, "callbacks.ema=0.9", "callbacks.patience=5", in_directory(tmp_path / "run")) == 0
+def test_checkpoints_load_with_weights_only(averaged: Path) -> None:
     for name in ("best", "last"):
-        assert "state_dict" in torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert "state_dict" in torch.load(averaged / "checkpoints" / f"{name}.ckpt", weights_only=True)

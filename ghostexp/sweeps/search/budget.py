@@ -9,15 +9,18 @@ from ghostexp.sweeps.search.trial_search import TrialSearch
 
 @dataclass
 class Budget:
-    """Budget of all trials together; None: no limit. The time is that of this command."""
+    """Budget of all trials together, of which each search has an equal part; None: no limit.
+
+    The time is that of this command.
+    """
 
     epochs: int | None
     hours: float | None
     started: float = field(default_factory=time.monotonic)
 
-    def allows(self, searches: Sequence[TrialSearch], epochs: int) -> bool:
-        """Return whether so many epochs may be started."""
-        return not self.is_over and (self.epochs is None or self.spent(searches) + epochs <= self.epochs)
+    def allows(self, search: TrialSearch, epochs: int, searches: int = 1) -> bool:
+        """Return whether one of several searches may start so many epochs."""
+        return not self.is_over and (self.epochs is None or self.spent([search]) + epochs <= self.epochs / searches)
 
     @property
     def is_over(self) -> bool:

@@ -55,7 +55,7 @@ class Journal:
         for step in sorted(new.intermediate_values.keys() - old.intermediate_values.keys()):
             trial.report(new.intermediate_values[step], step)
         if new.state.is_finished():
-            self.study.tell(old.number, new.value if new.state.name == "COMPLETE" else None, new.state)
+            self.study.tell(old.number, new.values, new.state)
 
     def _removed(self) -> Any:
         """Return what stands for a trial whose directory was removed: Optuna numbers trials itself."""
@@ -66,10 +66,10 @@ class Journal:
         self._load()
 
     def _load(self) -> None:
-        made, direction = self.optuna.storages, self.sampler.record.direction
+        made, directions = self.optuna.storages, self.sampler.record.directions
         storage = made.JournalStorage(made.journal.JournalFileBackend(str(self.path)))
         self.study = self.optuna.create_study(
-            storage=storage, study_name=self.name, direction=direction, load_if_exists=True
+            storage=storage, study_name=self.name, directions=directions, load_if_exists=True
         )
 
 

@@ -120,10 +120,16 @@ def build_record(plan: Plan, search: Mapping[str, Any], config: Mapping[str, Any
     if search["sampler"] != "grid" and all(search[name] is None for name in ("trials", "epochs", "hours")):
         raise ValueError("search.trials=null: set search.trials, search.epochs or search.hours")
     _check_data(search, config)
+    if search["cost"] and rungs:
+        raise ValueError(
+            f"search.cost={search['cost']}: needs search.rungs=[]; trials are compared when they are trained"
+        )
+    if search["cost"] and search["sampler"] == "cmaes":
+        raise ValueError(f"search.cost={search['cost']}: cannot be used with search=cmaes, which has one objective")
     if common := {*plan.seeds} & {*search["test_seeds"]}:
         raise ValueError(f"search.test_seeds={search['test_seeds']}: must be other seeds than seed={min(common)}")
     space = {dimension.key: dimension.text for dimension in plan.space}
-    named = {name: search[name] for name in ("sampler", "seed", "direction", "horizon", "trials", "contenders")}
+    named = {name: search[name] for name in ("sampler", "seed", "direction", "horizon", "trials", "contenders", "cost")}
     return SearchRecord(
         **named,
         space=space,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from ghostexp.report.finalists import contender_figures
 from ghostexp.runs.metrics import format_metric
 from ghostexp.runs.trials import TrialRun
 from ghostexp.sweeps.jobs import SweepJob
@@ -71,12 +72,14 @@ def state_text(search: TrialSearch) -> str:
 
 
 def _winner_text(search: TrialSearch) -> str:
-    number = search.winner
-    if number is None:
+    record, numbers = search.record, search.finalists
+    if not numbers:
         return "no winner yet"
-    figures = [search.record.sign * value for value in search.figures_by_seed()[number].values()]
-    mean = format_metric(search.record.metric or "val/acc1", statistics.fmean(figures))
-    values = " ".join(f"{key}={text}" for key, text in search.values[number].items())
+    if record.cost:
+        return f"{len(numbers)} trials in the Pareto set of {record.metric or 'val/acc1'} and {record.cost}"
+    figures = [record.sign * value for value in contender_figures(search.runs.values(), record)[numbers[0]].values()]
+    mean = format_metric(record.metric or "val/acc1", statistics.fmean(figures))
+    values = " ".join(f"{key}={text}" for key, text in search.values[numbers[0]].items())
     return f"best: {values} ({mean} on the validation set, {len(figures)} seed{'s' * (len(figures) > 1)})"
 
 

@@ -23,6 +23,7 @@ from ghostexp.sweeps.search.progress import print_plan
 from ghostexp.sweeps.search.sampler import Sampler
 from ghostexp.sweeps.search.scheduler import SearchScheduler
 from ghostexp.sweeps.search.space import Values
+from ghostexp.sweeps.search.steps import Steps
 from ghostexp.sweeps.search.trial_search import Step, TrialSearch
 
 LOCK_SECONDS = 2.0  # a command that was just killed may still hold the lock
@@ -42,13 +43,13 @@ class SearchCommand:
     ) -> None:
         self.directory, self.study, self.plan, self.search, self.compose = directory, study, plan, search, compose
 
-    def run(self, composed: DictConfig) -> int:
+    def run(self, composed: DictConfig, launcher: Mapping[str, Any]) -> int:
         """Run the search, or list its trials, and return the exit code."""
         of_each = self.checked_corners()
         searches = [TrialSearch(self.directory, group, self.record, self._sampler(group)) for group in of_each]
         jobs = [job for some in of_each.values() for job in some]
         with Console(stderr=True).status(f"building the network of {len(jobs)} corners of the space"):
-            errors, gpus = check_jobs(jobs, is_here=True)
+            errors, gpus = check_jobs(jobs, is_here=launcher["backend"] == "local")
         if errors:
             _print_errors(errors, jobs)
             return 1
@@ -58,13 +59,19 @@ class SearchCommand:
         n_jobs = 1 if pinned else composed.n_jobs
         pool = ResourcePool(list_visible_gpus(gpus), n_jobs, max(self.processes.values()), MANY_JOBS)
         budget = Budget(self.search["epochs"], self.search["hours"])
+        is_local = launcher["backend"] == "local"
+        slots = pool.n_jobs if is_local else composed.n_jobs or launcher.get("slurm_array_parallelism", pool.n_jobs)
         if composed.dry_run:
-            print_plan(self.directory, searches, budget, pool.n_jobs)
+            print_plan(self.directory, searches, budget, slots)
             return 0
-        resolve_for_sweep(job.config for job in jobs)
+        if is_local:
+            resolve_for_sweep(job.config for job in jobs)
         record_sweep(self.directory, self._sweep_record([job for job in jobs if not _is_test(job)]))
         with self._alone():
-            return SearchScheduler(self.directory, searches, self.job, budget, pool, composed.fail_fast).run()
+            steps = Steps(self.directory, searches, self.job, budget, slots)
+            if not is_local:
+                return _submitit()(steps, launcher, self.directory, slots, composed.fail_fast)
+            return SearchScheduler(self.directory, steps, pool, composed.fail_fast).run()
 
     def checked_corners(self) -> dict[str, list[SweepJob]]:
         """Compose the corners of the space, by group, and check that the directory has no other search."""
@@ -111,6 +118,8 @@ class SearchCommand:
         more = [*self._horizon(), *(self.of_tests if step.name.is_test else ())]
         job = self._compose(step.name, step.values, more)
         job.processes, job.pause_after = self.processes[search.group], step.until
+        goes_to = "test" if step.name.is_test else f"rung-{step.until}" if step.until else "end"
+        job.tags = ("search", f"trial-{step.name.number:04}", goes_to)
         record_sweep(self.directory, SweepRecord(self.study, {job.name: job.distinguishing_overrides}))
         return job
 
@@ -134,6 +143,14 @@ class SearchCommand:
                 yield
         except BlockingIOError:
             raise ValueError(f"{self.directory}: another command runs this search") from None
+
+
+def _submitit() -> Callable[[Steps, Mapping[str, Any], Path, int, bool], int]:
+    try:
+        from ghostexp.sweeps.search.submitted import run_with_submitit
+    except ImportError as error:
+        raise ValueError('hydra/launcher: needs submitit: pip install "ghostexp[slurm]"') from error
+    return run_with_submitit
 
 
 def _is_test(job: SweepJob) -> bool:

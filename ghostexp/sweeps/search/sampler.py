@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ Attributes = Mapping[str, Any]  # what a sampler remembers with a trial
 class Observed:
     """A trial as a sampler sees it.
 
-    state: `stopped` may still go on. figures: by epoch of a rung. value: of the last of them.
+    state: `stopped` may still go on. figures: by epoch of a rung.
     """
 
     number: int
@@ -28,10 +28,13 @@ class Observed:
     state: Literal["running", "stopped", "done", "diverged", "failed"]
     figures: Mapping[int, float] = field(default_factory=dict)
     attributes: Attributes = field(default_factory=dict)
+    cost: float | None = None  # second objective, of a trained trial
 
     @property
-    def value(self) -> float | None:
-        return self.figures[max(self.figures)] if self.figures else None
+    def objectives(self) -> list[float] | None:
+        """Return the last figure, and the cost if there is one; None without a figure."""
+        costs = [] if self.cost is None else [self.cost]
+        return [self.figures[max(self.figures)], *costs] if self.figures else None
 
 
 def import_optuna(key: str) -> Any:
@@ -66,19 +69,20 @@ class Sampler:
         if len(taken) >= self.size:
             return None
         if self.record.sampler == "grid":
-            return self._combination(number), {}
+            return next(itertools.islice(self._combinations(), number, None)), {}
         for attempt in range(ATTEMPTS):
             values, attributes = self._ask(number, attempt, trials)
             if tuple(values.items()) not in taken:
                 return values, attributes
-        return None
+        left = (values for values in self._combinations() if tuple(values.items()) not in taken)
+        return (next(left), {}) if self.size < math.inf else None
 
-    def _combination(self, number: int) -> Values:
-        found = next(itertools.islice(itertools.product(*(one.choices for one in self.space)), number, None))
-        return {dimension.key: text for dimension, text in zip(self.space, found, strict=True)}
+    def _combinations(self) -> Iterator[Values]:
+        for found in itertools.product(*(one.choices for one in self.space)):
+            yield {dimension.key: text for dimension, text in zip(self.space, found, strict=True)}
 
     def _ask(self, number: int, attempt: int, trials: Sequence[Observed]) -> tuple[Values, Attributes]:
-        study = self.optuna.create_study(direction=self.record.direction, sampler=self._sampler(number, attempt))
+        study = self.optuna.create_study(directions=self.record.directions, sampler=self._sampler(number, attempt))
         study.add_trials([self.frozen(trial, prunes=self.record.sampler == "tpe") for trial in trials])
         asked = study.ask(self.distributions)
         values = {dimension.key: dimension.as_text(asked.params[dimension.key]) for dimension in self.space}
@@ -105,7 +109,7 @@ class Sampler:
         diverged one is pruned without a figure: the worst.
         """
         states = self.optuna.trial.TrialState
-        stopped = states.PRUNED if prunes or trial.value is None else states.COMPLETE
+        stopped = states.PRUNED if prunes or trial.objectives is None else states.COMPLETE
         state = {
             "running": states.RUNNING,
             "stopped": stopped,
@@ -115,11 +119,11 @@ class Sampler:
         }[trial.state]
         return self.optuna.trial.create_trial(
             state=state,
-            value=trial.value if state == states.COMPLETE else None,
+            values=trial.objectives if state == states.COMPLETE else None,
             params={dimension.key: dimension.from_text(trial.values[dimension.key]) for dimension in self.space},
             distributions=self.distributions,
             system_attrs=dict(trial.attributes),
-            intermediate_values={} if trial.state == "diverged" else dict(trial.figures),
+            intermediate_values={} if trial.state == "diverged" or self.record.cost else dict(trial.figures),
         )
 
     def _distribution(self, dimension: Dimension) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
 DIGITS = 4  # significant ones of a real number: what is trained is what a command can repeat
+FINITE = 1000  # integers up to which an interval counts as finite
 TAGS = {"log", "int", "float"}
 Values = dict[str, str]  # of a trial, by key, as in an override
 
@@ -14,7 +15,7 @@ Values = dict[str, str]  # of a trial, by key, as in an override
 class Dimension:
     """Values of one key: a choice of texts, or numbers from low to high.
 
-    choices: all values of a choice or a range, as in an override; empty: an interval.
+    choices: all values of a choice, a range or a few integers, as in an override; empty: an interval.
     """
 
     key: str
@@ -76,7 +77,7 @@ def read_dimension(override: Override) -> Dimension:
         raise ValueError(f"{text}: must have a lower end below its upper end")
     if found.is_log and found.low <= 0:
         raise ValueError(f"{text}: must be numbers > 0 with tag(log)")
-    if value.tags & {"log"} and found.is_finite:
+    if value.tags & {"log"} and isinstance(value, RangeSweep):
         raise ValueError(f"{text}: tag(log) needs an interval")
     return found
 
@@ -97,4 +98,6 @@ def _interval(key: str, typed: str, value: IntervalSweep) -> Dimension:
     kind = "int" if isinstance(low, int) or "int" in value.tags else "float"
     if kind == "int" and (low != int(low) or high != int(high)):
         raise ValueError(f"{key}={typed}: must be integers with int")
-    return Dimension(key, typed, kind, low, high, is_log="log" in value.tags)
+    is_short = kind == "int" and high - low < FINITE
+    choices = tuple(map(str, range(int(low), int(high) + 1))) if is_short else ()
+    return Dimension(key, typed, kind, low, high, is_log="log" in value.tags, choices=choices)

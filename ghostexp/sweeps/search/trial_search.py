@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from ghostexp.report import racing
+from ghostexp.report.finalists import contender_figures, finalists
+from ghostexp.report.racing import next_run
 from ghostexp.runs.trials import SearchRecord, TrialName, TrialRun, read_trial, read_trials
 from ghostexp.sweeps.search import halving
 from ghostexp.sweeps.search.sampler import Attributes, Observed, Sampler
@@ -38,6 +39,7 @@ class TrialSearch:
     values: dict[int, Values] = field(default_factory=dict)
     running: dict[TrialName, Step] = field(default_factory=dict)
     failed: set[TrialName] = field(default_factory=set)  # by this command; the next one tries again
+    is_exhausted: bool = False  # the sampler has no other values
 
     def load(self) -> None:
         """Read the runs of earlier commands."""
@@ -80,7 +82,7 @@ class TrialSearch:
 
     def next(self, allows: Callable[[int], bool]) -> Step | None:
         """Return the next step; allows: whether the budget has so many epochs left. None: nothing to do now."""
-        step = self._interrupted() or self._promotion(allows) or self._new(allows)
+        step = self._interrupted() or self._promotion(allows) or self._new(allows) or self._promotion(allows)
         if step or any(not name.is_test for name in self.running):
             return step
         return self._further_seed(allows) or self._test()
@@ -102,7 +104,7 @@ class TrialSearch:
         for trial in self.first_seed:
             level = self.level(trial)
             for rung in range(min(level, len(rungs))):
-                rungs[rung][trial.name.number] = self.record.sign * trial.figures[self.record.stages[rung]]
+                rungs[rung][trial.name.number] = self._figure_at(trial, self.record.stages[rung])
                 if level > rung + 1 or not self._waits(trial):
                     gone_on[rung].add(trial.name.number)
             if trial.is_diverged and level < len(rungs):
@@ -122,7 +124,8 @@ class TrialSearch:
 
     def _may_start(self, allows: Callable[[int], bool]) -> bool:
         limit = math.inf if self.record.trials is None else self.record.trials
-        return len(self.first_seed) < min(limit, self.sampler.size) and allows(self.record.stages[0] + self._reserve())
+        has_more = len(self.first_seed) < min(limit, self.sampler.size) and not self.is_exhausted
+        return has_more and allows(self.record.stages[0] + self._reserve())
 
     def _reserve(self) -> int:
         """Return the epochs that bring one trial from the first rung to the end, which the budget keeps for it."""
@@ -138,34 +141,31 @@ class TrialSearch:
         number = next(number for number in itertools.count() if number not in taken)
         proposed = self.sampler.propose(number, self.observed())
         if proposed is None:
+            self.is_exhausted = True
             return None
         values, self.attributes[number] = proposed
         return self._step(TrialName(self.group, number, self.record.seeds[0]), 0, values)
 
     # Further seeds, and the test
 
-    def figures_by_seed(self) -> dict[int, dict[int, float]]:
-        """Return the figures of the contenders, by trial and seed; more is better."""
-        return racing.contender_figures(self.runs.values(), self.record)
-
     @property
-    def winner(self) -> int | None:
-        """Return the number of the trial that has won; None while it is open."""
-        return racing.winner(self.figures_by_seed(), self.record.seeds)
+    def finalists(self) -> list[int]:
+        """Return the trial that has won, or with a cost the Pareto set; empty while it is open."""
+        return finalists(list(self.runs.values()), self.record)
 
     def _further_seed(self, allows: Callable[[int], bool]) -> Step | None:
         started = {(name.number, name.seed) for name, trial in self.runs.items() if not self._is_idle(trial)}
-        found = racing.next_run(self.figures_by_seed(), started, self.record.seeds)
+        figures = contender_figures(self.runs.values(), self.record)
+        found = next_run(figures, started, self.record.seeds, drops=self.record.cost is None)
         if found is None:
             return None
         step = self._step(TrialName(self.group, *found), len(self.record.rungs))
         return step if allows(step.epochs) else None
 
     def _test(self) -> Step | None:
-        winner = self.winner
-        if winner is None:
-            return None
-        names = [TrialName(self.group, winner, seed, is_test=True) for seed in self.record.test_seeds]
+        names = [
+            TrialName(self.group, number, seed, True) for number in self.finalists for seed in self.record.test_seeds
+        ]
         left = [name for name in names if name not in self.runs or self._is_idle(self.runs[name])]
         return self._step(left[0], len(self.record.rungs)) if left else None
 
@@ -184,6 +184,14 @@ class TrialSearch:
         if trial.result is not None:
             return len(stages)
         return sum(epochs in trial.figures for epochs in stages[:-1])
+
+    def _figure_at(self, trial: TrialRun, epochs: int) -> float:
+        """Return the figure at a rung, or the last before it of a run that ended early; more is better.
+
+        -inf of a diverged trial, later too: the next best then goes on in its place.
+        """
+        known = [epoch for epoch in trial.figures if epoch <= epochs]
+        return -math.inf if trial.is_diverged or not known else self.record.sign * trial.figures[max(known)]
 
     def _waits(self, trial: TrialRun) -> bool:
         """Return whether a trial is paused at a rung."""
@@ -209,7 +217,8 @@ class TrialSearch:
         figures = {epochs: trial.figures[epochs] for epochs in self.record.stages if epochs in trial.figures}
         if trial.result is not None and trial.figures:
             figures |= {self.record.epochs: trial.figures[max(trial.figures)]}
-        seen = Observed(number, self.values[number], "stopped", figures, self.attributes.get(number, {}))
+        cost = trial.result[self.record.cost] if trial.result is not None and self.record.cost else None
+        seen = Observed(number, self.values[number], "stopped", figures, self.attributes.get(number, {}), cost)
         if trial.name in self.running:
             return replace(seen, state="running")
         if trial.is_diverged:

@@ -57,14 +57,17 @@ class FakeSearch:
             (run.path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(lines))
         return step
 
-    def train(self, step: Step, epochs: int | None = None) -> None:
-        """Write what a training leaves, of fewer epochs if it is killed."""
+    def train(self, step: Step, is_killed: bool = False) -> None:
+        """Write what a training leaves: all of its epochs, or one if it is killed, or none if it has only one."""
         run = RunDirectory(self.directory / str(step.name))
-        last = epochs or step.until or self.record.epochs
+        last = step.until or self.record.epochs
+        if is_killed:
+            last -= max(1, step.epochs - 1)
         rows = [f"{epoch},{epoch},{self.figure(step.values, step.name.seed, epoch)}\n" for epoch in range(1, last + 1)]
         run.metrics.write_text("step,epoch,val/acc1\n" + "".join(rows))
-        if epochs is None and step.until is None:
-            run.write_result({"metrics": {"test": {"test/acc1": 50.0}}})
+        if not is_killed and step.until is None:
+            cost = round(1e6 * float(step.values["lr"]))
+            run.write_result({"metrics": {"test": {"test/acc1": 50.0}}, "macs": cost})
 
     def end(self, step: Step) -> None:
         """Read what a step has come to."""

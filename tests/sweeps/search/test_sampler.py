@@ -60,8 +60,10 @@ def test_grid_has_every_combination_once() -> None:
     assert len({tuple(trial.values.items()) for trial in trials}) == len(trials) == 6
 
 
-def test_finite_space_is_not_sampled_twice() -> None:
-    assert len(sample("random", 100, "a=choice(x,y)", "b=range(1,4)")) == 6
+@pytest.mark.parametrize("last", ["b=range(1,4)", "b=int(interval(1,3))"])
+def test_finite_space_is_sampled_once(last: str) -> None:
+    assert len(sample("random", 100, "a=choice(x,y)", last)) == 6
+    assert len(sample("tpe", 100, "a=choice(x,y)", last)) == 6
 
 
 def test_tpe_learns_from_the_trials() -> None:
@@ -71,5 +73,5 @@ def test_tpe_learns_from_the_trials() -> None:
         proposed = sampler.propose(number, trials)
         assert proposed is not None
         trials.append(Observed(number, proposed[0], "stopped", {1: accuracy(proposed[0], 0, 1)}))
-    figures = [trial.value or 0 for trial in trials]
+    figures = [trial.figures[1] for trial in trials]
     assert sum(figures[20:]) / 20 > sum(figures[:10]) / 10 + 2

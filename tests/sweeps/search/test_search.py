@@ -1,5 +1,6 @@
 """Test searches from the command line: trials are ordinary runs, and one that goes on equals one never interrupted."""
 
+import contextlib
 import os
 import random
 import re
@@ -8,6 +9,7 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.trials import parse_name
+from ghostexp.sweeps import submitit_launcher
 from ghostexp.sweeps.search.plan import read_plan
 from tests.cli import TINY, command, in_directory, processes_in, start
 
@@ -138,6 +141,45 @@ def test_grid_values_have_searches_of_their_own(tmp_path: Path, capfd: pytest.Ca
     assert "2 trials for each of 2 values of the grid" in capfd.readouterr().out
 
 
+def test_search_runs_through_a_queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    queue = FakeQueue()
+    monkeypatch.setattr(submitit_launcher.submitit, "AutoExecutor", queue)
+    monkeypatch.setattr(submitit_launcher, "queue_states", dict)
+    search = (*TESTED, "hydra/launcher=submitit_slurm", "hydra.launcher.gpus=false", "n_jobs=3")
+    assert command(*search) == 0
+    found = runs(tmp_path / "outputs" / "tuned")
+    assert sorted(epochs(run) for run in found.values()) == [1, 1, 2, 2, 2]
+    assert [job.config["pause_after"] for job in queue.jobs].count(1) == 4
+    assert len(queue.jobs) == 7
+    assert command(*search) == 0
+    assert len(queue.jobs) == 7
+
+
+class FakeQueue:
+    """Fake of submitit's executor, which writes what each training would leave."""
+
+    def __init__(self) -> None:
+        self.jobs: list[submitit_launcher.SubmittedJob] = []
+
+    def __call__(self, folder: Path, cluster: str) -> "FakeQueue":
+        return self
+
+    def update_parameters(self, **parameters: object) -> None:
+        """Take any."""
+
+    def submit_array(self, jobs: list[submitit_launcher.SubmittedJob]) -> list[SimpleNamespace]:
+        """Run the jobs at once."""
+        self.jobs += jobs
+        for job in jobs:
+            run, until = RunDirectory(Path(job.path)), job.config["pause_after"]
+            figure = 100 * job.config["optimizer"]["lr"]
+            rows = [f"{epoch},{epoch},{figure}\n" for epoch in range(1, (until or 2) + 1)]
+            run.metrics.write_text("step,epoch,val/acc1\n" + "".join(rows))
+            if until is None:
+                run.write_result({"metrics": {"test": {"test/acc1": 50.0}}})
+        return [SimpleNamespace(job_id=f"7_{len(self.jobs)}") for _ in jobs]
+
+
 def test_horizon_of_a_rung_is_part_of_each_trial(tmp_path: Path) -> None:
     assert command(*SEARCH, "search.horizon=rung", "search.trials=2") == 0
     for run in runs(tmp_path / "outputs" / "tuned").values():
@@ -171,8 +213,9 @@ def test_diverging_trial_is_a_result_of_the_search(tmp_path: Path, capfd: pytest
         (["-m", *DATA, SPACE[0], "search=tpe", "search.trial=3"], "search.trial=3: search has no trial; there is"),
         (["-m", *DATA, SPACE[0], "search=tpe", "search.trials=0"], "search.trials=0: must be an integer >= 1"),
         (["-m", *DATA, SPACE[0], "search=tpe", "search.test_seeds=[0]"], "search.test_seeds=[0]: must be other seeds"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.cost=macs", "search.rungs=[1]"], "search.cost=macs: needs s"),
+        (["-m", *DATA, SPACE[0], "search=cmaes", "search.cost=macs"], "search.cost=macs: cannot be used with sear"),
         (["-m", *DATA, SPACE[0], "search=tpe", "task=profile"], "search=tpe: needs task=fit, got task=profile"),
-        (["-m", *DATA, SPACE[0], "search=tpe", "hydra/launcher=submitit_local"], "search=tpe: runs on this machine"),
         (
             ["-m", *DATA, SPACE[0], "search=tpe", "search.rungs=[1]", "trainer.check_val_every_n_epoch=2"],
             "search.rungs=[1]: there is no validation after epoch 1; trainer.check_val_every_n_epoch=2",
@@ -208,8 +251,9 @@ def test_killed_search_ends_as_an_undisturbed_one(kind: str, tmp_path: Path) -> 
     assert command(*search, "name=whole") == 0
     for _ in range(3):
         process = start(*search, "name=killed")
-        time.sleep(random.uniform(3, 12))
-        os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(random.uniform(2, 5))
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert command(*search, "name=killed") == 0
     whole, killed = (runs(tmp_path / "outputs" / name) for name in ("whole", "killed"))

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from ghostexp.report.finalists import pareto_set
 from ghostexp.report.racing import contenders, next_run, surviving, winner
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.trials import FOLDER, TrialName, parse_name
@@ -52,7 +53,7 @@ def test_halving_trains_few_to_the_end(tmp_path: Path) -> None:
     search = FakeSearch(tmp_path)
     steps = search.run()
     assert Counter(step.rpartition(" ")[2] for step in steps) == {"1": 9, "3": 3, "9": 1}
-    assert search.search.winner == max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))
+    assert search.search.finalists == [max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))]
 
 
 def test_promotion_does_not_wait_for_the_rung(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_promotion_does_not_wait_for_the_rung(tmp_path: Path) -> None:
 def test_minimised_metric_promotes_the_lowest(tmp_path: Path) -> None:
     search = FakeSearch(tmp_path, lambda *case: -accuracy(*case), direction="minimize")
     search.run()
-    assert search.search.winner == max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))
+    assert search.search.finalists == [max(search.trials(), key=lambda number: accuracy(search.trials()[number], 0, 9))]
 
 
 def test_diverged_trial_does_not_go_on_and_is_not_repeated(tmp_path: Path) -> None:
@@ -74,6 +75,34 @@ def test_diverged_trial_does_not_go_on_and_is_not_repeated(tmp_path: Path) -> No
     search.end(step)
     assert search.search.failed == set()
     assert Counter(text.split("_")[0] for text in FakeSearch(tmp_path, trials=3).run())["trial-0000"] == 0
+
+
+def test_next_best_goes_on_in_place_of_one_that_diverges_later(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, trials=3, rungs=[3])
+    for _ in range(3):
+        step = search.start()
+        assert step is not None
+        search.train(step)
+        search.end(step)
+    promoted = search.start()
+    assert promoted is not None
+    RunDirectory(tmp_path / str(promoted.name)).write_failure(FloatingPointError(), "the loss is not finite")
+    search.end(promoted)
+    (last,) = search.run()
+    assert last.endswith(" 9")
+    assert not last.startswith(str(promoted.name))
+    assert search.search.finalists
+
+
+def test_run_that_ends_early_counts_at_later_rungs(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, trials=3)
+    step = search.start()
+    assert step is not None
+    search.train(step)
+    RunDirectory(tmp_path / str(step.name)).write_result({"metrics": {"test": {"test/acc1": 50.0}}})  # patience
+    search.end(step)
+    search.run()
+    assert step.name.number in {trial.number for trial in search.search.observed() if trial.state == "done"}
 
 
 def test_failed_trial_is_tried_again_by_the_next_command(tmp_path: Path) -> None:
@@ -122,14 +151,35 @@ def best_number(steps: list[str]) -> str:
     return steps[-1].split("_")[0].removeprefix("test-")
 
 
+def test_pareto_set_has_those_that_no_other_beats_in_both() -> None:
+    figures = {0: 90.0, 1: 95.0, 2: 94.0, 3: 95.0, 4: -math.inf, 5: 80.0}
+    costs = {0: 10.0, 1: 30.0, 2: 40.0, 3: 20.0, 4: 5.0}
+    assert pareto_set(figures, costs) == [0, 3]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_cost_as_second_objective_ends_with_the_pareto_set(kind: str, tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, rungs=[], cost="macs", sampler=kind, seeds=[0, 1], test_seeds=[5])
+    steps = search.run()
+    # Up to lr = 0.1, where the figure is best, more of it costs more.
+    below = {number for number, values in search.trials().items() if float(values["lr"]) <= 0.1}
+    assert below
+    assert below <= {*search.search.finalists}
+    tested = [step for step in steps if step.startswith("test-")]
+    assert len(tested) == len(search.search.finalists)
+    assert Counter(step.split("_")[1] for step in steps)["seed-1 9"] == len(search.search.finalists)
+    search.journal.update(search.search.observed(), is_over=True)
+    assert Counter(state for state, *_ in states(tmp_path / SEARCH)) == {"COMPLETE": 9}
+
+
 def test_budget_of_epochs_leaves_enough_for_one_trial_to_the_end(tmp_path: Path) -> None:
-    search, spent = FakeSearch(tmp_path, trials=None), 0
-    while step := search.start(budget=30 - spent):
+    search, spent = FakeSearch(tmp_path, trials=None, factor=100), 0
+    while step := search.start(budget=12 - spent):
         spent += step.epochs
         search.train(step)
         search.end(step)
-    assert spent <= 30
-    assert search.search.winner is not None
+    assert spent == 12
+    assert search.search.finalists
 
 
 @pytest.mark.parametrize("kind", ["random", "qmc", "tpe", "cmaes"])
@@ -143,9 +193,9 @@ def test_killed_search_loses_and_repeats_nothing(kind: str, tmp_path: Path) -> N
         step = search.start()
         if step is None:
             break
-        is_within = chance.random() < 0.5  # an epoch, or before the search has read the result
-        search.train(step, epochs=1 if is_within and step.until != 1 else None)
-        if not is_within or step.until == 1:
+        is_within = chance.random() < 0.5  # the training, or before the search has read the result
+        search.train(step, is_killed=is_within)
+        if not is_within:
             done.append(f"{step.name} {step.until or 9}")
     assert len({*done}) == len(done)
     assert search.trials().keys() == undisturbed.trials().keys()
@@ -154,7 +204,7 @@ def test_killed_search_loses_and_repeats_nothing(kind: str, tmp_path: Path) -> N
         assert search.trials() == undisturbed.trials()
 
 
-@pytest.mark.parametrize("damage", ["lost", "cut", "foreign", "another trial"])
+@pytest.mark.parametrize("damage", ["lost", "cut", "foreign", "another trial", "other values"])
 def test_journal_is_rebuilt_from_the_run_directories(damage: str, tmp_path: Path) -> None:
     FakeSearch(tmp_path).run(5)
     path = tmp_path / SEARCH
@@ -163,6 +213,10 @@ def test_journal_is_rebuilt_from_the_run_directories(damage: str, tmp_path: Path
         path.unlink()
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-9])
+    elif damage == "other values":
+        FakeSearch(tmp_path / "other", seed=5).run(5)
+        shutil.copy(tmp_path / "other" / SEARCH, path)
+        assert states(path) != whole
     elif damage == "foreign":
         path.write_text("no journal\n" * 3)
     else:
