@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch._dynamo.config as dynamo
 import yaml
 
 from ghostexp.report.load_runs import find_runs
 from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
+from ghostexp.tasks.common.measure_setting import build_setting
 from tests.cli import TINY, command, in_directory
 
 NETWORK = ("model=resnet20", "datamodule=fake", "datamodule.image_size=8", "threads=1")
@@ -92,3 +94,13 @@ def test_bad_plan_command_is_one_line(
     assert command(*PLAN, *arguments, in_directory(tmp_path / "run")) != 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert line.startswith(f"error: {message}")
+
+
+def test_every_layer_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All layers share the code of `nn.Module`: beyond the limit, torch would run them eagerly."""
+    for name in ("recompile_limit", "accumulated_recompile_limit"):
+        monkeypatch.setattr(dynamo, name, 8)
+    trainer = {"precision": "32-true", "accelerator": "cpu", "devices": 1}
+    task = {"batch_size": 2, "mode": "training"}
+    build_setting({"trainer": trainer, "task": task, "compile": True, "channels_last": True})
+    assert min(dynamo.recompile_limit, dynamo.accumulated_recompile_limit) > 1000

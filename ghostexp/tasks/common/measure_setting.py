@@ -15,6 +15,7 @@ from ghostexp.tasks.common.load_model import inference_device
 MIXED = {"16-mixed": torch.float16, "16": torch.float16, "bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16}
 TRUE = {"32-true": torch.float32, "32": torch.float32, "16-true": torch.float16, "bf16-true": torch.bfloat16}
 TRUE |= {"64-true": torch.float64, "64": torch.float64}
+MANY = 100_000  # forms of layers that are compiled
 
 
 def build_setting(config: Config) -> Setting:
@@ -23,6 +24,8 @@ def build_setting(config: Config) -> Setting:
     if precision not in MIXED | TRUE:
         raise ValueError(f"trainer.precision={precision}: task=plan must have one of {', '.join([*MIXED, *TRUE])}")
     dtype = TRUE.get(precision, torch.float32)
+    if config["compile"]:
+        _compile_without_limit()
     layout = torch.channels_last if config["channels_last"] else torch.contiguous_format
 
     def prepare(module: nn.Module) -> nn.Module:
@@ -39,6 +42,13 @@ def build_setting(config: Config) -> Setting:
         prepare,
         _autocast(device, precision),
     )
+
+
+def _compile_without_limit() -> None:
+    """Let torch.compile compile every layer: they share the code of `nn.Module`, of which it compiles eight forms."""
+    import torch._dynamo.config as dynamo
+
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = MANY
 
 
 def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager]:
