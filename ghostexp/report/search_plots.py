@@ -148,6 +148,8 @@ def draw_slices(groups: Sequence[Group], title: str, path: Path) -> Path | None:
     axes = figure.subplots(1, len(keys), squeeze=False, sharey=True)[0]
     first = groups[0].record.stages[0]
     for axis, key in zip(axes, keys, strict=True):
+        if not is_numeric(groups[0], key):
+            axis.xaxis.update_units(sorted({values[key] for group in groups for values in group.values.values()}))
         for number, group in enumerate(groups):
             _draw_slice(axis, group, key, first, style(number, len(groups)))
         axis.set(xlabel=key)

@@ -130,7 +130,9 @@ def search_command(groups: Sequence[Group], with_tests: bool = True) -> str:
 
 def _settings(record: SearchRecord, with_tests: bool) -> list[str]:
     named = {key: getattr(record, key) for key, value in DEFAULTS.items() if getattr(record, key) != value}
-    named |= {"trials": record.trials} if record.trials is not None else {}
+    if record.trials is not None or record.sampler != "grid":
+        named["trials"] = "null" if record.trials is None else record.trials
+    named |= {"epochs": record.budget} if record.budget is not None else {}
     named |= {"rungs": list(record.rungs)} if record.rungs else {}
     named |= {"test_seeds": list(record.test_seeds)} if record.test_seeds and with_tests else {}
     return [f"search={record.sampler}", *(f"search.{key}={value}".replace(" ", "") for key, value in named.items())]
@@ -148,7 +150,7 @@ def _fixed(group: Group) -> list[str]:
     """Return the overrides that all trials share, as recorded by the first."""
     record = next((path for run in group.runs if (path := run.run.path / ".hydra" / "overrides.yaml").is_file()), None)
     lines = [str(text) for text in yaml.safe_load(record.read_bytes())] if record else []
-    varied = {"seed", "output_dir", "scheduler.horizon", *group.record.space}
+    varied = {"seed", "output_dir", "scheduler.horizon", "n_jobs", "fail_fast", *group.record.space}
     varied |= {text.partition("=")[0] for text in group.overrides}
     kept = [text for text in lines if text.partition("=")[0] not in varied]
     return [f"{key}=DIR" if (key := text.partition("=")[0]) in MACHINE_SPECIFIC_KEYS else text for text in kept]

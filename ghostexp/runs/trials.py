@@ -36,7 +36,7 @@ class TrialName:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """What defines a search, in sweep.yaml. A budget may change: trials, seeds and test_seeds are those of the last.
+    """What defines a search, in sweep.yaml. Trials, budget, seeds and test_seeds are those of the last command.
 
     space: ranges by key, as typed. groups: overrides by name. epochs: of a whole training.
     """
@@ -56,6 +56,7 @@ class SearchRecord:
     test_seeds: Sequence[int] = ()
     contenders: int = 1
     cost: str | None = None  # second objective, in result.json
+    budget: int | None = None  # epochs of all trials together
 
     @property
     def stages(self) -> list[int]:

@@ -107,7 +107,7 @@ def test_report_of_two_objectives_has_the_pareto_set(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "mine"
     write_search(folder, {"": []})
     sweep = yaml.safe_load((folder / "sweep.yaml").read_text())
-    sweep["search"] |= {"cost": "macs", "rungs": []}
+    sweep["search"] |= {"cost": "macs", "rungs": [], "trials": None, "budget": 50}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     for number, path in enumerate(sorted(folder.glob("*/result.json"))):
         cost = {"macs": 10 if "trial-0000" in str(path) else 1000 + number}
@@ -117,6 +117,7 @@ def test_report_of_two_objectives_has_the_pareto_set(tmp_path: Path) -> None:
     assert "2 of 4 trials are the Pareto set of val/acc1 and macs." in text
     assert "| optimizer.weight_decay | validation (searched) | macs | test, fresh seeds |" in text
     assert "| tpe | 0.02 | 0.2 | 80.42 % [79.12, 81.71], n = 3 | 10 |" in text
+    assert "search.cost=macs search.trials=null search.epochs=50" in text
     assert "![Figure and cost; connected: the Pareto set](pareto.png)" in text
 
 

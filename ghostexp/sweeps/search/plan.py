@@ -13,7 +13,8 @@ from ghostexp.runs.sweep_record import is_seed
 from ghostexp.runs.trials import SearchRecord
 from ghostexp.sweeps.search.space import Dimension, Values, is_searched, read_dimension
 
-CHANGEABLE = ("trials", "seeds", "test_seeds", "contenders", "groups")  # that continue a search, and do not start one
+# By which a search goes on, and does not become another.
+CHANGEABLE = ("trials", "budget", "seeds", "test_seeds", "contenders", "groups")
 NOT_SEARCHED = ("seed", "trainer.devices", "trainer.num_nodes", "trainer.max_epochs", "name", "task", "study")
 
 
@@ -140,6 +141,7 @@ def build_record(plan: Plan, search: Mapping[str, Any], config: Mapping[str, Any
         factor=search["factor"],
         seeds=plan.seeds,
         test_seeds=search["test_seeds"],
+        budget=search["epochs"],
     )
 
 
