@@ -42,12 +42,13 @@ def main() -> None:
     torch.manual_seed(0)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
+    arguments.output.mkdir(parents=True, exist_ok=True)  # before the measurement
+    path = arguments.output / f"{arguments.name}.csv"
     rows = []
     for channels in arguments.channels:
         for mode, training in MODES.items():
             rows += measure(channels, mode, training, arguments)
             print(f"{channels} channels, {mode}: {summary(rows, channels, mode)}", flush=True)
-    path = arguments.output / f"{arguments.name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
