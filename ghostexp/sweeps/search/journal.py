@@ -20,7 +20,7 @@ class Journal:
         self.name = sampler.group or DEFAULT
         self.path, self.sampler, self.optuna = folder / f"{self.name}.log", sampler, sampler.optuna
 
-    def open(self) -> dict[int, Attributes]:
+    def restore(self) -> dict[int, Attributes]:
         """Load the file; returns what the sampler remembers, by number of a trial."""
         for leftover in self.path.parent.glob(f"{self.path.name}.*"):  # locks of a killed command; this one has ours
             leftover.unlink()

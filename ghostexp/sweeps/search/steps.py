@@ -27,7 +27,7 @@ class Steps:
         self.progress = SearchProgress(self.searches, budget, n_jobs)
         self.running: dict[str, tuple[TrialSearch, Step, float]] = {}  # by name of the job; time of the start
         for search, journal in zip(self.searches, self.journals, strict=True):
-            search.attributes.update(journal.open())
+            search.attributes.update(journal.restore())
             search.load()
             journal.update(search.observed())
 

@@ -40,7 +40,7 @@ class FakeSearch:
         sampler = Sampler(self.record, "", dimensions(*SPACE), startup=3)
         self.search = TrialSearch(directory, "", self.record, sampler)
         self.journal = Journal(directory / FOLDER, sampler)
-        self.search.attributes.update(self.journal.open())
+        self.search.attributes.update(self.journal.restore())
         self.search.load()
         self.journal.update(self.search.observed())
 
