@@ -1,6 +1,7 @@
 """Run exported classifiers with ONNX Runtime and OpenVINO on the CPU, on as many threads as torch."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -61,11 +62,17 @@ def load_onnx(model: Path | bytes) -> Logits:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
 
 
-def convert_to_openvino(program: torch.export.ExportedProgram, shape: tuple[int, int, int]) -> Any:
-    """Convert a program to an OpenVINO model in float32 with the input `images` (N, *shape) and the output `logits`."""
+def import_openvino() -> Any:
+    """Import OpenVINO without the package by which it reports its use over the network, from forks of this process."""
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
     import openvino
 
-    model = openvino.convert_model(program)
+    return openvino
+
+
+def convert_to_openvino(program: torch.export.ExportedProgram, shape: tuple[int, int, int]) -> Any:
+    """Convert a program to an OpenVINO model in float32 with the input `images` (N, *shape) and the output `logits`."""
+    model = import_openvino().convert_model(program)
     model.reshape([-1, *shape])
     model.inputs[0].set_names({"images"})
     model.outputs[0].set_names({"logits"})
@@ -79,6 +86,7 @@ def quantize(model: Any, batches: Iterable[Tensor]) -> Any:
     """
     import logging
 
+    import_openvino()  # NNCF reports by the same package
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.WARNING)
@@ -90,9 +98,7 @@ class OpenVINO:
     """Run an OpenVINO model, or its file; compiled for each size of a batch, which is faster than for any size."""
 
     def __init__(self, model: Any, precision: str = F32) -> None:
-        import openvino
-
-        self.core = openvino.Core()
+        self.core = import_openvino().Core()
         self.model = self.core.read_model(model) if isinstance(model, Path) else model
         self.options = {
             "INFERENCE_PRECISION_HINT": precision,

@@ -235,7 +235,9 @@ def instantiate_config(name: str, *overrides: str) -> DetectionModel:
     OmegaConf.set_struct(node, False)
     assert node.pop("weights") is None  # the task loads them
     assert node.pop("reset_head") is False
+    assert node.pop("plan", None) is None
     assert node.backbone.pop("weights") is None
+    assert node.backbone.pop("plan") is None
     with torch.device("meta"):
         network = instantiate(node, _convert_="all")
     assert isinstance(network, DetectionModel)

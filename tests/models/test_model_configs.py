@@ -68,7 +68,7 @@ def test_configs_with_ratio_are_ghost_networks() -> None:
     ghostified = {"ghost_resnet20", "ghost_resnet50", "ghost_resnet56", "ghost_vgg16"}
     assert set(HAS_RATIO) >= ghostified | {"ghostnet", "ghostnet_small", "ghostnetv2", "ghostnetv3"}
     for name in CONFIGS:
-        args = {"ratio", "dw_size", "width", "se_ratio"} & set(composed(name).model)
+        args = {"ratio", "dw_size", "se_ratio"} & set(composed(name).model)
         assert args >= {"ratio", "dw_size"} if name in HAS_RATIO else not args
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def test_openvino_file_has_the_accuracy_of_the_run(exported_run: Path, monkeypat
     assert f"| `model.xml` | {tested:.2f} % | +0.00 |" in card
     assert "| `model.xml` in bfloat16 |" in card
     run_snippets(exported_run / "export", monkeypatch, count=1)
+    assert sys.modules["openvino_telemetry"] is None  # nothing is reported over the network
 
 
 @needs_openvino

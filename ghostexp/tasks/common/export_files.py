@@ -8,7 +8,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ghostexp.analysis.runtimes import BF16, F32, Converter, Logits, OpenVINO, check_packages, load_onnx
+from ghostexp.analysis.runtimes import (
+    BF16,
+    F32,
+    Converter,
+    Logits,
+    OpenVINO,
+    check_packages,
+    import_openvino,
+    load_onnx,
+)
 from ghostexp.models.base import Network
 from ghostexp.models.weights import load_weights
 from ghostexp.runs.directory import RunDirectory
@@ -49,11 +58,9 @@ class ExportFiles:
         return self._write_openvino(name, path)
 
     def _write_openvino(self, name: str, path: Path) -> dict[str, Logits]:
-        import openvino
-
         is_int8 = name == "openvino+int8"
         model = self.converter.int8 if is_int8 else self.converter.openvino
-        openvino.save_model(model, path, compress_to_fp16=False)
+        import_openvino().save_model(model, path, compress_to_fp16=False)
         self.files.append(path.with_suffix(".bin"))
         loaded: dict[str, Logits] = {name: OpenVINO(path)}
         return loaded if is_int8 else loaded | {f"{name}+{BF16}": OpenVINO(path, BF16)}

@@ -27,11 +27,13 @@ class BatchTimeout(Callback):
         self.seconds = seconds
         self.awaited: object | None = None  # a new object for each wait; None: nobody waits
         self.ended: threading.Event | None = None
-        self.before: Any = None  # handler of the signal
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Start the thread."""
-        self.before = signal.signal(SIGNAL, self._raise)
+        """Start the thread.
+
+        The handler stays: a late signal would end the process, and Lightning restores handlers after callbacks.
+        """
+        signal.signal(SIGNAL, self._raise)
         self.ended = threading.Event()
         threading.Thread(target=self._watch, args=(self.ended,), daemon=True).start()
 
@@ -48,7 +50,6 @@ class BatchTimeout(Callback):
         if self.ended is not None:
             self.ended.set()
             self.ended = None
-            signal.signal(SIGNAL, self.before)
 
     def _watch(self, ended: threading.Event) -> None:
         """Count the ticks of the present wait: of a process that is suspended there are none."""
