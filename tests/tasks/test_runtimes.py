@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,19 @@ from ghostexp.tasks.common.export_checks import test_accuracies as accuracies
 from tests.cli import command, in_directory
 from tests.tasks.test_export import run_snippets
 
-needs_openvino = pytest.mark.skipif(
+has_no_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason='needs openvino; pip install "ghostexp[openvino]"'
 )
+
+
+def needs_openvino(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that runs OpenVINO: slow, as it has ended a process in which a thousand other tests had run.
+
+    pytest -m slow tests/tasks/test_runtimes.py
+    """
+    return pytest.mark.slow(has_no_openvino(test))
+
+
 needs_nncf = pytest.mark.skipif(
     importlib.util.find_spec("nncf") is None, reason='needs nncf; pip install "ghostexp[nncf]"'
 )
