@@ -141,7 +141,7 @@ def main() -> None:
     measured = [{name: 1e3 * part() for name, part in parts.items()} for _ in range(rounds + 1)][1:]
     print(f"{cpu()}, one thread, torch {torch.__version__}, {rounds} rounds\n")
     steps = [median(one[name] for one in measured) for name in ("digits", "ghost_resnet56")]
-    print(f"| a step of a bare loop, ms | {steps[0]:.1f} | {steps[1]:.0f} |")
+    print(f"a step of a bare loop: {steps[0]:.1f} ms (digits), {steps[1]:.0f} ms (ghost_resnet56)\n")
     print("| added to it | ms | of a digits step | of a ghost_resnet56 step |\n| --- | --- | --- | --- |")
     rows = [("Lightning", "linear"), ("metrics", "Lightning"), ("callbacks", "metrics"), ("callbacks", "linear")]
     names = ["Lightning alone", "metrics and random state", "callbacks and loggers", "all of these"]
