@@ -1,7 +1,6 @@
 """Convert the arguments of a shell to those of Hydra: flags at any position, text and switches as typed."""
 
 import os
-import re
 import shlex
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,11 @@ from hydra.errors import HydraException
 
 from ghostexp.config.key import Key
 from ghostexp.config.schema import key_of
+from ghostexp.runs.naming import SWEEP_FUNCTION
 
 SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # as in YAML files
 OF_ALL_JOBS = ("name", "output_dir", "data_dir", "hydra.sweep.dir")  # in which a comma is no sweep
 REPLACED = ("model", "datamodule", "optimizer", "scheduler", "task")  # groups whose option a typed target replaces
-SWEEP = re.compile(r"(range|choice|interval|glob|sort|shuffle|tag|int|float)\(.*\)$", re.DOTALL)
 
 
 def hydra_args(arguments: Sequence[str]) -> list[str]:
@@ -107,7 +106,7 @@ def _as_typed(override: str, task: str, sweeps: bool) -> str:
     if not equals or key is None or not value or value == "null":
         return override
     if sweeps and name not in OF_ALL_JOBS and not os.path.exists(value):
-        if SWEEP.match(value):
+        if SWEEP_FUNCTION.match(value) and value.endswith(")"):
             return override
         return f"{name}={','.join(_value(part, key) for part in _split(value))}"
     return f"{name}={_value(value, key)}"

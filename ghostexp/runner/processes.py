@@ -101,7 +101,7 @@ class RunProcesses:
             rank.join()
 
     def explain(self) -> str | None:
-        """Return why the first rank failed, which failure.json then has too; None if it has not said."""
+        """Return why the first rank failed, which failure.json then has too; None if it gave no reason."""
         assert self.first_failed is not None
         self._receive_errors()
         number, code = self.numbers[self.first_failed], self.ranks[self.first_failed].exitcode or 0

@@ -17,6 +17,8 @@ from ghostexp.runs.fingerprint import fingerprint
 FILE_LIMIT = 255  # bytes in the name of a file or directory
 JOB_LIMIT = 128  # characters in a job's name
 DIGEST = 8  # characters
+# Beginning of a value that is several in a sweep, or a range of a search.
+SWEEP_FUNCTION = re.compile(r"(range|choice|interval|glob|sort|shuffle|tag|int|float)\(")
 
 
 def run_dir(
@@ -125,7 +127,7 @@ def _typed_overrides() -> dict[str, str]:
 
 def is_sweep_value(value: str) -> bool:
     """Return whether a typed value is a sweep of several values: `2,3`, not `[0,2]`, `{a:1,b:2}` or `"2,3"`."""
-    if re.match(r"(range|choice|interval|glob|sort|shuffle|tag|int|float)\(", value):
+    if SWEEP_FUNCTION.match(value):
         return True
     return "," in re.sub(r"\[.*?\]|\{.*?\}|'.*?'|\".*?\"", "", value)
 

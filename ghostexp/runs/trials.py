@@ -1,4 +1,4 @@
-"""Read the trials of a search from their run directories, which are its only truth."""
+"""Read the trials of a search from their run directories, which alone decide what has been done."""
 
 import json
 import math

@@ -88,8 +88,8 @@ class Grid:
 
         Raises ValueError: wrong values, or Optuna is not installed.
         """
-        from ghostexp.sweeps.search.plan import read_plan
         from ghostexp.sweeps.search.run import SearchCommand
+        from ghostexp.sweeps.search.specification import read_spec
 
         composed, search = self.composed, plain_node(self.composed.search)
         with naming_files(composed.hydra.overrides.hydra, typed_overrides(composed)):
@@ -98,12 +98,12 @@ class Grid:
             raise ValueError("hydra.sweeper.baseline_grid: must be empty with a search; see hydra.sweeper.params")
         params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]
         given, typed = (self.parser.parse_overrides(lines) for lines in (params, typed_overrides(composed)))
-        plan = read_plan(given, typed, composed.seed, search["sampler"])
+        spec = read_spec(given, typed, composed.seed, search["sampler"])
 
         def compose(name: str, overrides: list[str], distinguishing: list[str]) -> SweepJob:
             return self.compose(GridPoint(name, overrides, distinguishing))
 
-        return SearchCommand(self.directory, self.study, plan, search, compose)
+        return SearchCommand(self.directory, self.study, spec, search, compose)
 
     def jobs(self) -> tuple[list[SweepJob], list[tuple[str, str]], dict[str, list[str]]]:
         """Return the jobs, name and error of those that cannot be composed, and overrides by name of all of a study."""

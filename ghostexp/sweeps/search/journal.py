@@ -1,4 +1,4 @@
-"""Keep Optuna's storage of a search, a journal file, in step with the run directories, which are the truth."""
+"""Keep Optuna's storage of a search, a journal file, in step with the run directories, which decide."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -83,7 +83,7 @@ def _winner_text(search: TrialSearch) -> str:
     return f"best: {values} ({mean} on the validation set, {len(figures)} seed{'s' * (len(figures) > 1)})"
 
 
-def print_plan(directory: Path, searches: Sequence[TrialSearch], budget: Budget, n_jobs: int) -> None:
+def print_trials(directory: Path, searches: Sequence[TrialSearch], budget: Budget, n_jobs: int) -> None:
     """Print what a search would run: its space, rungs, seeds and budget, and the trials that there are."""
     record = searches[0].record
     print(*(f"{key}={text}" for key, text in record.space.items()), sep="\n")

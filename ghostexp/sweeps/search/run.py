@@ -18,11 +18,11 @@ from ghostexp.runs.wandb_mode import resolve_for_sweep
 from ghostexp.sweeps.jobs import SweepJob
 from ghostexp.sweeps.preflight import check_jobs
 from ghostexp.sweeps.search.budget import Budget
-from ghostexp.sweeps.search.plan import Plan, build_record, check_same, corners
-from ghostexp.sweeps.search.progress import print_plan
+from ghostexp.sweeps.search.progress import print_trials
 from ghostexp.sweeps.search.sampler import Sampler
 from ghostexp.sweeps.search.scheduler import SearchScheduler
 from ghostexp.sweeps.search.space import Values
+from ghostexp.sweeps.search.specification import SearchSpec, build_record, check_same, corners
 from ghostexp.sweeps.search.steps import Steps
 from ghostexp.sweeps.search.trial_search import Step, TrialSearch
 
@@ -39,9 +39,9 @@ class SearchCommand:
     processes: dict[str, int]  # of a run, by group
 
     def __init__(
-        self, directory: Path, study: str | None, plan: Plan, search: Mapping[str, Any], compose: Compose
+        self, directory: Path, study: str | None, spec: SearchSpec, search: Mapping[str, Any], compose: Compose
     ) -> None:
-        self.directory, self.study, self.plan, self.search, self.compose = directory, study, plan, search, compose
+        self.directory, self.study, self.spec, self.search, self.compose = directory, study, spec, search, compose
 
     def run(self, composed: DictConfig, launcher: Mapping[str, Any]) -> int:
         """Run the search, or list its trials, and return the exit code."""
@@ -62,7 +62,7 @@ class SearchCommand:
         is_local = launcher["backend"] == "local"
         slots = pool.n_jobs if is_local else composed.n_jobs or launcher.get("slurm_array_parallelism", pool.n_jobs)
         if composed.dry_run:
-            print_plan(self.directory, searches, budget, slots)
+            print_trials(self.directory, searches, budget, slots)
             return 0
         if is_local:
             resolve_for_sweep(job.config for job in jobs)
@@ -75,23 +75,23 @@ class SearchCommand:
 
     def checked_corners(self) -> dict[str, list[SweepJob]]:
         """Compose the corners of the space, by group, and check that the directory has no other search."""
-        group, *_ = self.plan.groups
-        values, *_ = corners(self.plan.space)
-        first = self._compose(TrialName(group, 0, self.plan.seeds[0]), values)
-        self.record = build_record(self.plan, self.search, first.config)
+        group, *_ = self.spec.groups
+        values, *_ = corners(self.spec.space)
+        first = self._compose(TrialName(group, 0, self.spec.seeds[0]), values)
+        self.record = build_record(self.spec, self.search, first.config)
         holds_out = first.config["datamodule"].get("validate_on") == "holdout"
         self.of_tests = ["datamodule.validate_on=test"] if holds_out else []
         self.of_tests += self.search["test_overrides"]
         of_each = {
             group: [
-                self._compose(TrialName(group, number, self.plan.seeds[0]), values, self._horizon())
-                for number, values in enumerate(corners(self.plan.space))
+                self._compose(TrialName(group, number, self.spec.seeds[0]), values, self._horizon())
+                for number, values in enumerate(corners(self.spec.space))
             ]
-            for group in self.plan.groups
+            for group in self.spec.groups
         }
         of_test = [
             self._compose(TrialName(group, 0, seed, is_test=True), values, [*self._horizon(), *self.of_tests])
-            for group in self.plan.groups
+            for group in self.spec.groups
             for seed in self.record.test_seeds[:1]
         ]
         before = read_sweep(self.directory)
@@ -100,17 +100,17 @@ class SearchCommand:
                 raise ValueError(f"{self.directory}: contains a sweep without a search; name=... starts a new one")
             check_same(self.directory, before.search, self.record)
         check_fixed(self.directory, self._sweep_record([job for some in of_each.values() for job in some]))
-        for group, job in zip(self.plan.groups, of_test, strict=False):
+        for group, job in zip(self.spec.groups, of_test, strict=False):
             of_each[group].append(job)
         return of_each
 
     def _sampler(self, group: str) -> Sampler:
-        return Sampler(self.record, group, self.plan.space, self.search.get("startup", 1))
+        return Sampler(self.record, group, self.spec.space, self.search.get("startup", 1))
 
     def _sweep_record(self, jobs: list[SweepJob]) -> SweepRecord:
         fixed = fixed_values((job.distinguishing_overrides, job.config) for job in jobs)
         before = read_sweep(self.directory).search.get("groups", {})
-        search = asdict(self.record) | {"groups": {**before, **self.plan.groups}}
+        search = asdict(self.record) | {"groups": {**before, **self.spec.groups}}
         return SweepRecord(self.study, {}, fixed, search)
 
     def job(self, search: TrialSearch, step: Step) -> SweepJob:
@@ -130,8 +130,8 @@ class SearchCommand:
 
     def _compose(self, name: TrialName, values: Values, more: list[str] | None = None) -> SweepJob:
         of_trial = [f"{key}={text}" for key, text in values.items()]
-        varied = [*self.plan.groups[name.group], *of_trial, f"seed={name.seed}"]
-        return self.compose(str(name), [*self.plan.fixed, *varied, *(more or [])], varied)
+        varied = [*self.spec.groups[name.group], *of_trial, f"seed={name.seed}"]
+        return self.compose(str(name), [*self.spec.fixed, *varied, *(more or [])], varied)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

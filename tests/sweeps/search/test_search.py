@@ -20,7 +20,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.trials import parse_name
 from ghostexp.sweeps import submitit_launcher
-from ghostexp.sweeps.search.plan import read_plan
+from ghostexp.sweeps.search.specification import read_spec
 from tests.cli import TINY, command, in_directory, processes_in, start
 
 SPACE = ("optimizer.lr=tag(log,interval(0.001,0.1))", "optimizer.weight_decay=choice(1e-4,5e-4)")
@@ -127,10 +127,10 @@ def test_narrowed_study_keeps_its_names(tmp_path: Path, capfd: pytest.CaptureFix
         (("model.ratio=10,1", "+model.note=1"), ["ratio-10", "ratio-1"]),
     ):
         overrides = OverridesParser.create().parse_overrides(["model.ratio=1,2,10", SPACE[0], "seed=0,1"])
-        plan = read_plan(overrides, OverridesParser.create().parse_overrides([*typed, "search=tpe"]), 0, "tpe")
-        assert list(plan.groups) == names
-        assert plan.seeds == [0, 1]
-        assert plan.fixed == list(typed[1:])
+        spec = read_spec(overrides, OverridesParser.create().parse_overrides([*typed, "search=tpe"]), 0, "tpe")
+        assert list(spec.groups) == names
+        assert spec.seeds == [0, 1]
+        assert spec.fixed == list(typed[1:])
     assert command("study=tuned_ratio_ablation", "model.ratio=7", "dry_run=true") == 1
     assert "model.ratio=7: the study has 1,2,3,4,5,10" in capfd.readouterr().err
 

@@ -19,7 +19,7 @@ NOT_SEARCHED = ("seed", "trainer.devices", "trainer.num_nodes", "trainer.max_epo
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchSpec:
     """What a command searches.
 
     fixed: overrides of every trial. groups: values of the grid by their name; for each there is a search.
@@ -31,7 +31,7 @@ class Plan:
     fixed: list[str]
 
 
-def read_plan(params: Sequence[Override], typed: Sequence[Override], seed: int, sampler: str) -> Plan:
+def read_spec(params: Sequence[Override], typed: Sequence[Override], seed: int, sampler: str) -> SearchSpec:
     """Sort overrides; typed ones replace those of a study.
 
     Raises ValueError: nothing to search, or a key that cannot be searched.
@@ -56,7 +56,7 @@ def read_plan(params: Sequence[Override], typed: Sequence[Override], seed: int, 
         groups[job_dirname(pairs, is_taken=True) if name in groups else name] = [f"{key}={text}" for key, text in pairs]
     varied = {*grid, "seed", *(dimension.key for dimension in space)}
     fixed = [str(one.input_line) for key, one in overrides.items() if key not in varied]
-    return Plan(space, groups, seeds, fixed)
+    return SearchSpec(space, groups, seeds, fixed)
 
 
 def _is_of_search(override: Override) -> bool:
@@ -109,7 +109,7 @@ def corners(space: Sequence[Dimension]) -> list[Values]:
     return [first, *(first | {one.key: text} for one in space for text in one.corners[1:])]
 
 
-def build_record(plan: Plan, search: Mapping[str, Any], config: Mapping[str, Any]) -> SearchRecord:
+def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[str, Any]) -> SearchRecord:
     """Build the record of a search from `search` and the configuration of one of its trials.
 
     Raises ValueError: a combination of values that cannot be searched.
@@ -127,19 +127,19 @@ def build_record(plan: Plan, search: Mapping[str, Any], config: Mapping[str, Any
         )
     if search["cost"] and search["sampler"] == "cmaes":
         raise ValueError(f"search.cost={search['cost']}: cannot be used with search=cmaes, which has one objective")
-    if common := {*plan.seeds} & {*search["test_seeds"]}:
+    if common := {*spec.seeds} & {*search["test_seeds"]}:
         raise ValueError(f"search.test_seeds={search['test_seeds']}: must be other seeds than seed={min(common)}")
-    space = {dimension.key: dimension.text for dimension in plan.space}
+    space = {dimension.key: dimension.text for dimension in spec.space}
     named = {name: search[name] for name in ("sampler", "seed", "direction", "horizon", "trials", "contenders", "cost")}
     return SearchRecord(
         **named,
         space=space,
-        groups=plan.groups,
+        groups=spec.groups,
         metric=metric,
         epochs=epochs,
         rungs=rungs,
         factor=search["factor"],
-        seeds=plan.seeds,
+        seeds=spec.seeds,
         test_seeds=search["test_seeds"],
         budget=search["epochs"],
     )
