@@ -17,6 +17,10 @@ DATAMODULE: Keys = {
     "num_workers": integer(
         "Worker processes that load images; null: as many as CPU threads, the cores of a rank or job.", least=0
     ).or_null(),
+    "cache_short_side": integer(
+        "Resize training images to this shorter side once, and cache them as JPEG files; null: off.", least=1
+    ).or_null(),
+    "cache_dir": string("Folder of the cache of resized images; null: .ghostexp in root.").or_null(),
     "batch_size": integer("Images per optimizer step, over all devices, nodes and accumulation steps.", least=1),
     "eval_batch_size": integer(
         "Images per batch of a validation or test, over all devices and nodes; null: batch_size.", least=1

@@ -5,10 +5,11 @@
 - `classification_datamodule.py`, `detection_datamodule.py`: the base of each task's datamodules.
 - `sampling.py`: which image comes when: permutations of epochs, their division among devices, random numbers.
 - `in_memory.py`: small images as one tensor, batched and augmented on its device.
-- `image_file_dataset.py`: large image files, loaded by workers. `image_folders.py`: class folders and their cache.
+- `image_file_dataset.py`: large image files, loaded by workers. `resized_images.py`: a cache for them.
+- `image_folders.py`, `tar_shards.py`: images of class folders and of tar files; `image_paths.py` holds many paths.
 - `dataloader.py`, `worker_process.py`: the DataLoader of image files and detection, and its worker processes.
 - `transforms.py`: augmentation of batches: crop, flip, random erasing, RandAugment, Mixup and CutMix.
-- `image_files.py`, `image_check.py`, `file_lists.py`: read, check and list image files.
+- `image_files.py`, `image_check.py`, `file_lists.py`: read, check and list image files. `caches.py`: write caches.
 - `coco_file.py`, `coco_boxes.py`, `coco_ids.py`: read and check COCO annotations; `coco_annotations.py`: hold them as
   arrays, transform boxes.
 - `digest.py`: hashes by which a resumed run recognises its data.

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from ghostexp.data.file_lists import file_status
+from ghostexp.data.file_lists import ImagePath, file_status
 
 DIGITS = 16  # hexadecimal
 
@@ -25,11 +25,11 @@ class SetDigest(TypedDict):
 DataDigest = Mapping[str, SetDigest]  # of `train` and `test`
 
 
-def digest_files(paths: Sequence[str], folder: str, labels: Iterable[object]) -> str:
+def digest_files(paths: Sequence[str | ImagePath], folder: str, labels: Iterable[object]) -> str:
     """Digest files by their names in a folder, their sizes, and a label of each."""
     digest = hashlib.sha256()
     for path, size, label in zip(paths, file_status(paths)[:, 0].tolist(), labels, strict=True):
-        digest.update(os.fsencode(f"{os.path.relpath(path, folder)}\0{size}\0{label}\n"))
+        digest.update(os.fsencode(f"{os.path.relpath(str(path), folder)}\0{size}\0{label}\n"))
     return digest.hexdigest()[:DIGITS]
 
 

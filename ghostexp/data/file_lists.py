@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,16 @@ CHUNK = 256  # files per call of a thread
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+class ImagePath(Protocol):
+    """A file that an image is read from: a Path, or a member of a tar file."""
+
+    def open(self, mode: Any = "rb") -> IO[Any]: ...
+
+    def stat(self) -> Any: ...
+
+    def is_symlink(self) -> bool: ...
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -54,14 +64,14 @@ def count_extensions(paths: Iterable[Path]) -> str:
     return ", ".join(f"{count} {extension}" for extension, count in counts.most_common())
 
 
-def file_status(paths: Sequence[str]) -> np.ndarray:
+def file_status(paths: Sequence[str | ImagePath]) -> np.ndarray:
     """Return size and time of change (in ns) of files, int64 (N, 2); -1 for those that do not exist."""
     return np.array(list(in_threads(_status, paths)), np.int64).reshape(-1, 2)
 
 
-def _status(path: str) -> tuple[int, int]:
+def _status(path: str | ImagePath) -> tuple[int, int]:
     try:
-        status = os.stat(path)
+        status = os.stat(path) if isinstance(path, str) else path.stat()
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns

@@ -8,21 +8,22 @@ their name, size or time of change has changed.
 import hashlib
 import logging
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ghostexp.data.file_lists import file_status, in_threads
+from ghostexp.data.caches import write_cache
+from ghostexp.data.file_lists import ImagePath, file_status, in_threads
 from ghostexp.data.image_files import OTHER_SIZE, READER_VERSION, REMEDY, other_size, read_image, read_image_size
 
 log = logging.getLogger(__name__)
 
-File = tuple[str, tuple[int, int] | None]  # the path of an image, and its annotated width and height
+File = tuple[ImagePath, tuple[int, int] | None]  # the path of an image, and its annotated width and height
 
 MAX_LISTED = 5  # unreadable images in the error message
 ANNOUNCED = 20_000  # images, from which on a check takes long enough to be announced
@@ -49,7 +50,7 @@ class UnreadableImages(ValueError):
         )
 
 
-def check_image(path: Path) -> None:
+def check_image(path: ImagePath) -> None:
     """Raise ValueError, as `read_image` would, unless a file is a complete image."""
     with suppress(Exception), path.open("rb") as file, Image.open(file) as image:  # decoding finds the reason
         if image.format == "PNG":
@@ -62,13 +63,13 @@ def check_image(path: Path) -> None:
     read_image(path, channels=3)
 
 
-def check_size(path: Path, width: int, height: int) -> None:
+def check_size(path: ImagePath, width: int, height: int) -> None:
     """Raise ValueError unless an image has its annotated size, before or after EXIF orientation."""
     if (width, height) not in (size := read_image_size(path), read_image_size(path, is_turned=False)):
         raise other_size(path, size, (width, height))
 
 
-def find_unreadable(paths: Sequence[str], cache: Path, sizes: np.ndarray | None = None) -> list[str]:
+def find_unreadable(paths: Sequence[ImagePath], cache: Path, sizes: np.ndarray | None = None) -> list[str]:
     """Check image files; returns a message for each that cannot be read, or does not have its annotated size.
 
     cache: the list of readable files, in a subfolder of a parent of all paths.
@@ -85,16 +86,17 @@ def find_unreadable(paths: Sequence[str], cache: Path, sizes: np.ndarray | None 
     problems = list(in_threads(_problem, [files[index] for index in new.tolist()]))
     readable = keys[new[[problem is None for problem in problems]]]
     if len(readable):
-        _write(cache, np.union1d(known, readable))
+        readable = np.union1d(known, readable)
+        write_cache(cache, partial(np.save, arr=readable), "images will be checked again in every run")
     return [problem for problem in problems if problem is not None]
 
 
 def _problem(file: File) -> str | None:
     path, size = file
     try:
-        check_image(Path(path))
+        check_image(path)
         if size is not None:
-            check_size(Path(path), *size)
+            check_size(path, *size)
     except ValueError as error:
         return str(error)
     return None
@@ -105,7 +107,7 @@ def _keys(files: Sequence[File], root: str) -> np.ndarray:
     keys = np.empty(len(files), np.uint64)
     states = file_status([path for path, _ in files]).tolist()
     for index, ((path, size), status) in enumerate(zip(files, states, strict=True)):
-        text = f"{READER_VERSION}\0{path.removeprefix(root)}\0{status}\0{size}"
+        text = f"{READER_VERSION}\0{str(path).removeprefix(root)}\0{status}\0{size}"
         keys[index] = int.from_bytes(hashlib.blake2b(os.fsencode(text), digest_size=8).digest())
     return keys
 
@@ -116,17 +118,3 @@ def _read(cache: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError):
         return np.empty(0, np.uint64)
     return known if known.dtype == np.uint64 else np.empty(0, np.uint64)
-
-
-def _write(cache: Path, keys: np.ndarray) -> None:
-    """Write the cache atomically; warn where it cannot be written."""
-    temporary = cache.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
-    try:
-        cache.parent.mkdir(exist_ok=True)
-        with temporary.open("wb") as file:
-            np.save(file, keys)
-        temporary.replace(cache)
-    except OSError as error:
-        log.warning("%s: cannot be written (%s); images will be checked again in every run", cache, error.strerror)
-        with suppress(OSError):
-            temporary.unlink()

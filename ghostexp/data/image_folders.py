@@ -1,14 +1,12 @@
 """List class folders, `FOLDER/CLASS/IMAGE`, and read small images into arrays with a cache."""
 
 import hashlib
-import logging
 import os
-import socket
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +14,23 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ghostexp.data.caches import CACHE_FOLDER, write_cache
 from ghostexp.data.digest import digest_files
-from ghostexp.data.file_lists import count_extensions, file_status, list_files
+from ghostexp.data.file_lists import ImagePath, count_extensions, file_status, list_files
 from ghostexp.data.image_check import UnreadableImages
 from ghostexp.data.image_files import READER_VERSION, display_name, image_extensions, is_image_name, read_image
 from ghostexp.validation import notice
 
-log = logging.getLogger(__name__)
-
-CACHE_FOLDER = ".ghostexp"  # beside the cached folder
 CACHE_VERSION = 1  # increment when the same images give other arrays
 
 
 @dataclass(frozen=True)
-class ClassFolders:
-    """The images of class folders, classes and files each in alphabetical order."""
+class LabeledImages:
+    """Images and their classes, each in alphabetical order."""
 
     folder: Path
     class_names: tuple[str, ...]  # with bytes that are not UTF-8 escaped
-    paths: list[Path]
+    paths: Sequence[ImagePath]
     labels: Tensor  # int64 (N,)
     left_out: list[Path]  # files that are not images, or in no class folder
 
@@ -45,10 +41,10 @@ class ClassFolders:
 
     def digest(self) -> str:
         """Digest names, sizes and labels of all images."""
-        return digest_files([str(path) for path in self.paths], str(self.folder), self.labels.tolist())
+        return digest_files(self.paths, str(self.folder), self.labels.tolist())
 
 
-def list_class_folders(folder: Path) -> ClassFolders:
+def list_class_folders(folder: Path) -> LabeledImages:
     """List class folders, each recursively; ValueError if there is none, or one without images.
 
     Torchvision's `find_classes` and `make_dataset` list hidden folders too, and do not tell what they leave out.
@@ -69,7 +65,7 @@ def list_class_folders(folder: Path) -> ClassFolders:
         labels += [label] * len(found)
         left_out += [path for path in files if not is_image_name(path.name)]
     names = tuple(display_name(name) for name in folders)
-    return ClassFolders(folder, names, paths, torch.tensor(labels), left_out)
+    return LabeledImages(folder, names, paths, torch.tensor(labels), left_out)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -80,7 +76,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(names, key=os.fsencode))
 
 
-def report_left_out(key: str, root: Path, *trees: ClassFolders) -> None:
+def report_left_out(key: str, root: Path, *trees: LabeledImages) -> None:
     """Print in one line how many files of trees are not images of a class, if there are any."""
     left_out = [path for tree in trees for path in tree.left_out]
     if left_out:
@@ -93,7 +89,7 @@ def square(image: Image.Image, size: int) -> Image.Image:
     return image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
 
 
-def read_trees(trees: Sequence[ClassFolders], image_size: int, in_chans: int) -> list[Tensor]:
+def read_trees(trees: Sequence[LabeledImages], image_size: int, in_chans: int) -> list[Tensor]:
     """Read the images of several trees; UnreadableImages lists the unreadable ones of all."""
     images: list[Tensor] = []
     problems: list[str] = []
@@ -107,7 +103,7 @@ def read_trees(trees: Sequence[ClassFolders], image_size: int, in_chans: int) ->
     return images
 
 
-def read_images(found: ClassFolders, image_size: int, in_chans: int) -> Tensor:
+def read_images(found: LabeledImages, image_size: int, in_chans: int) -> Tensor:
     """Read images as uint8 (N, in_chans, image_size, image_size), from the cache if the tree is unchanged.
 
     Other sizes are scaled and cropped to the centre square. If no cache can be written, a warning is logged.
@@ -118,20 +114,20 @@ def read_images(found: ClassFolders, image_size: int, in_chans: int) -> Tensor:
     images = _read_cache(cache, key)
     if images is None:
         images = _decode(found.paths, image_size, in_chans)
-        _write_cache(cache, key, images)
+        save = partial(np.savez, images=images, key=np.array(key))
+        write_cache(cache, save, "images will be decoded again in every run")
     return torch.from_numpy(images)
 
 
-def _state_of(found: ClassFolders) -> str:
+def _state_of(found: LabeledImages) -> str:
     """Hash the names, sizes and times of change of a tree's files."""
     digest = hashlib.sha256(f"{CACHE_VERSION}.{READER_VERSION}".encode())
-    paths = [str(path) for path in found.paths]
-    for path, status in zip(paths, file_status(paths).tolist(), strict=True):
-        digest.update(os.fsencode(f"{os.path.relpath(path, found.folder)}\0{status}\0"))
+    for path, status in zip(found.paths, file_status(found.paths).tolist(), strict=True):
+        digest.update(os.fsencode(f"{os.path.relpath(str(path), found.folder)}\0{status}\0"))
     return digest.hexdigest()
 
 
-def _decode(paths: list[Path], image_size: int, in_chans: int) -> np.ndarray:
+def _decode(paths: Sequence[ImagePath], image_size: int, in_chans: int) -> np.ndarray:
     images = np.empty((len(paths), in_chans, image_size, image_size), dtype=np.uint8)
     problems: dict[int, str] = {}
 
@@ -159,17 +155,3 @@ def _read_cache(cache: Path, key: str) -> np.ndarray | None:
             return saved["images"] if str(saved["key"]) == key else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-
-
-def _write_cache(cache: Path, key: str, images: np.ndarray) -> None:
-    """Write the cache atomically; warn where it cannot be written."""
-    temporary = cache.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
-    try:
-        cache.parent.mkdir(exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, images=images, key=np.array(key))
-        temporary.replace(cache)
-    except OSError as error:
-        log.warning("%s: cannot be written (%s); images will be decoded again in every run", cache, error.strerror)
-        with suppress(OSError):
-            temporary.unlink()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ghostexp.data.dataloader import Batch, ResumableLoader
 from ghostexp.data.digest import digest_arrays
-from ghostexp.data.image_folders import ClassFolders
+from ghostexp.data.image_folders import LabeledImages
 from ghostexp.data.rand_augment import transform_each
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
 from ghostexp.data.transforms import (
@@ -38,7 +38,7 @@ class InMemoryDataset:
         labels: Tensor,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        tree: ClassFolders | None = None,
+        tree: LabeledImages | None = None,
     ) -> None:
         assert images.dtype == torch.uint8
         assert images.ndim == 4

@@ -65,7 +65,7 @@ GROUPS = {  # groups of conf/ whose files may set any key, and Hydra's own confi
 # Below keys that decide the result, those that do not.
 IGNORED_KEYS = frozenset(
     {
-        *(f"datamodule.{key}" for key in ("root", "num_workers", "download", "eval_batch_size")),
+        *(f"datamodule.{key}" for key in ("root", "num_workers", "cache_dir", "download", "eval_batch_size")),
         *(
             f"callbacks.{key}"
             for key in (

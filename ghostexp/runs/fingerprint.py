@@ -10,7 +10,7 @@ from ghostexp.runs.config_keys import IGNORED_KEYS, PLANS, RESULT_KEYS
 # Keys added later, and the value with the same effect as a missing key.
 ADDED = {"datamodule.mean": None, "datamodule.std": None, "lightning_module": None, "monitor": None}
 ADDED |= dict.fromkeys(PLANS)
-ADDED |= {"scheduler.horizon": None}
+ADDED |= {"scheduler.horizon": None, "datamodule.cache_short_side": None}
 ADDED |= {"loss._target_": "torch.nn.CrossEntropyLoss"}
 
 

@@ -83,7 +83,7 @@ def test_crop_padding_of_large_images_raises(tmp_path: Path) -> None:
 
 def test_wrong_num_classes_error_gives_right_value(make_tree: MakeTree) -> None:
     root = make_tree({"train": 1, "val": 1})
-    message = f"datamodule.num_classes=1000: {root}/train has 3 class folders; set datamodule.num_classes=3"
+    message = f"datamodule.num_classes=1000: {root}/train has 3 classes; set datamodule.num_classes=3"
     for image_size in (16, 224):
         refused(image_folder(root, num_classes=1000, image_size=image_size).setup, message)
 
@@ -98,7 +98,7 @@ def test_missing_or_empty_folder_raises_with_path(make_tree: MakeTree) -> None:
     shutil.rmtree(root / "train" / "cow")
     refused(
         image_folder(root, num_classes=1).setup,
-        f"datamodule.root={root}: must have at least 2 class folders, {root}/train has 1",
+        f"datamodule.root={root}: must have at least 2 classes, {root}/train has 1",
     )
     shutil.rmtree(root / "train")
     refused(image_folder(root).setup, f"{root}/train: must have class folders")

@@ -9,7 +9,10 @@ from torchvision.transforms import v2
 
 from ghostexp.data.dataloader import Batch
 from ghostexp.data.datasets.image_folder import ImageFolder
+from ghostexp.data.image_file_dataset import ImageFileDataset
+from ghostexp.data.image_files import read_pixels
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
+from ghostexp.data.transforms import Augmentation, seeded
 from tests.data.fake_image_folders import MakeTree, image_folder
 
 
@@ -83,3 +86,18 @@ def test_eval_batches_are_centre_crops_of_all_images(make_tree: MakeTree) -> Non
     batches = list(folder(root).test_dataloader())
     torch.testing.assert_close(torch.cat([images for images, _ in batches]), expected)
     assert torch.cat([labels for _, labels in batches]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_train_transform_equals_torchvision(make_tree: MakeTree) -> None:
+    root = make_tree({"train": 1, "val": 1}, size=100, extension="jpg")
+    module = folder(root)
+    assert module.images is not None
+    assert isinstance(module.images.train, ImageFileDataset)
+    transform = module.images.train.train_transform(Augmentation(hflip=True))
+    expected = v2.Compose([v2.RandomResizedCrop(72, antialias=True), v2.RandomHorizontalFlip()])
+    image = read_pixels(root / "train" / "ant" / "0000.jpg", 3)
+    for seed in range(20):
+        with seeded(seed):
+            found = transform(image)
+        with seeded(seed):
+            assert torch.equal(found, expected(image))

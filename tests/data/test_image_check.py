@@ -69,7 +69,7 @@ def test_check_image_decodes_other_formats(make_tree: MakeTree) -> None:
 def test_find_unreadable_works_without_cache(mixed_tree: Path) -> None:
     damaged_tree(mixed_tree)
     (mixed_tree / ".ghostexp").write_text("a file where the folder should be")
-    paths = [str(path) for path in sorted((mixed_tree / "train").glob("*/*"))]
+    paths = sorted((mixed_tree / "train").glob("*/*"))
     assert len(find_unreadable(paths, mixed_tree / ".ghostexp" / "train-readable.npy")) == 4
 
 

@@ -2,12 +2,16 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from ghostexp.data.image_files import display_name, is_image_name, read_image, read_image_size
+from ghostexp.data import image_files
+from ghostexp.data.image_files import display_name, is_image_name, read_image, read_image_size, read_pixels
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 TURNED_RIGHT = 6  # EXIF orientation: rotate by 90 degrees clockwise for display
@@ -94,3 +98,44 @@ def test_unreadable_file_raises_with_reason(tmp_path: Path) -> None:
 
 def test_display_name_escapes_invalid_utf8() -> None:
     assert display_name("caf\udce9 \u732b.png") == "caf\\xe9 \u732b.png"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("decoder", ["simplejpeg", "torchvision"])
+def test_read_pixels_equals_read_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, decoder: str
+) -> None:
+    if decoder == "torchvision":
+        monkeypatch.setattr(image_files, "simplejpeg", None)
+    else:
+        pytest.importorskip("simplejpeg")
+    generator = np.random.default_rng(0)
+    values = generator.integers(0, 256, (50, 37, 4), dtype=np.uint8)
+    images = {"rgb": Image.fromarray(values[:, :, :3]), "grey": Image.fromarray(values[:, :, 0])}
+    images["cmyk"] = Image.fromarray(values, "CMYK")
+    exif = Image.Exif()
+    exif[0x0112] = TURNED_RIGHT
+    ways: list[dict[str, Any]] = [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"exif": exif}]
+    for name, image in images.items():
+        for number, how in enumerate(ways):
+            image.save(tmp_path / f"{name}{number}.jpg", quality=80, **how)
+    images["grey"].save(tmp_path / "grey.png")
+    for path in sorted(tmp_path.iterdir()):
+        assert torch.equal(read_pixels(path, channels), pil_to_tensor(read_image(path, channels))), path.name
+
+
+@pytest.mark.parametrize("decoder", ["simplejpeg", "torchvision"])
+def test_read_pixels_of_a_damaged_file_raises_as_read_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str
+) -> None:
+    if decoder == "torchvision":
+        monkeypatch.setattr(image_files, "simplejpeg", None)
+    path = save(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), tmp_path / "x.jpg")
+    for content in (path.read_bytes()[:1000], b"", b"no image"):
+        path.write_bytes(content)
+        messages = []
+        for read in (read_pixels, read_image):
+            with pytest.raises(ValueError, match=r"x\.jpg") as caught:
+                read(path, 3)
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ghostexp.data.caches import CACHE_FOLDER
 from ghostexp.data.coco_annotations import MIN_SIDE
 from ghostexp.data.coco_file import CocoFile, read_coco
 from ghostexp.data.detection_datamodule import DetectionDataModule, DetectionDataset
 from ghostexp.data.digest import digest_files
 from ghostexp.data.image_check import find_unreadable
 from ghostexp.data.image_files import read_annotated_image
-from ghostexp.data.image_folders import CACHE_FOLDER
 from ghostexp.data.splits import DatasetSplits
 from ghostexp.validation import require
 
@@ -37,7 +37,7 @@ class FileImageSource:
         """Check the files at indices; returns a message for each that cannot be read or has not its annotated size."""
         folder = Path(self.folder)
         cache = folder.parent / CACHE_FOLDER / f"{folder.name}-readable.npy"
-        return find_unreadable(self.paths[indices].tolist(), cache, self.sizes[indices])
+        return find_unreadable([Path(path) for path in self.paths[indices]], cache, self.sizes[indices])
 
     def __getitem__(self, index: int) -> Image.Image:
         """Decode a file; ValueError with its path if it cannot be read or has another size than annotated."""

@@ -1,4 +1,4 @@
-"""Any data set of class folders: `train/`, and `test/` or `val/`, as ImageNet has them."""
+"""Any data set of class folders, or of tar files: `train/`, and `test/` or `val/`, as ImageNet has them."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,9 +12,11 @@ from torch import Tensor
 from ghostexp.data.base import Channels
 from ghostexp.data.classification_datamodule import ClassificationDataModule, ClassificationDataset
 from ghostexp.data.image_file_dataset import ImageFileDataset
-from ghostexp.data.image_folders import ClassFolders, class_folders, list_class_folders, read_trees, report_left_out
+from ghostexp.data.image_folders import LabeledImages, class_folders, list_class_folders, read_trees, report_left_out
 from ghostexp.data.in_memory import InMemoryDataset
+from ghostexp.data.resized_images import ResizedImages
 from ghostexp.data.splits import DatasetSplits
+from ghostexp.data.tar_shards import find_shards, list_shards
 from ghostexp.validation import require, require_int
 
 log = logging.getLogger(__name__)
@@ -27,11 +29,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 class ImageFolder(ClassificationDataModule):
     """Images up to 64 x 64 are kept in memory; workers load larger ones, with random resized crops.
 
-    The test set is `test/`, or `val/` where `test/` has no class folders (ImageNet's has no labels).
+    The test set is `test/`, or `val/` where `test/` has no class folders or tar files (ImageNet's has no labels).
     """
 
     root: str
     num_workers: int | None = None  # for images larger than 64; None: as many as CPU threads
+    cache_short_side: int | None = None  # training images are resized to it once, and cached
+    cache_dir: str | None = None  # of that cache; None: .ghostexp in root
 
     def __post_init__(self) -> None:
         require(isinstance(self.root, str) and bool(self.root), "root", self.root, "must be a folder")
@@ -42,6 +46,13 @@ class ImageFolder(ClassificationDataModule):
         if self.image_size > LARGEST_IN_MEMORY:
             expected = f"images of {self.image_size} get random resized crops; set datamodule.crop_padding=0"
             require(self.crop_padding == 0, "crop_padding", self.crop_padding, expected)
+        if self.cache_short_side is not None:
+            is_large = self.image_size > LARGEST_IN_MEMORY
+            expected = f"images of {self.image_size} are kept in memory; set datamodule.cache_short_side=null"
+            require(is_large, "cache_short_side", self.cache_short_side, expected)
+            require_int("cache_short_side", self.cache_short_side, self.image_size)
+        is_path = self.cache_dir is None or (isinstance(self.cache_dir, str) and bool(self.cache_dir))
+        require(is_path, "cache_dir", self.cache_dir, "must be a folder or null")
 
     def prepare_data(self) -> None:
         """Decode small images once for all processes."""
@@ -51,11 +62,11 @@ class ImageFolder(ClassificationDataModule):
         """List training and test set, and decode small images."""
         root = Path(self.root)
         require(root.is_dir(), "root", root, "no such folder")
-        train = list_class_folders(root / "train")
+        train = list_images(root / "train")
         count = len(train.class_names)
-        require(count > 1, "root", root, f"must have at least 2 class folders, {train.folder} has 1")
-        self.check_matches_config("num_classes", count, f"{train.folder} has {count} class folders")
-        test = list_class_folders(self._test_folder(root))
+        require(count > 1, "root", root, f"must have at least 2 classes, {train.folder} has 1")
+        self.check_matches_config("num_classes", count, f"{train.folder} has {count} classes")
+        test = list_images(self._test_folder(root))
         if test.class_names != train.class_names:
             odd = min(set(test.class_names) ^ set(train.class_names))
             raise ValueError(f"datamodule.root={root}: class {odd} is in only one of {train.folder} and {test.folder}")
@@ -64,18 +75,30 @@ class ImageFolder(ClassificationDataModule):
         return DatasetSplits(trained, tested, train.class_names)
 
     def _test_folder(self, root: Path) -> Path:
-        if not class_folders(root / "test"):
+        if not has_images(root / "test"):
             return root / "val"
-        if class_folders(root / "val"):
+        if has_images(root / "val"):
             log.warning("%s is not used: the test set is %s", root / "val", root / "test")
         return root / "test"
 
-    def _images(self, *trees: ClassFolders) -> Iterator[ClassificationDataset]:
+    def _images(self, train: LabeledImages, test: LabeledImages) -> Iterator[ClassificationDataset]:
         if self.image_size > LARGEST_IN_MEMORY:
-            yield from map(self._files, trees)
+            yield self._files(train, self._resized(train))
+            yield self._files(test)
             return
+        trees = train, test
         for tree, images in zip(trees, read_trees(trees, self.image_size, self.in_chans), strict=True):
             yield InMemoryDataset(images, tree.labels, *self.mean_std(), tree)
+
+    def _resized(self, train: LabeledImages) -> ResizedImages | None:
+        """Build the cache of resized training images, if there is one; ValueError if it cannot be written."""
+        if self.cache_short_side is None:
+            return None
+        folder = Path(self.cache_dir) if self.cache_dir else train.cache_folder
+        name = f"{train.folder.name}-{self.in_chans}x{self.cache_short_side}"
+        resized = ResizedImages(folder / name, str(train.folder), self.cache_short_side)
+        resized.check_writable()
+        return resized
 
     def default_normalisation(self) -> tuple[Channels, Channels]:
         """Return ImageNet's mean and std, averaged over channels for grey images."""
@@ -85,9 +108,9 @@ class ImageFolder(ClassificationDataModule):
         """Build the transform of the test set: of the in-memory or the file data set, by image_size."""
         if self.image_size <= LARGEST_IN_MEMORY:
             return super().eval_transform()
-        return self._files(ClassFolders(Path(self.root), (), [], torch.empty(0), [])).eval_transform()
+        return self._files(LabeledImages(Path(self.root), (), [], torch.empty(0), [])).eval_transform()
 
-    def _files(self, tree: ClassFolders) -> ImageFileDataset:
+    def _files(self, tree: LabeledImages, resized: ResizedImages | None = None) -> ImageFileDataset:
         mean, std = self.mean_std()
         return ImageFileDataset(
             tree,
@@ -96,4 +119,16 @@ class ImageFolder(ClassificationDataModule):
             mean=mean,
             std=std,
             num_workers=self.num_workers,
+            resized=resized,
         )
+
+
+def list_images(folder: Path) -> LabeledImages:
+    """List the images of class folders, or else of tar files; ValueError if there are neither."""
+    is_sharded = not class_folders(folder) and find_shards(folder)
+    return list_shards(folder) if is_sharded else list_class_folders(folder)
+
+
+def has_images(folder: Path) -> bool:
+    """Return whether a folder has class folders or tar files."""
+    return bool(class_folders(folder) or find_shards(folder))

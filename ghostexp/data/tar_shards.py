@@ -1,0 +1,233 @@
+"""Images in tar files, as WebDataset writes them: listed once, then read in any order.
+
+WebDataset's own reader streams: its order depends on the number of workers, and a run cannot continue inside an epoch.
+"""
+
+import os
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+import torch
+
+from ghostexp.data.caches import CACHE_FOLDER, write_cache
+from ghostexp.data.file_lists import file_status
+from ghostexp.data.image_files import display_name, is_image_name
+from ghostexp.data.image_folders import LabeledImages
+from ghostexp.validation import notice
+
+INDEX_VERSION = 1  # increment when the same archives give another index
+LABEL = "cls"  # extension of the member with a sample's class
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+OPEN_ARCHIVES = 64  # per process
+ANNOUNCED = 2**30  # bytes, from which on listing takes long enough to be announced
+
+
+class FileStatus(NamedTuple):
+    """Size and time of change, as in `os.stat_result`."""
+
+    st_size: int
+    st_mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A file in an uncompressed tar archive, with those methods of a Path that readers of images call."""
+
+    archive: str
+    name: str
+    offset: int  # of its first byte in the archive
+    size: int
+    mtime_ns: int  # of the archive when it was listed
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    def open(self, mode: str = "rb") -> BytesIO:
+        """Read the file; OSError if the archive has become shorter."""
+        data = os.pread(_open(self.archive).descriptor, self.size, self.offset)
+        if mode != "rb" or len(data) < self.size:
+            raise OSError(f"{self.archive} has changed since it was listed")
+        return BytesIO(data)
+
+    def stat(self) -> FileStatus:
+        """Return the size and the archive's time of change when it was listed."""
+        return FileStatus(self.size, self.mtime_ns)
+
+    def is_symlink(self) -> bool:
+        """Return False: links in archives are not listed."""
+        return False
+
+
+class _OpenArchive:
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # it could not be opened
+            os.close(self.descriptor)
+
+
+@lru_cache(OPEN_ARCHIVES)
+def _open(path: str) -> _OpenArchive:
+    return _OpenArchive(path)
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """List the tar files of a folder, sorted by name; ValueError if one is compressed."""
+    paths = [path for path in folder.glob("*.t*") if not path.name.startswith(".")]
+    for path in paths:
+        if path.name.endswith(COMPRESSED):
+            raise ValueError(f"{path}: compressed; images are read from uncompressed .tar files only")
+    return sorted((path for path in paths if path.suffix == ".tar"), key=os.fsencode)
+
+
+def list_shards(folder: Path) -> LabeledImages:
+    """List the images in a folder's tar files, in the order of archives and members; the list is cached.
+
+    The class of an image NAME.jpg is the integer in NAME.cls, or else its first folder in the archive.
+    Raises ValueError: an archive is damaged, or an image has no class.
+    """
+    archives = [str(path) for path in find_shards(folder)]
+    index = _read_index(folder, archives)
+    times = file_status(archives)[:, 1].tolist()
+    paths = [
+        TarMember(archives[archive], name, offset, size, times[archive])
+        for name, (archive, offset, size) in zip(index.names, index.places.tolist(), strict=True)
+    ]
+    class_names = tuple(display_name(name) for name in index.class_names)
+    left_out = [Path(name) for name in index.left_out]
+    return LabeledImages(folder, class_names, paths, torch.from_numpy(index.labels), left_out)
+
+
+class _Index(NamedTuple):
+    names: Sequence[str]  # of the images in their archives
+    places: np.ndarray  # int64 (N, 3): archive, offset, size
+    labels: np.ndarray  # int64 (N,)
+    class_names: Sequence[str]
+    left_out: Sequence[str]
+
+
+def _read_index(folder: Path, archives: Sequence[str]) -> _Index:
+    cache = folder.parent / CACHE_FOLDER / f"{folder.name}-shards.npz"
+    statuses = file_status(archives)
+    names = _joined(os.path.relpath(path, folder) for path in archives)
+    key = np.concatenate([[INDEX_VERSION], statuses.ravel(), names])
+    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(cache) as saved:
+        if np.array_equal(saved["key"], key):
+            texts = (_split(saved[name]) for name in ("names", "class_names", "left_out"))
+            return _Index(next(texts), saved["places"], saved["labels"], *texts)
+    if (size := int(statuses[:, 0].sum())) >= ANNOUNCED:
+        notice(f"listing {size / 2**30:.0f} GiB of tar files in {folder} (once; the list is cached)")
+    index = _index(archives)
+    arrays = {"key": key, "places": index.places, "labels": index.labels}
+    arrays |= {name: _joined(getattr(index, name)) for name in ("names", "class_names", "left_out")}
+    write_cache(cache, partial(np.savez, **arrays), "tar files will be listed again in every run")
+    return index
+
+
+def _joined(texts: Iterable[str]) -> np.ndarray:
+    return np.frombuffer(b"".join(os.fsencode(text) + b"\0" for text in texts), np.uint8)
+
+
+def _split(joined: np.ndarray) -> list[str]:
+    return [os.fsdecode(text) for text in joined.tobytes().split(b"\0")[:-1]]
+
+
+class _Member(NamedTuple):
+    archive: int
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def sample(self) -> tuple[int, str]:
+        """Archive and name up to the first dot, which the members of a sample share."""
+        folder, slash, file = self.name.rpartition("/")
+        return self.archive, f"{folder}{slash}{file.partition('.')[0]}"
+
+    @property
+    def extension(self) -> str:
+        """What follows the first dot."""
+        return self.name.rpartition("/")[2].partition(".")[2].lower()
+
+
+def _index(archives: Sequence[str]) -> _Index:
+    members: list[_Member] = []
+    labels: dict[tuple[int, str], int] = {}
+    for number, archive in enumerate(archives):
+        members += _list_archive(number, archive, labels)
+    images = [member for member in members if is_image_name(member.name.rpartition("/")[2])]
+    if labels:
+        images = [member for member in images if "." not in member.extension]  # NAME.mask.png belongs to NAME.jpg
+    if not images:
+        raise ValueError(f"{Path(archives[0]).parent}: must have images in its tar files, got none")
+    class_names, classes = _classes_of_labels(images, labels, archives) if labels else _folders(images, archives)
+    samples = {member.sample for member in images}
+    left_out = [member.name for member in members if member.sample not in samples]
+    places = np.array([(member.archive, member.offset, member.size) for member in images], np.int64)
+    return _Index([member.name for member in images], places, np.array(classes, np.int64), class_names, left_out)
+
+
+def _list_archive(number: int, archive: str, labels: dict[tuple[int, str], int]) -> Iterator[_Member]:
+    """List the files of an archive, apart from labels, which are added to `labels` by sample."""
+    size = os.stat(archive).st_size
+    try:
+        with tarfile.TarFile(archive, encoding="utf-8") as tar:
+            for info in tar:
+                member = _Member(number, os.path.normpath(info.name), info.offset_data, info.size)
+                if not info.isfile() or os.path.basename(member.name).startswith("."):
+                    continue
+                if member.offset + member.size > size:
+                    raise tarfile.ReadError("it ends early")
+                if member.extension == LABEL:
+                    labels[member.sample] = _label(f"{archive}/{member.name}", tar.extractfile(info))
+                else:
+                    yield member
+    except tarfile.TarError as error:
+        raise ValueError(f"{archive}: not a readable tar file ({error}); replace or delete it") from None
+
+
+def _label(name: str, file: IO[bytes] | None) -> int:
+    text = (file.read(32) if file else b"").decode("ascii", "replace").strip()
+    if not text.isdecimal():
+        raise ValueError(f"{name}: must be the number of a class, from 0, got {text!r}")
+    return int(text)
+
+
+def _classes_of_labels(
+    images: Sequence[_Member], labels: Mapping[tuple[int, str], int], archives: Sequence[str]
+) -> tuple[list[str], list[int]]:
+    """Return class names, which are numbers, and the class of each image."""
+    counts = Counter(member.sample for member in images)
+    for member in images:
+        where = f"{archives[member.archive]}/{member.name}"
+        if member.sample not in labels:
+            raise ValueError(f"{where}: has no class; other images have one in NAME.{LABEL}")
+        if counts[member.sample] > 1:
+            raise ValueError(f"{where}: one of {counts[member.sample]} images with that name; must be one")
+    classes = [labels[member.sample] for member in images]
+    count = max(classes) + 1
+    if absent := set(range(count)) - set(classes):
+        raise ValueError(f"{Path(archives[0]).parent}: has no images of class {min(absent)}, of 0 to {count - 1}")
+    return [str(number) for number in range(count)], classes
+
+
+def _folders(images: Sequence[_Member], archives: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return class names, the first folders in the archives, and the class of each image."""
+    for member in images:
+        if "/" not in member.name:
+            where = f"{archives[member.archive]}/{member.name}"
+            raise ValueError(f"{where}: has no class; must be CLASS/{member.name}, or have its number in NAME.{LABEL}")
+    folders = [member.name.partition("/")[0] for member in images]
+    names = sorted(set(folders), key=os.fsencode)
+    numbers = {name: number for number, name in enumerate(names)}
+    return names, [numbers[name] for name in folders]
