@@ -103,8 +103,11 @@ class ImageFileDataset:
     def train_loader(
         self, sampler: EpochSampler, augmentation: Augmentation, num_classes: int
     ) -> ResumableLoader[Batch]:
-        """Build the loader of augmented batches."""
-        read = read_pixels if self.resized is None else self.resized.read
+        """Build the loader of augmented batches; ValueError if the cache cannot be written."""
+        read = read_pixels
+        if self.resized is not None:
+            self.resized.check_writable()
+            read = self.resized.read
         load_batch = FileBatches(self, read, self.train_transform(augmentation))
         return ImageFileLoader(self, load_batch, TrainBatchSampler(sampler), num_classes)
 

@@ -78,8 +78,10 @@ def test_unwritable_cache_raises_before_training(make_tree: MakeTree, tmp_path: 
     root = make_tree({"train": 2, "val": 1}, size=100)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "train-3x80").write_text("a file in the place of the folder")
+    module = folder(root, cache_dir=str(tmp_path / "elsewhere"))
+    assert len(list(module.test_dataloader())) == 2
     with pytest.raises(ValueError, match=r"cache_short_side=80: .* cannot be written .*; set datamodule\.cache_dir"):
-        folder(root, cache_dir=str(tmp_path / "elsewhere"))
+        module.train_dataloader()
 
 
 def test_cache_that_fills_its_disk_warns_once(
@@ -87,10 +89,10 @@ def test_cache_that_fills_its_disk_warns_once(
 ) -> None:
     root = make_tree({"train": 3, "val": 1}, size=100)
     expected = train_images(folder(root))
-    module = folder(root, cache_dir=str(tmp_path / "elsewhere"))
+    loader = folder(root, cache_dir=str(tmp_path / "elsewhere")).train_dataloader()
     (tmp_path / "elsewhere" / "train-3x80").rmdir()
     (tmp_path / "elsewhere" / "train-3x80").write_text("")
-    assert torch.equal(expected, train_images(module))
+    assert torch.equal(expected, torch.cat([images for images, _ in loader]))
     assert sum("no more images will be cached" in message for message in caplog.messages) == 1
 
 

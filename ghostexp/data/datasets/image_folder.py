@@ -91,14 +91,12 @@ class ImageFolder(ClassificationDataModule):
             yield InMemoryDataset(images, tree.labels, *self.mean_std(), tree)
 
     def _resized(self, train: LabeledImages) -> ResizedImages | None:
-        """Build the cache of resized training images, if there is one; ValueError if it cannot be written."""
+        """Build the cache of resized training images, if there is one."""
         if self.cache_short_side is None:
             return None
         folder = Path(self.cache_dir) if self.cache_dir else train.cache_folder
         name = f"{train.folder.name}-{self.in_chans}x{self.cache_short_side}"
-        resized = ResizedImages(folder / name, str(train.folder), self.cache_short_side)
-        resized.check_writable()
-        return resized
+        return ResizedImages(folder / name, str(train.folder), self.cache_short_side)
 
     def default_normalisation(self) -> tuple[Channels, Channels]:
         """Return ImageNet's mean and std, averaged over channels for grey images."""
