@@ -21,11 +21,13 @@ DECAYS = ("1e-4", "5e-4", "2e-3")
 FACTOR = 3
 DATA = ("experiment=digits/tenth", "trainer.check_val_every_n_epoch=1", "callbacks.progress=false", "threads=1")
 HOLDOUT = ("datamodule.validate_on=holdout", "datamodule.holdout_fraction=0.5", "datamodule.train_fraction=0.2")
-METHODS = {
-    "random search": ("random", False),
-    "TPE": ("tpe", False),
-    "halving": ("random", True),
-    "TPE with halving": ("tpe", True),
+METHODS = {  # sampler, and with rungs their schedule of learning rates
+    "random search": ("random", None),
+    "TPE": ("tpe", None),
+    "halving": ("random", "final"),
+    "TPE with halving": ("tpe", "final"),
+    "halving, a schedule for each rung": ("random", "rung"),
+    "TPE with halving, a schedule for each rung": ("tpe", "rung"),
 }
 Configuration = tuple[str, str]
 
@@ -44,9 +46,9 @@ def main() -> None:
     best = max(grid.values())
     budget = len(grid) * arguments.epochs // FACTOR
     rows = []
-    for method, (sampler, halves) in METHODS.items():
+    for method, (sampler, horizon) in METHODS.items():
         found = [
-            run_search(arguments.output_dir, rates, arguments.epochs, budget, sampler, halves, repetition)
+            run_search(arguments.output_dir, rates, arguments.epochs, budget, sampler, horizon, repetition)
             for repetition in range(arguments.repetitions)
         ]
         rows.append(row(method, found, grid, best))
@@ -88,14 +90,17 @@ def run_grid(folder: Path, rates: Sequence[str], epochs: int, seeds: int) -> dic
 
 
 def run_search(
-    folder: Path, rates: Sequence[str], epochs: int, budget: int, sampler: str, halves: bool, repetition: int
+    folder: Path, rates: Sequence[str], epochs: int, budget: int, sampler: str, horizon: str | None, repetition: int
 ) -> tuple[Configuration, int, int]:
     """Search once; returns the configuration of the winner, the epochs trained, and the number of trials."""
-    name = f"{sampler}{'_halving' if halves else ''}_{repetition}"
     space = (f"optimizer.lr=choice({','.join(rates)})", f"optimizer.weight_decay=choice({','.join(DECAYS)})")
-    rungs = [max(1, epochs // FACTOR**2), max(2, epochs // FACTOR)] if halves else []
-    settings = (f"search={sampler}", f"search.seed={repetition}", f"search.epochs={budget}", "search.trials=null")
-    settings += (f"search.rungs={rungs}".replace(" ", ""), f"seed={repetition}")
+    settings = [f"search={sampler}", f"search.seed={repetition}", f"search.epochs={budget}", "search.trials=null"]
+    settings += [f"seed={repetition}"]
+    if horizon is not None:
+        rungs = [max(1, epochs // FACTOR**2), max(2, epochs // FACTOR)]
+        settings += [f"search.rungs={rungs}".replace(" ", ""), f"search.horizon={horizon}"]
+        sampler += "_halving" if horizon == "final" else "_halving_rung"
+    name = f"{sampler}_{repetition}"
     ghostexp(folder, name, epochs, *HOLDOUT, *space, *settings)
     (group,) = load_search(folder / name)
     lr, decay = group.values[group.finalists[0]].values()
