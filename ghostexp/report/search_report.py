@@ -30,10 +30,7 @@ def write_search_report(groups: Sequence[Group], title: str, command: str, folde
     except OSError as error:
         raise ValueError(f"task.output_dir={output_dir}: cannot be written ({error.strerror})") from error
     pictures = _draw(groups, title, folder, output_dir)
-    parts = [f"# {title}", f"**{' '.join(map(summary, groups))}**", search_tables.winners(groups), _notes(groups)]
-    for group in groups:
-        parts += [f"## Best trials{f' of {group.label}' if group.label else ''}", search_tables.best_trials(group)]
-    parts += ["## Elimination", search_tables.rungs(groups), saved(groups)]
+    parts = [f"# {title}", *build_text(groups)]
     parts += [f"![{caption}]({name})" for name, caption in pictures.items()]
     commands = [search_command(groups), test_command(groups), command]
     parts += ["## Reproduce", "```bash\n" + "\n".join(commands) + "\n```"]
@@ -41,6 +38,19 @@ def write_search_report(groups: Sequence[Group], title: str, command: str, folde
     write_rows(output_dir / "trials.csv", search_tables.run_rows(groups))
     write_page(output_dir, text)
     return text
+
+
+def default_title(folder: Path) -> str:
+    """Return the title of a report on the search in a folder."""
+    return f"{folder.name.replace('_', ' ')}: a search"
+
+
+def build_text(groups: Sequence[Group]) -> list[str]:
+    """Return the sentences and tables of a report as Markdown blocks."""
+    parts = [f"**{' '.join(map(summary, groups))}**", search_tables.winners(groups), _notes(groups)]
+    for group in groups:
+        parts += [f"## Best trials{f' of {group.label}' if group.label else ''}", search_tables.best_trials(group)]
+    return [*parts, "## Elimination", search_tables.rungs(groups), saved(groups)]
 
 
 def _draw(groups: Sequence[Group], title: str, folder: Path, output_dir: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from ghostexp.runs.lock import locked
 from ghostexp.runs.sweep_record import SweepRecord, check_fixed, fixed_values, is_sweep_dir, read_sweep, record_sweep
 from ghostexp.runs.trials import FOLDER, SearchRecord, TrialName, parse_name
 from ghostexp.runs.wandb_mode import resolve_for_sweep
+from ghostexp.runs.wandb_names import FRESH_SEED
 from ghostexp.sweeps.jobs import SweepJob
 from ghostexp.sweeps.preflight import check_jobs
 from ghostexp.sweeps.search.budget import Budget
@@ -118,7 +119,7 @@ class SearchCommand:
         more = [*self._horizon(), *(self.of_tests if step.name.is_test else ())]
         job = self._compose(step.name, step.values, more)
         job.processes, job.pause_after = self.processes[search.group], step.until
-        goes_to = "test" if step.name.is_test else f"rung-{step.until}" if step.until else "end"
+        goes_to = FRESH_SEED if step.name.is_test else f"rung-{step.until}" if step.until else "end"
         job.tags = ("search", f"trial-{step.name.number:04}", goes_to)
         record_sweep(self.directory, SweepRecord(self.study, {job.name: job.distinguishing_overrides}))
         return job
