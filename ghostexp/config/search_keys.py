@@ -18,10 +18,11 @@ SEARCH: Keys = {
     "metric": string("Column of metrics.csv that is compared; null: that of the best epoch.").or_null(),
     "direction": choice("Whether more or less of the metric is better.", "maximize", "minimize"),
     "cost": choice(
-        "Second objective, the less the better: the search finds the Pareto set.",
+        "Second objective, the less the better: the search finds the Pareto set; latency_ms is measured.",
         "macs",
         "params",
-        needed="must be macs, params or null",
+        "latency_ms",
+        needed="must be macs, params, latency_ms or null",
         also=["null"],
     ),
     "contenders": integer("Number of trials that further seeds compare.", least=1),

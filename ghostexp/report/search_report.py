@@ -99,6 +99,12 @@ def _notes(groups: Sequence[Group]) -> str:
         notes.append(
             "Up to a rung, learning rates are those of the whole training: figures there are of its beginning."
         )
+    if record.cost == "latency_ms":
+        measured = next((found for run in groups[0].runs if (found := run.run.read_latency())), {"hardware": "a CPU"})
+        notes.append(
+            f"latency_ms: one image on one thread of {measured['hardware']}, BatchNorm folded, float32, measured once "
+            "per network. It has noise of some percent, so that networks of nearly equal latency may change places."
+        )
     if any(group.has_tests for group in groups):
         notes.append("Tests with fresh seeds train on the whole training set and test the last epoch.")
     return "\n".join(f"- {note}" for note in notes)

@@ -46,6 +46,10 @@ class RunDirectory:
         return self.path / "failure.json"
 
     @property
+    def latency(self) -> Path:
+        return self.path / "latency.json"
+
+    @property
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.ckpt"
 
@@ -92,6 +96,10 @@ class RunDirectory:
     def read_result(self) -> dict[str, Any] | None:
         """Read the result of a finished run; None if there is none."""
         return json.loads(self.result.read_bytes()) if self.result.is_file() else None
+
+    def read_latency(self) -> dict[str, Any] | None:
+        """Read the latency that a search has measured of this run's network; None if there is none."""
+        return json.loads(self.latency.read_bytes()) if self.latency.is_file() else None
 
     def read_failure(self) -> str:
         """Read the error message of a failed run."""

@@ -55,7 +55,7 @@ class SearchRecord:
     seeds: Sequence[int] = ()
     test_seeds: Sequence[int] = ()
     contenders: int = 1
-    cost: str | None = None  # second objective, in result.json
+    cost: str | None = None  # second objective: a key of result.json
     budget: int | None = None  # epochs of all trials together
 
     @property

@@ -1,6 +1,6 @@
 """Define the jobs of a sweep: each has one configuration and one run directory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -65,6 +65,15 @@ def load_status(job: SweepJob) -> None:
         job.params, job.macs = result.get("params"), result.get("macs")
     elif config["task"]["name"] == "fit":
         job.state, config["resume"] = JobStatus.RESUMABLE, str(run.path)
+
+
+def error_lines(errors: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each different error, with the first job that has it; errors: by name of the job."""
+    names: dict[str, list[str]] = {}
+    for name, error in errors:
+        names.setdefault(error, []).append(name)
+    others = {error: f" and {len(wrong) - 1} others" if len(wrong) > 1 else "" for error, wrong in names.items()}
+    return [f"error: {wrong[0]}{others[error]}: {error}" for error, wrong in names.items()]
 
 
 def prepare_directory(job: SweepJob) -> None:

@@ -61,6 +61,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
 
     result: dict[str, Any] = {"params": built.cost.params, "macs": built.cost.macs}
     result |= {"backbone_macs": built.backbone_macs} if built.backbone_macs else {}
+    latency = directory.read_latency()
+    result |= {"latency_ms": latency["latency_ms"]} if latency else {}
     result |= {"weights": weights_record(built.weights, directory), "teacher": teacher, "monitor": monitor}
     result |= reproducibility(config, datamodule, trainer)
     try:

@@ -217,12 +217,13 @@ class TrialSearch:
         figures = {epochs: trial.figures[epochs] for epochs in self.record.stages if epochs in trial.figures}
         if trial.result is not None and trial.figures:
             figures |= {self.record.epochs: trial.figures[max(trial.figures)]}
-        cost = trial.result[self.record.cost] if trial.result is not None and self.record.cost else None
+        result, named = trial.result or {}, self.record.cost
+        cost = result.get(named) if named else None
         seen = Observed(number, self.values[number], "stopped", figures, self.attributes.get(number, {}), cost)
         if trial.name in self.running:
             return replace(seen, state="running")
         if trial.is_diverged:
             return replace(seen, state="diverged")
-        if trial.name in self.failed or (trial.result is not None and not figures):
+        if trial.name in self.failed or (result and (not figures or (named and cost is None))):
             return replace(seen, state="failed")
         return replace(seen, state="done" if trial.result is not None else "stopped")

@@ -20,6 +20,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.trials import parse_name
 from ghostexp.sweeps import submitit_launcher
+from ghostexp.sweeps.search import run
 from ghostexp.sweeps.search.specification import read_spec
 from tests.cli import TINY, command, in_directory, processes_in, start
 
@@ -102,12 +103,22 @@ def test_other_settings_in_the_same_directory_are_refused(searched: Path, capfd:
         ("seed=3", "contains another search (first seed: 0 -> 3)"),
         ("trainer.max_epochs=3", "contains another search (epochs: 2 -> 3)"),
         ("model.shortcut=B", "contains a sweep with other fixed values (model.shortcut: A -> B)"),
+        ('search.test_overrides=["datamodule.train_fraction=0.5"]', "datamodule.train_fraction: 1.0 -> 0.5"),
     ):
         assert command(*TESTED, where, change) == 1
         (line,) = capfd.readouterr().err.splitlines()
         assert wanted in line
     assert command("-m", *TINY, "optimizer.lr=0.1,0.2", "name=tuned", where) == 1
     assert f"{searched}: contains a search; repeat its command" in capfd.readouterr().err
+
+
+def test_data_of_finished_trials_are_checked(
+    searched: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "changed_data", lambda jobs: [(job.name, "other data") for job in jobs])
+    finished = sorted((name for name, one in runs(searched).items() if one.result.exists()), key=parse_name)
+    assert command(*TESTED, f"output_dir={searched.parent}", "dry_run=true") == 1
+    assert capfd.readouterr().err == f"error: {finished[0]} and 2 others: other data\n"
 
 
 def test_dry_run_shows_space_budget_and_trials(searched: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -182,8 +193,8 @@ class FakeQueue:
 
 def test_horizon_of_a_rung_is_part_of_each_trial(tmp_path: Path) -> None:
     assert command(*SEARCH, "search.horizon=rung", "search.trials=2") == 0
-    for run in runs(tmp_path / "outputs" / "tuned").values():
-        assert run.read_config()["scheduler"]["horizon"] == [1, 2]
+    for trial in runs(tmp_path / "outputs" / "tuned").values():
+        assert trial.read_config()["scheduler"]["horizon"] == [1, 2]
 
 
 def test_diverging_trial_is_a_result_of_the_search(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
