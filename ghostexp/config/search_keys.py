@@ -15,7 +15,9 @@ SEARCH: Keys = {
     "horizon": choice(
         "Learning-rate schedule: final, that of the whole training; rung, one that ends at each rung.", "final", "rung"
     ),
-    "metric": string("Column of metrics.csv that is compared; null: that of the best epoch.").or_null(),
+    "metric": string(
+        "Column of metrics.csv that is compared, val/...; null: accuracy, mAP, or that of monitor."
+    ).or_null(),
     "direction": choice("Whether more or less of the metric is better.", "maximize", "minimize"),
     "cost": choice(
         "Second objective, the less the better: the search finds the Pareto set; latency_ms is measured.",

@@ -58,17 +58,18 @@ def _draw(groups: Sequence[Group], title: str, folder: Path, output_dir: Path) -
     paths = {name: output_dir / f"{name}.png" for name in ("pareto", "progress", "importances", "slices")}
     for path in paths.values():
         path.unlink(missing_ok=True)
+    metric = groups[0].record.metric or "val/acc1"
     drawn = {
-        "Figure and cost; connected: the Pareto set": search_plots.draw_pareto(groups, title, paths["pareto"]),
+        f"{metric} and cost; connected: the Pareto set": search_plots.draw_pareto(groups, title, paths["pareto"]),
         "Best trial by epochs spent": search_plots.draw_progress(groups, title, paths["progress"], folder),
         "Importance of each key": search_plots.draw_importances(groups, title, paths["importances"]),
-        "Figures against the values of each key": search_plots.draw_slices(groups, title, paths["slices"]),
+        f"{metric} against the values of each key": search_plots.draw_slices(groups, title, paths["slices"]),
     }
     return {path.name: caption for caption, path in drawn.items() if path is not None}
 
 
 def summary(group: Group) -> str:
-    """Summarise a search: the winner, its searched figure, and that of fresh seeds."""
+    """Summarise a search: the winner, the metric that it won by, and that of fresh seeds."""
     start, record = f"{group.label}: " if group.label else "", group.record
     if not group.finalists:
         return f"{start}no winner yet; {len(group.trials)} trials have started."
@@ -86,8 +87,8 @@ def summary(group: Group) -> str:
 def _notes(groups: Sequence[Group]) -> str:
     record = groups[0].record
     notes = [
-        "The searched figure is the highest of many, and so is too high on average (the winner's curse); the test "
-        "with fresh seeds, whose runs had no part in the search, is not.",
+        "The validation metric of a winner is the best of many, and so is too good on average (the winner's curse); "
+        "the test with fresh seeds, whose runs had no part in the search, is not.",
         "Intervals are Student's, 95 %, over seeds only.",
     ]
     if len(record.seeds) > 1 and not record.cost:
@@ -97,7 +98,7 @@ def _notes(groups: Sequence[Group]) -> str:
         )
     if record.rungs and record.horizon == "final":
         notes.append(
-            "Up to a rung, learning rates are those of the whole training: figures there are of its beginning."
+            "Up to a rung, learning rates are those of the whole training: trials are compared at its beginning."
         )
     if record.cost == "latency_ms":
         measured = next((found for run in groups[0].runs if (found := run.run.read_latency())), {"hardware": "a CPU"})

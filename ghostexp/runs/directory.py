@@ -76,7 +76,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.config, yaml.safe_dump(config, sort_keys=False))
         except OSError as error:
-            raise ValueError(f"hydra.run.dir={self.path}: cannot be written ({error.strerror})") from error
+            raise cannot_write(self.path, error) from error
 
     def read_config(self, key: str = "run") -> dict[str, Any]:
         """Read the configuration of this run; `key` is the config key in the error message.
@@ -118,6 +118,11 @@ class RunDirectory:
             "traceback": "".join(traceback.format_exception(error)),
         }
         write_json(self.failure, record)
+
+
+def cannot_write(path: Path, error: OSError) -> ValueError:
+    """Return the error for a run directory that cannot be written."""
+    return ValueError(f"hydra.run.dir={path}: cannot be written ({error.strerror})")
 
 
 def _load(path: Path) -> Any:

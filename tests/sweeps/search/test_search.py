@@ -54,6 +54,11 @@ def epochs(run: RunDirectory) -> int:
     return len(run.metrics.read_text().splitlines()) - 1
 
 
+def trained_epochs(folder: Path) -> int:
+    """Return the epochs of all runs of a search."""
+    return sum(epochs(run) for run in runs(folder).values() if run.metrics.is_file())
+
+
 def test_search_is_a_sweep_of_ordinary_runs(searched: Path) -> None:
     found = runs(searched)
     tests = [name for name in found if name.startswith("test-")]
@@ -314,12 +319,17 @@ def test_killed_search_ends_as_an_undisturbed_one(kind: str, tmp_path: Path) -> 
     """Kill a search three times at random moments: pytest -m slow tests/sweeps/search/test_search.py"""
     search = (*TESTED, f"search={kind}", "search.trials=6", "trainer.max_epochs=4", "search.rungs=[1,2]", "n_jobs=2")
     assert command(*search, "name=whole") == 0
+    folder, ended = tmp_path / "outputs" / "killed", []
     for _ in range(3):
-        process = start(*search, "name=killed")
-        time.sleep(random.uniform(2, 5))
+        before, process = trained_epochs(folder), start(*search, "name=killed")
+        while process.poll() is None and trained_epochs(folder) == before:
+            time.sleep(0.05)
+        time.sleep(random.uniform(0, 1))
         with contextlib.suppress(ProcessLookupError):  # it has ended
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        _, errors = process.communicate()
+        ended.append((process.returncode, errors))
+    assert [code for code, _ in ended[:2]] == [-signal.SIGKILL] * 2, ended
     assert command(*search, "name=killed") == 0
     whole, killed = (runs(tmp_path / "outputs" / name) for name in ("whole", "killed"))
     trials = [{name for name in found if re.match("trial", name)} for found in (whole, killed)]
