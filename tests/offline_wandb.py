@@ -54,8 +54,8 @@ def _row(items: Any) -> dict[str, Any]:
 
 
 def config_of(run: Path) -> dict[str, Any]:
-    """Return the configuration of a run."""
-    (began,) = (record.run for record in records(run) if record.HasField("run"))
+    """Return the configuration of a run, which has a second record if it ended with other tags."""
+    began, *_ = (record.run for record in records(run) if record.HasField("run"))
     return {item.key: json.loads(item.value_json) for item in began.config.update}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ghostexp.analysis.runtimes import RUNTIMES, Converter, check_packages
-from ghostexp.analysis.timing import alternate
+from ghostexp.analysis.timing import alternate, quiet_clock
 from ghostexp.models.base import Network
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.fuse import fuse
@@ -121,6 +121,26 @@ def _latency(mode: str, batch: int, samples: Sequence[float], first: Sequence[fl
     low, median, high = (float(value) for value in np.percentile(samples, (25, 50, 75)))
     speedup = float(np.median(np.divide(first, samples)))
     return Latency(mode, batch, median, low, high, 1000 * batch / median, speedup, difference)
+
+
+def time_image(networks: Sequence[tuple[Network, tuple[int, int, int]]], rounds: int = 31) -> list[list[float]]:
+    """Measure the milliseconds of one image through several networks in turn, a sample of each per round.
+
+    networks: each with the shape of its images (C, H, W). They are fused and run in float32 on the CPU; on one thread
+    by the processor's time.
+    """
+    steps = {str(number): _image_step(*given) for number, given in enumerate(networks)}
+    return list(alternate(steps, rounds, torch.device("cpu"), clock=quiet_clock()).values())
+
+
+def _image_step(network: Network, shape: tuple[int, int, int]) -> Callable[[], Tensor]:
+    mode, image = build_mode(network, "fused", torch.device("cpu")), torch.randn(1, *shape)
+
+    @torch.inference_mode()
+    def step() -> Tensor:
+        return mode.network(image)
+
+    return step
 
 
 @torch.inference_mode()

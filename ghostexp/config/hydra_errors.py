@@ -18,12 +18,21 @@ from ghostexp.config.config_files import list_options
 from ghostexp.config.plugins import typed_config_dir
 from ghostexp.config.schema import unknown_key_message
 
+RANGE = re.compile(r"[\w/@.+]+=(?:(?:tag|int|float|shuffle|sort)\(.*?)?(interval|range|choice)\(.*", re.DOTALL)
+RANGES = {
+    "interval": "an interval of numbers, interval(A,B), tag(log,interval(A,B)) or int(interval(A,B))",
+    "range": "a range of numbers, range(A,B) or range(A,B,STEP)",
+    "choice": "a choice of values, choice(A,B,C)",
+}
+
 
 def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exception:
     """Convert an error of Hydra to a ValueError with a message for users; return other errors unchanged."""
     links = list(_chain(error))
     for link in links:
         if isinstance(link, OverrideParseException):
+            if link.override and (found := RANGE.fullmatch(link.override)):
+                return ValueError(f"{link.override}: must be {RANGES[found[1]]}")
             form = f"; type {form_to_type(link.override)}" if link.override and "=" in link.override else ""
             return ValueError(f"{link.override}: cannot be read as KEY=VALUE{form}")
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
@@ -42,6 +51,10 @@ def to_user_error(error: Exception, arguments: Sequence[str], conf: Path) -> Exc
     ranges = re.search(r"Sweep parameters '(.+)' requires --multirun", text)
     if ranges:
         return ValueError(f"{ranges[1]}: needs -m (a sweep); to search an interval, add search=tpe too")
+    if "Config group override must be a string or a list" in text:
+        typed = next((one for one in arguments if re.fullmatch(r"[\w/@.]+=null", one)), text)
+        options = list_options(typed.partition("=")[0].partition("@")[0], conf)
+        return ValueError(f"{typed}: must be one of {', '.join(options)}")
     added = re.search(r"Could not append to config. An item is already at '([^']+)'", text)
     if added:
         return ValueError(f"+{added[1]}: already exists; leave out the plus")

@@ -15,13 +15,16 @@ SEARCH: Keys = {
     "horizon": choice(
         "Learning-rate schedule: final, that of the whole training; rung, one that ends at each rung.", "final", "rung"
     ),
-    "metric": string("Column of metrics.csv that is compared; null: that of the best epoch.").or_null(),
+    "metric": string(
+        "Column of metrics.csv that is compared, val/...; null: accuracy, mAP, or that of monitor."
+    ).or_null(),
     "direction": choice("Whether more or less of the metric is better.", "maximize", "minimize"),
     "cost": choice(
-        "Second objective, the less the better: the search finds the Pareto set.",
+        "Second objective, the less the better: the search finds the Pareto set; latency_ms is measured.",
         "macs",
         "params",
-        needed="must be macs, params or null",
+        "latency_ms",
+        needed="must be macs, params, latency_ms or null",
         also=["null"],
     ),
     "contenders": integer("Number of trials that further seeds compare.", least=1),

@@ -41,9 +41,9 @@ def signed_figure(trial: TrialRun, record: SearchRecord) -> float:
 
 
 def costs_of(runs: Iterable[TrialRun], record: SearchRecord) -> dict[int, float]:
-    """Return the cost of each trained trial."""
-    results = {run.name.number: run.result for run in runs if run.result is not None}
-    return {number: result[record.cost] for number, result in results.items()} if record.cost else {}
+    """Return the cost of each trained trial; latency_ms is measured with the first seed only."""
+    found = ((run.name.number, (run.result or {}).get(record.cost or "")) for run in runs)
+    return {number: cost for number, cost in found if cost is not None}
 
 
 def pareto_set(figures: Mapping[int, float], costs: Mapping[int, float]) -> list[int]:

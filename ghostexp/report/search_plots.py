@@ -82,6 +82,11 @@ def is_numeric(group: Group, key: str) -> bool:
     return "choice(" not in group.record.space[key]
 
 
+def is_log(group: Group, key: str) -> bool:
+    """Return whether a key is searched on a logarithmic scale."""
+    return key in group.record.space and is_numeric(group, key) and "log" in group.record.space[key]
+
+
 def _value(group: Group, key: str, number: int) -> Any:
     text = group.values[number][key]
     return float(text) if is_numeric(group, key) else text
@@ -93,7 +98,7 @@ def _distribution(optuna: Any, group: Group, key: str, numbers: Mapping[int, flo
         return None
     if not is_numeric(group, key):
         return optuna.distributions.CategoricalDistribution(sorted({*values}))
-    return optuna.distributions.FloatDistribution(min(values), max(values), log="log" in group.record.space[key])
+    return optuna.distributions.FloatDistribution(min(values), max(values), log=is_log(group, key))
 
 
 @literal_text
@@ -153,7 +158,7 @@ def draw_slices(groups: Sequence[Group], title: str, path: Path) -> Path | None:
         for number, group in enumerate(groups):
             _draw_slice(axis, group, key, first, style(number, len(groups)))
         axis.set(xlabel=key)
-        if is_numeric(groups[0], key) and "log" in groups[0].record.space[key]:
+        if is_log(groups[0], key):
             axis.set(xscale="log")
             axis.xaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.3)

@@ -30,10 +30,7 @@ def write_search_report(groups: Sequence[Group], title: str, command: str, folde
     except OSError as error:
         raise ValueError(f"task.output_dir={output_dir}: cannot be written ({error.strerror})") from error
     pictures = _draw(groups, title, folder, output_dir)
-    parts = [f"# {title}", f"**{' '.join(map(summary, groups))}**", search_tables.winners(groups), _notes(groups)]
-    for group in groups:
-        parts += [f"## Best trials{f' of {group.label}' if group.label else ''}", search_tables.best_trials(group)]
-    parts += ["## Elimination", search_tables.rungs(groups), saved(groups)]
+    parts = [f"# {title}", *build_text(groups)]
     parts += [f"![{caption}]({name})" for name, caption in pictures.items()]
     commands = [search_command(groups), test_command(groups), command]
     parts += ["## Reproduce", "```bash\n" + "\n".join(commands) + "\n```"]
@@ -43,22 +40,36 @@ def write_search_report(groups: Sequence[Group], title: str, command: str, folde
     return text
 
 
+def default_title(folder: Path) -> str:
+    """Return the title of a report on the search in a folder."""
+    return f"{folder.name.replace('_', ' ')}: a search"
+
+
+def build_text(groups: Sequence[Group]) -> list[str]:
+    """Return the sentences and tables of a report as Markdown blocks."""
+    parts = [f"**{' '.join(map(summary, groups))}**", search_tables.winners(groups), _notes(groups)]
+    for group in groups:
+        parts += [f"## Best trials{f' of {group.label}' if group.label else ''}", search_tables.best_trials(group)]
+    return [*parts, "## Elimination", search_tables.rungs(groups), saved(groups)]
+
+
 def _draw(groups: Sequence[Group], title: str, folder: Path, output_dir: Path) -> dict[str, str]:
     """Draw the plots, and remove those of an earlier report; returns a caption by file."""
     paths = {name: output_dir / f"{name}.png" for name in ("pareto", "progress", "importances", "slices")}
     for path in paths.values():
         path.unlink(missing_ok=True)
+    metric = groups[0].record.metric or "val/acc1"
     drawn = {
-        "Figure and cost; connected: the Pareto set": search_plots.draw_pareto(groups, title, paths["pareto"]),
+        f"{metric} and cost; connected: the Pareto set": search_plots.draw_pareto(groups, title, paths["pareto"]),
         "Best trial by epochs spent": search_plots.draw_progress(groups, title, paths["progress"], folder),
         "Importance of each key": search_plots.draw_importances(groups, title, paths["importances"]),
-        "Figures against the values of each key": search_plots.draw_slices(groups, title, paths["slices"]),
+        f"{metric} against the values of each key": search_plots.draw_slices(groups, title, paths["slices"]),
     }
     return {path.name: caption for caption, path in drawn.items() if path is not None}
 
 
 def summary(group: Group) -> str:
-    """Summarise a search: the winner, its searched figure, and that of fresh seeds."""
+    """Summarise a search: the winner, the metric that it won by, and that of fresh seeds."""
     start, record = f"{group.label}: " if group.label else "", group.record
     if not group.finalists:
         return f"{start}no winner yet; {len(group.trials)} trials have started."
@@ -76,8 +87,8 @@ def summary(group: Group) -> str:
 def _notes(groups: Sequence[Group]) -> str:
     record = groups[0].record
     notes = [
-        "The searched figure is the highest of many, and so is too high on average (the winner's curse); the test "
-        "with fresh seeds, whose runs had no part in the search, is not.",
+        "The validation metric of a winner is the best of many, and so is too good on average (the winner's curse); "
+        "the test with fresh seeds, whose runs had no part in the search, is not.",
         "Intervals are Student's, 95 %, over seeds only.",
     ]
     if len(record.seeds) > 1 and not record.cost:
@@ -87,7 +98,13 @@ def _notes(groups: Sequence[Group]) -> str:
         )
     if record.rungs and record.horizon == "final":
         notes.append(
-            "Up to a rung, learning rates are those of the whole training: figures there are of its beginning."
+            "Up to a rung, learning rates are those of the whole training: trials are compared at its beginning."
+        )
+    if record.cost == "latency_ms":
+        measured = next((found for run in groups[0].runs if (found := run.run.read_latency())), {"hardware": "a CPU"})
+        notes.append(
+            f"latency_ms: one image on one thread of {measured['hardware']}, BatchNorm folded, float32, measured once "
+            "per network. It has noise of some percent, so that networks of nearly equal latency may change places."
         )
     if any(group.has_tests for group in groups):
         notes.append("Tests with fresh seeds train on the whole training set and test the last epoch.")

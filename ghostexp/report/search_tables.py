@@ -24,7 +24,7 @@ def winners(groups: Sequence[Group]) -> str:
         for number in group.finalists:
             row = [_label(group), *group.values[number].values()]
             row += [figure_text(group.estimate_of(number), _metric(group))]
-            row += [f"{group.costs[number]:,.0f}" if record.cost else _next(group)]
+            row += [cost_text(group.costs[number]) if record.cost else _next(group)]
             row += [_test_text(group, number)] * has_tests + [_difference(group, groups[0])] * compares
             rows.append(row)
         if not group.finalists:
@@ -46,6 +46,11 @@ def _difference(group: Group, first: Group) -> str:
         return ""
     found = paired(group.tests_of(group.finalists[0]), first.tests_of(first.finalists[0]))
     return difference_text(found.estimate) if found else ""
+
+
+def cost_text(cost: float) -> str:
+    """Format MACs or parameters, or milliseconds."""
+    return f"{cost:,}" if isinstance(cost, int) else format_number(cost)
 
 
 def _next(group: Group) -> str:

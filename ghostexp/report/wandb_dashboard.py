@@ -1,6 +1,7 @@
-"""Build the W&B workspace and the W&B report of a study with wandb-workspaces."""
+"""Build the W&B workspace and the W&B report of a study or a search with wandb-workspaces."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import wandb_workspaces.reports.v2 as wr
@@ -9,13 +10,16 @@ from wandb_workspaces import expr
 from wandb_workspaces.reports.v2.interface import Layout, Report, Runset
 
 from ghostexp.report.load_runs import Run
+from ghostexp.report.search_report import build_text
+from ghostexp.report.search_report import summary as search_summary
+from ghostexp.report.search_runs import Group
 from ghostexp.report.tables import cells, markdown
 from ghostexp.report.text import claim_text, notes, summary
 from ghostexp.report.variants import Study
-from ghostexp.report.wandb_panels import MOST, Panels, build_panels
+from ghostexp.report.wandb_panels import MOST, Panels, build_panels, build_search_panels
 from ghostexp.runs.naming import run_identity
 from ghostexp.runs.sweep_record import find_sweep_name
-from ghostexp.runs.wandb_names import shorten_name
+from ghostexp.runs.wandb_names import FRESH_SEED, shorten_name
 
 TALL = 12  # rows of a report's grid for images
 
@@ -25,6 +29,31 @@ class WandbProject(NamedTuple):
 
     project: str
     entity: str | None
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """What both views show: Markdown blocks, panels by section, and which runs."""
+
+    name: str
+    summary: str
+    blocks: Sequence[str]
+    panels: Mapping[str, Panels]
+    filters: list[expr.FilterExpr]
+
+
+def study_dashboard(study: Study) -> Dashboard:
+    """Show the runs of a study."""
+    runs = [*study.runs, *(run for run in study.others if run.config)]
+    return Dashboard(study.name, summary(study), build_page_blocks(study), build_panels(study), build_filters(runs))
+
+
+def search_dashboard(name: str, groups: Sequence[Group], runs: Sequence[Run]) -> Dashboard:
+    """Show the trials of a search; its tests with fresh seeds, trained on other data, are in the text alone."""
+    started = [run for run in runs if run.config]
+    filters = [*build_filters(started), expr.Tags().notin([FRESH_SEED])]
+    panels = build_search_panels(groups, started[0].config.get("choices", {}))
+    return Dashboard(name, " ".join(map(search_summary, groups)), build_text(groups), panels, filters)
 
 
 def find_project(runs: Sequence[Run]) -> WandbProject:
@@ -44,10 +73,10 @@ def find_project(runs: Sequence[Run]) -> WandbProject:
     return WandbProject(projects[0][0], projects[0][1] or None)
 
 
-def build_workspace(study: Study, target: WandbProject, title: str) -> ws.Workspace:
-    """Build a workspace that shows the study's runs, later ones included."""
-    sections = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in build_panels(study).items()]
-    runs = ws.RunsetSettings(filters=build_filters(study))
+def build_workspace(shown: Dashboard, target: WandbProject, title: str) -> ws.Workspace:
+    """Build a workspace that shows the runs, later ones included."""
+    sections = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in shown.panels.items()]
+    runs = ws.RunsetSettings(filters=shown.filters)
     return ws.Workspace(
         entity=target.entity or "",
         project=target.project,
@@ -58,18 +87,17 @@ def build_workspace(study: Study, target: WandbProject, title: str) -> ws.Worksp
     )
 
 
-def build_report(study: Study, target: WandbProject, title: str) -> Report:
-    """Build a report with the text of the study's page, and live panels instead of plots."""
-    runs = Runset(target.entity or "", target.project, study.name, filters=build_filters(study))
-    blocks: list[Any] = [wr.MarkdownBlock(text) for text in build_page_blocks(study)]
-    for name, panels in build_panels(study).items():
+def build_report(shown: Dashboard, target: WandbProject, title: str) -> Report:
+    """Build a report with the text of the page, and live panels instead of plots."""
+    runs = Runset(target.entity or "", target.project, shown.name, filters=shown.filters)
+    blocks: list[Any] = [wr.MarkdownBlock(text) for text in shown.blocks]
+    for name, panels in shown.panels.items():
         blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=_lay_out(panels))]
-    return Report(target.project, target.entity or "", title[:128], summary(study)[:250], blocks, width="fluid")
+    return Report(target.project, target.entity or "", title[:128], shown.summary[:250], blocks, width="fluid")
 
 
-def build_filters(study: Study) -> list[expr.FilterExpr]:
-    """Select the training runs of the study's group on W&B, or single runs without a common group."""
-    runs = [*study.runs, *(run for run in study.others if run.config)]
+def build_filters(runs: Sequence[Run]) -> list[expr.FilterExpr]:
+    """Select the training runs of the group on W&B, or single runs without a common group."""
     groups = {
         run.config["logger"]["wandb"]["group"] or find_sweep_name(run.directory.path) for run in runs if _logged(run)
     }
@@ -98,13 +126,13 @@ def _lay_out(panels: Panels) -> Panels:
     return panels
 
 
-def specification(study: Study, project: str, title: str) -> dict[str, Any]:
+def specification(shown: Dashboard, project: str, title: str) -> dict[str, Any]:
     """Return the specifications of both without an account: with one, the library would query W&B.
 
     It has no public API for this, so its version is bounded.
     """
     target = WandbProject(project, None)
-    views = {"workspace": build_workspace(study, target, title), "report": build_report(study, target, title)}
+    views = {"workspace": build_workspace(shown, target, title), "report": build_report(shown, target, title)}
     return {
         name: {
             "title": title,

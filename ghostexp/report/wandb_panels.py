@@ -1,19 +1,23 @@
-"""Build the panels of a study's workspace and report on W&B with wandb-workspaces."""
+"""Build the panels of a W&B workspace and report, of a study or a search, with wandb-workspaces."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
+from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn
 
 from ghostexp.report.plot_style import axis_key
 from ghostexp.report.plots import AXIS_TITLES
 from ghostexp.report.published import published_results
+from ghostexp.report.search_plots import is_log, is_numeric
+from ghostexp.report.search_runs import Group
 from ghostexp.report.variants import Study, Variant
 from ghostexp.runs.text_files import markdown_table
 
 Panels = list[Any]  # the library's union type of panels is private
 PUBLISHED = ("variant", "published", "%", "MACs, M", "source")
 MOST = 200  # runs in a plot; W&B's default is ten
+LOSSES = {"val/loss": "validation loss", "train/loss": "training loss", "lr": "learning rate"}
 
 
 def build_panels(study: Study) -> dict[str, Panels]:
@@ -71,19 +75,38 @@ def _curves(study: Study) -> Panels:
     if key is not None:
         group = wr.Config(_path(study, key))
         grouped = {"groupby": group, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
-    titles = {
-        study.metric.replace("test/", "val/"): f"validation {study.metric_label}",
-        "val/loss": "validation loss",
-        "train/loss": "training loss",
-        "lr": "learning rate",
-    }
-    return [
-        wr.LinePlot(title=title, x="epoch", y=[metric], title_x="epoch", max_runs_to_show=MOST, **grouped)
-        for metric, title in titles.items()
-    ]
+    titles = {study.metric.replace("test/", "val/"): f"validation {study.metric_label}"}
+    return [_curve(metric, title, **grouped) for metric, title in (titles | LOSSES).items()]
+
+
+def _curve(metric: str, title: str, **grouped: Any) -> Any:
+    return wr.LinePlot(title=title, x="epoch", y=[metric], title_x="epoch", max_runs_to_show=MOST, **grouped)
 
 
 def _path(study: Study, key: str) -> str:
     """Return the path of a varied key in the configuration; the option of a group is under `choices`."""
     is_group = any(key in run.config.get("choices", {}) for run in study.runs)
     return f"choices.{key}" if is_group else key
+
+
+def build_search_panels(groups: Sequence[Group], choices: Mapping[str, Any]) -> dict[str, Panels]:
+    """Build the panels of a search by section. choices: the options of a trial, by group of conf/."""
+    record = groups[0].record
+    metric, title = record.metric or "val/acc1", f"{record.metric or 'val/acc1'} of each trial"
+    grid = dict.fromkeys(text.partition("=")[0] for text in groups[0].overrides)
+    keys = {key: wr.Config(f"choices.{key}" if key in choices else key) for key in (*grid, *record.space)}
+    costs = [wr.SummaryMetric(record.cost)] if record.cost else []
+    columns = [
+        ParallelCoordinatesPlotColumn(keys[key], display_name=key, log=is_log(groups[0], key) or None) for key in keys
+    ]
+    columns += [ParallelCoordinatesPlotColumn(found) for found in (*costs, wr.SummaryMetric(metric))]
+    panels: Panels = [
+        wr.ParallelCoordinatesPlot(title=title, columns=columns),
+        wr.ParameterImportancePlot(with_respect_to=metric),
+    ]
+    axes = {key: keys[key] for key in record.space if is_numeric(groups[0], key)}
+    for name, x in (axes | {found.name: found for found in costs}).items():
+        y, is_scaled = wr.SummaryMetric(metric), is_log(groups[0], name)
+        panels.append(wr.ScatterPlot(title=f"{title}, against {name}", x=x, y=y, log_x=is_scaled or None))
+    curves = [_curve(name, label) for name, label in ({metric: metric} | LOSSES).items()]
+    return {"Search": panels, "Learning curves": curves}

@@ -46,6 +46,10 @@ class RunDirectory:
         return self.path / "failure.json"
 
     @property
+    def latency(self) -> Path:
+        return self.path / "latency.json"
+
+    @property
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.ckpt"
 
@@ -72,7 +76,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.config, yaml.safe_dump(config, sort_keys=False))
         except OSError as error:
-            raise ValueError(f"hydra.run.dir={self.path}: cannot be written ({error.strerror})") from error
+            raise cannot_write(self.path, error) from error
 
     def read_config(self, key: str = "run") -> dict[str, Any]:
         """Read the configuration of this run; `key` is the config key in the error message.
@@ -93,6 +97,10 @@ class RunDirectory:
         """Read the result of a finished run; None if there is none."""
         return json.loads(self.result.read_bytes()) if self.result.is_file() else None
 
+    def read_latency(self) -> dict[str, Any] | None:
+        """Read the latency that a search has measured of this run's network; None if there is none."""
+        return json.loads(self.latency.read_bytes()) if self.latency.is_file() else None
+
     def read_failure(self) -> str:
         """Read the error message of a failed run."""
         return json.loads(self.failure.read_bytes())["error"]
@@ -110,6 +118,11 @@ class RunDirectory:
             "traceback": "".join(traceback.format_exception(error)),
         }
         write_json(self.failure, record)
+
+
+def cannot_write(path: Path, error: OSError) -> ValueError:
+    """Return the error for a run directory that cannot be written."""
+    return ValueError(f"hydra.run.dir={path}: cannot be written ({error.strerror})")
 
 
 def _load(path: Path) -> Any:

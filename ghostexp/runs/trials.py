@@ -12,6 +12,7 @@ from ghostexp.runs.csv_table import read_rows
 from ghostexp.runs.directory import RunDirectory
 
 NAME = re.compile(r"(?:(?P<group>.+)_)?(?P<kind>trial|test)-(?P<number>\d+)_seed-(?P<seed>\d+)")
+PRIMARY = ("val/acc1", "val/map")  # metrics that are compared unless another one is named
 DIVERGED = "FloatingPointError"  # type of the failure of a run whose loss is not finite
 FOLDER = "search"  # in the directory of a search: Optuna's journal, and
 HISTORY = "history.csv"  # the order of the steps, for the curve of a report
@@ -55,7 +56,7 @@ class SearchRecord:
     seeds: Sequence[int] = ()
     test_seeds: Sequence[int] = ()
     contenders: int = 1
-    cost: str | None = None  # second objective, in result.json
+    cost: str | None = None  # second objective: a key of result.json
     budget: int | None = None  # epochs of all trials together
 
     @property
@@ -114,6 +115,6 @@ def read_trials(directory: Path, metric: str | None) -> list[TrialRun]:
 
 
 def _figures(rows: Sequence[Mapping[str, Any]], metric: str | None) -> dict[int, float]:
-    column = metric or next((name for name in ("val/acc1", "val/map") if any(row.get(name) for row in rows)), None)
+    column = metric or next((name for name in PRIMARY if any(row.get(name) for row in rows)), None)
     values = {int(row["epoch"]): float(row[column]) for row in rows if column and row.get(column)}
     return {epoch: value for epoch, value in values.items() if math.isfinite(value)}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAME_LENGTH, TAG_LENGTH = 128, 64  # limits of the server, in characters
+FRESH_SEED = "fresh-seed"  # tag of the runs that test the winner of a search
 
 
 def build_tags(config: Mapping[str, Any], typed: Sequence[str]) -> list[str]:

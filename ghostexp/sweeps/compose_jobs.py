@@ -89,7 +89,7 @@ def _apply(override: Override, composed: DictConfig, overrides: Sequence[Overrid
     try:
         ConfigLoaderImpl._apply_overrides_to_config([override], composed)
     except ConfigCompositionException:
-        key, typed = override.key_or_group, str(override.input_line)
+        key, typed = _first_missing(composed, override.key_or_group), str(override.input_line)
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(composed, parent) if parent else composed
         siblings = [str(name) for name in node] if isinstance(node, DictConfig) else []
@@ -98,6 +98,16 @@ def _apply(override: Override, composed: DictConfig, overrides: Sequence[Overrid
         if leaf not in siblings:
             raise ValueError(_no_such_key(typed, key, siblings, overrides)) from None
         raise
+
+
+def _first_missing(composed: DictConfig, key: str) -> str:
+    """Return the part of a key whose last name its parent does not have: `modl` of `modl.ratio`."""
+    parts, node = key.split("."), composed
+    for count, part in enumerate(parts, start=1):
+        if not isinstance(node, DictConfig) or part not in node:
+            return ".".join(parts[:count])
+        node = node._get_node(part)
+    return key
 
 
 def _no_such_key(typed: str, key: str, siblings: Sequence[str], overrides: Sequence[Override]) -> str:

@@ -89,9 +89,11 @@ class Grid:
         Raises ValueError: wrong values, or Optuna is not installed.
         """
         from ghostexp.sweeps.search.run import SearchCommand
-        from ghostexp.sweeps.search.specification import read_spec
+        from ghostexp.sweeps.search.specification import check_effect, read_spec
 
         composed, search = self.composed, plain_node(self.composed.search)
+        if "sampler" not in search:
+            raise ValueError(f"study={self.study}: needs a search; add search=tpe, or leave out ~search")
         with naming_files(composed.hydra.overrides.hydra, typed_overrides(composed)):
             check_search(search)
         if composed.hydra.sweeper.get("baseline_grid"):
@@ -99,6 +101,7 @@ class Grid:
         params = [f"{key}={value}" for key, value in (composed.hydra.sweeper.get("params") or {}).items()]
         given, typed = (self.parser.parse_overrides(lines) for lines in (params, typed_overrides(composed)))
         spec = read_spec(given, typed, composed.seed, search["sampler"])
+        check_effect(typed, search, spec)
 
         def compose(name: str, overrides: list[str], distinguishing: list[str]) -> SweepJob:
             return self.compose(GridPoint(name, overrides, distinguishing))

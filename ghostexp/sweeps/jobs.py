@@ -1,12 +1,15 @@
 """Define the jobs of a sweep: each has one configuration and one run directory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.directory import RunDirectory, cannot_write
 from ghostexp.runs.fingerprint import differences
+from ghostexp.runs.text_files import write_atomically
+
+LAST = "overrides.yaml"  # file of .hydra/ that is written last
 
 
 class JobStatus(Enum):
@@ -67,12 +70,27 @@ def load_status(job: SweepJob) -> None:
         job.state, config["resume"] = JobStatus.RESUMABLE, str(run.path)
 
 
+def error_lines(errors: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each different error, with the first job that has it; errors: by name of the job."""
+    names: dict[str, list[str]] = {}
+    for name, error in errors:
+        names.setdefault(error, []).append(name)
+    others = {error: f" and {len(wrong) - 1} others" if len(wrong) > 1 else "" for error, wrong in names.items()}
+    return [f"error: {wrong[0]}{others[error]}: {error}" for error, wrong in names.items()]
+
+
 def prepare_directory(job: SweepJob) -> None:
-    """Create a job's run directory with its configuration and overrides."""
+    """Create a job's run directory with its overrides, and then its configuration, by which it counts as started.
+
+    Raises ValueError: the directory cannot be written.
+    """
+    folder = job.run.path / ".hydra"
+    if not (job.run.config.is_file() and (folder / LAST).is_file()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, text in sorted(job.record().items(), key=lambda pair: pair[0] == LAST):
+                write_atomically(folder / name, text)
+        except OSError as error:
+            raise cannot_write(job.run.path, error) from error
     job.run.write_config(job.config)
     job.run.failure.unlink(missing_ok=True)
-    folder = job.run.path / ".hydra"
-    if not folder.is_dir():
-        folder.mkdir()
-        for name, text in job.record().items():
-            (folder / name).write_text(text, encoding="utf-8")

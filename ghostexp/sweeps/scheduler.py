@@ -13,7 +13,7 @@ from ghostexp.runner.resources import ResourcePool, list_visible_gpus
 from ghostexp.runs.sweep_record import SweepRecord, check_fixed, fixed_values, record_sweep
 from ghostexp.runs.wandb_mode import resolve_for_sweep
 from ghostexp.sweeps.data_check import changed_data
-from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status
+from ghostexp.sweeps.jobs import JobStatus, SweepJob, error_lines, load_status
 from ghostexp.sweeps.local_jobs import JobScheduler
 from ghostexp.sweeps.preflight import check_jobs
 from ghostexp.sweeps.progress import print_dry_run
@@ -110,11 +110,7 @@ def _conflicting(jobs: list[SweepJob]) -> Iterator[tuple[str, str]]:
 
 def _print_errors(errors: list[tuple[str, str]], total: int) -> None:
     """Print each error once, with the names of its jobs."""
-    names: dict[str, list[str]] = {}
-    for name, error in errors:
-        names.setdefault(error, []).append(name)
-    for error, wrong in names.items():
-        others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
-        print(f"error: {wrong[0]}{others}: {error}", file=sys.stderr)
-    if len(names) > 1:
+    lines = error_lines(errors)
+    print(*lines, sep="\n", file=sys.stderr)
+    if len(lines) > 1:
         print(f"error: none of the {total} jobs was started", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Build the W&B workspace and report of a study, or write their specification."""
+"""Build the W&B workspace and report of a study or a search, or write their specification."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ghostexp.report.load_runs import Run, find_runs, find_study
+from ghostexp.report.search_report import default_title as search_title
+from ghostexp.report.search_runs import load_search
 from ghostexp.report.text import default_title
 from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.text_files import write_json
 from ghostexp.runs.wandb_mode import find_problem
 from ghostexp.tasks.report import override_texts, parse_baseline
@@ -23,13 +26,18 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
         from ghostexp.report import wandb_dashboard
     except ImportError as error:
         raise ValueError('task=dashboard: needs wandb-workspaces; pip install "ghostexp[dashboard]"') from error
-    task = config["task"]
+    task, folder = config["task"], directory.path.parent
     runs, baseline = override_texts(task["runs"]), parse_baseline(task["baseline"])
-    found = find_study(directory.path.parent) if runs is None else find_runs(runs)
+    found = find_study(folder) if runs is None else find_runs(runs)
     place = wandb_dashboard.find_project(found.runs)
-    study = build_study(directory.path.parent.name, found, baseline)
-    title, path = task["title"] or default_title(study), directory.path / "dashboard.json"
-    write_json(path, wandb_dashboard.specification(study, place.project, title), indent=1)
+    if runs is None and read_sweep(folder).search:
+        title = task["title"] or search_title(folder)
+        shown = wandb_dashboard.search_dashboard(folder.name, load_search(folder), found.runs)
+    else:
+        study = build_study(folder.name, found, baseline)
+        title, shown = task["title"] or default_title(study), wandb_dashboard.study_dashboard(study)
+    path = directory.path / "dashboard.json"
+    write_json(path, wandb_dashboard.specification(shown, place.project, title), indent=1)
     if unsynced := _unsynced(found.runs):
         print(f"{len(unsynced)} runs are not on W&B yet: wandb sync {' '.join(_shortest(unsynced))}")
     if problem := find_problem():
@@ -37,7 +45,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
         return {"runs": len(found.runs), "workspace": None, "report": None}
     place = place._replace(entity=place.entity or _call_wandb(_own_entity))
     build = {"workspace": wandb_dashboard.build_workspace, "report": wandb_dashboard.build_report}
-    urls = {name: _call_wandb(lambda make=make: make(study, place, title).save().url) for name, make in build.items()}
+    urls = {name: _call_wandb(lambda make=make: make(shown, place, title).save().url) for name, make in build.items()}
     print(*(f"{name:<9}  {url}" for name, url in urls.items()), sep="\n")
     return {"runs": len(found.runs), **urls}
 

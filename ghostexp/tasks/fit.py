@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.outcome import Outcome, Outputs, Paused
+from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.preconditions import CheckEvaluation
 from ghostexp.tasks.common.reproducibility import reproducibility
@@ -61,6 +61,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
 
     result: dict[str, Any] = {"params": built.cost.params, "macs": built.cost.macs}
     result |= {"backbone_macs": built.backbone_macs} if built.backbone_macs else {}
+    latency = directory.read_latency()
+    result |= {"latency_ms": latency["latency_ms"]} if latency else {}
     result |= {"weights": weights_record(built.weights, directory), "teacher": teacher, "monitor": monitor}
     result |= reproducibility(config, datamodule, trainer)
     try:
@@ -75,14 +77,14 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
         result |= data_digest(datamodule) if trainer.is_global_zero else {}
     except BaseException as error:
         with suppress(Exception):  # an error of a logger must not hide why the run ended
-            finish(loggers, result, exit_code=0 if isinstance(error, Paused) else 1)
+            finish(loggers, result, error)
         raise
 
     def make_outputs(outputs: Outputs) -> None:
         where = (module, datamodule, directory, config["name"], loggers)
         outputs.make("tables and pictures", save_test_outputs, *where, outputs)
         outputs.make("W&B model", log_tested_model, loggers, checkpoint, result)
-        hints = outputs.make("W&B", finish, loggers, result, exit_code=0) or []
+        hints = outputs.make("W&B", finish, loggers, result) or []
         outputs.make("summary", show_fit, result, directory, hints)
 
     return Outcome(result, make_outputs)

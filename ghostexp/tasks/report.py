@@ -8,6 +8,7 @@ from typing import Any
 from ghostexp.report.load_runs import find_runs, find_study
 from ghostexp.report.profile_report import find_profiles, write_profiles
 from ghostexp.report.readme import sweep_command, write_report
+from ghostexp.report.search_report import default_title as search_title
 from ghostexp.report.search_report import write_search_report
 from ghostexp.report.search_runs import load_search
 from ghostexp.report.text import default_title
@@ -30,7 +31,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     search_dir = directory.path.parent
     if runs is None and read_sweep(search_dir).search:
         groups = load_search(search_dir)
-        title = task["title"] or f"{search_dir.name.replace('_', ' ')}: a search"
+        title = task["title"] or search_title(search_dir)
         print(write_search_report(groups, title, command, search_dir, output_dir), f"outputs: {output_dir}", sep="\n")
         return {"trials": sum(len(group.trials) for group in groups), "to": str(output_dir)}
     try:

@@ -37,7 +37,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     def make_outputs(outputs: Outputs) -> None:
         where = (module, datamodule, directory, config["name"], loggers)
         outputs.make("tables and pictures", save_test_outputs, *where, outputs)
-        hints = outputs.make("W&B", finish, loggers, result, exit_code=0) or []
+        hints = outputs.make("W&B", finish, loggers, result) or []
         outputs.make("summary", show_test, result, directory, hints)
 
     return Outcome(result, make_outputs)

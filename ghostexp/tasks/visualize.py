@@ -84,7 +84,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     result = inspection.trained.record() | {"layers": tables["layers"], "kinds": kinds}
     loggers = instantiate.build_loggers(config, directory)
     log_images(loggers, drawn)
-    hints = finish(loggers, result, exit_code=0)
+    hints = finish(loggers, result)
     print(text, *(f"W&B: {hint}" for hint in hints), f"outputs: {directory.path}", sep="\n")
     return result
 
@@ -97,7 +97,7 @@ def _show_detections(trained: LoadedModel, config: instantiate.Config, directory
     loggers, result = instantiate.build_loggers(config, directory), trained.record()
     show_sample(network, datamodule, shown, config["name"], directory, loggers)
     datamodule.teardown("test")
-    hints = finish(loggers, result, exit_code=0)
+    hints = finish(loggers, result)
     print(*(f"W&B: {hint}" for hint in hints), f"outputs: {directory.path}", sep="\n")
     return result
 

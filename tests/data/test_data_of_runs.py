@@ -113,6 +113,17 @@ def test_changed_data_finds_jobs_finished_with_other_images(
 
 
 @pytest.mark.slow
+def test_search_rejects_trials_finished_with_other_images(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = (*SMALL, f"datamodule.root={tree}", "datamodule.validate_on=holdout", "datamodule.holdout_fraction=0.5")
+    search = ("-m", *data, "optimizer.lr=interval(0.01,0.1)", "search=random", "search.trials=2", "name=tuned")
+    assert command(*search) == 0
+    Image.fromarray(np.zeros((66, 66, 3), np.uint8)).save(tree / "test/bee/0001.png")
+    assert command(*search) == 1
+    message = f"datamodule.root={tree}: must be the data of this run (test: 4 images -> 4 images, others); "
+    assert f"error: trial-0000_seed-0 and 1 others: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_sweep_rejects_jobs_finished_with_other_images(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = ("-m", *SMALL, f"datamodule.root={tree}", "seed=0,1", "name=pair")
     assert command(*sweep) == 0

@@ -118,7 +118,7 @@ def test_report_of_two_objectives_has_the_pareto_set(tmp_path: Path) -> None:
     assert "| optimizer.weight_decay | validation (searched) | macs | test, fresh seeds |" in text
     assert "| tpe | 0.02 | 0.2 | 80.42 % [79.12, 81.71], n = 3 | 10 |" in text
     assert "search.cost=macs search.trials=null search.epochs=50" in text
-    assert "![Figure and cost; connected: the Pareto set](pareto.png)" in text
+    assert "![val/acc1 and cost; connected: the Pareto set](pareto.png)" in text
 
 
 def test_report_of_a_search_without_a_winner(tmp_path: Path) -> None:

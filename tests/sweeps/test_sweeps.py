@@ -14,13 +14,36 @@ import yaml
 from ghostexp.runner.processes import environments
 from ghostexp.runner.resources import ResourcePool, Resources, list_visible_gpus
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.sweeps import jobs
 from ghostexp.sweeps.grid import combinations
-from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status
+from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status, prepare_directory
 from ghostexp.training.callbacks import checkpoint
 from tests.cli import TINY, command, finish, processes_in, start, wait_for
 
 SWEEP = ("-m", *TINY, "trainer.max_epochs=1", "name=sweep")
 FAILING = "optimizer.lr=0.01,1e30"  # the second diverges after it is built
+
+
+def test_job_killed_while_its_directory_is_written_has_not_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = SweepJob(RunDirectory(tmp_path / "job"), (), {"seed": 1}, lambda: {"overrides.yaml": "[a]", "hydra.yaml": ""})
+    written: list[str] = []
+
+    def write(path: Path, text: str) -> None:
+        written.append(path.name)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        path.write_text(text)
+
+    monkeypatch.setattr(jobs, "write_atomically", write)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_directory(job)
+    assert written == ["hydra.yaml", "overrides.yaml"]
+    assert not job.run.config.exists()
+    prepare_directory(job)
+    assert (job.run.path / ".hydra" / "overrides.yaml").read_text() == "[a]"
+    assert job.run.read_config() == {"seed": 1}
 
 
 @pytest.fixture

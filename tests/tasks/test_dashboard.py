@@ -1,4 +1,4 @@
-"""Run an offline W&B sweep, and build the dashboard of its runs."""
+"""Run an offline W&B sweep and an offline W&B search, and build the dashboards of their runs."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from wandb_workspaces.workspaces import Workspace
 
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.variants import Study, build_study
-from ghostexp.report.wandb_dashboard import build_filters, build_page_blocks
+from ghostexp.report.wandb_dashboard import build_page_blocks, study_dashboard
 from ghostexp.report.wandb_panels import build_panels
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import flatten
@@ -29,6 +29,7 @@ NAMED = {
     "Run History Line Plot": (("metrics",), ("xAxis", "groupBy")),
     "Media Browser": (("mediaKeys",), ()),
     "Markdown Panel": ((), ()),
+    "Parameter Importance": ((), ("targetKey",)),
 }
 
 
@@ -42,9 +43,25 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return outputs / "ratios"
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run a search recorded offline: of two trials that pause after an epoch, one goes on, and is tested."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    data = (
+        "datamodule.validate_on=holdout",
+        "datamodule.holdout_fraction=0.5",
+        "callbacks.min_seconds_between_saves=0",
+    )
+    space = ("optimizer.lr=tag(log,interval(0.001,0.1))", "optimizer=choice(sgd_nesterov,adamw)")
+    search = ("search=random", "search.trials=2", "search.rungs=[1]", "search.factor=2", "search.test_seeds=[7]")
+    wandb = ("logger=wandb", "logger.wandb.offline=true", "logger.wandb.project=ghosts", "logger.wandb.tags=[mine]")
+    assert command("-m", *TINY, *data, *space, *search, *wandb, "name=tuned", f"output_dir={outputs}") == 0
+    return outputs / "tuned"
+
+
 def dashboard(sweep: Path) -> int:
-    """Run `task=dashboard` for the sweep; returns the exit code."""
-    return command("task=dashboard", "name=ratios", f"output_dir={sweep.parent}")
+    """Run `task=dashboard` for a sweep; returns the exit code."""
+    return command("task=dashboard", f"name={sweep.name}", f"output_dir={sweep.parent}")
 
 
 def panels(node: Any) -> Iterator[dict[str, Any]]:
@@ -59,9 +76,12 @@ def panels(node: Any) -> Iterator[dict[str, Any]]:
 
 def named(panel: dict[str, Any]) -> set[str]:
     """Return the metrics and configuration keys of a panel, without W&B's prefixes."""
-    several, single = NAMED[panel["viewType"]]
     config = panel["config"]
-    found = [name for key in several for name in config[key]] + [config[key] for key in single if key in config]
+    if panel["viewType"] == "Parallel Coordinates Plot":
+        found = [column["accessor"] for column in config["columns"]]
+    else:
+        several, single = NAMED[panel["viewType"]]
+        found = [name for key in several for name in config[key]] + [config[key] for key in single if key in config]
     return {name.removeprefix("summary:").removeprefix("config:").replace(".value", "") for name in found}
 
 
@@ -112,6 +132,48 @@ def test_specification_names_only_logged_metrics(sweep: Path, capsys: pytest.Cap
         assert all(f'"op": "=", "value": "{value}"' in text for value in ("ratios", "fit"))
     for run in sweep.glob("ratio-*"):
         logged = {key for row in rows(run) for key in row} | summary_of(run).keys() | flatten(config_of(run)).keys()
+        assert wanted <= logged, wanted - logged
+
+
+def test_trials_have_rung_and_state_as_tags(searched: Path) -> None:
+    tags: dict[str, list[str]] = {}
+    for path in sorted(searched.glob("t*_seed-*")):
+        *_, last = (record.run for record in records(path) if record.HasField("run"))
+        assert (last.run_group, last.job_type) == ("tuned", "fit")
+        tags[path.name] = [tag for tag in last.tags if tag not in ("resnet20", "fake", "search", "mine")]
+        assert len(last.tags) == len(tags[path.name]) + 4
+    paused, gone_on = sorted(("trial-0000_seed-0", "trial-0001_seed-0"), key=lambda name: len(tags[name]), reverse=True)
+    assert tags[paused] == [paused.partition("_")[0], "rung-1", "paused"]
+    assert tags[gone_on] == [gone_on.partition("_")[0], "end"]
+    assert tags[f"{gone_on.replace('trial', 'test').partition('_')[0]}_seed-7"] == [
+        gone_on.partition("_")[0],
+        "fresh-seed",
+    ]
+
+
+def test_dashboard_of_a_search_compares_its_trials(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dashboard(searched) == 0
+    assert "3 runs are not on W&B yet" in capsys.readouterr().out
+    specification = json.loads((searched / "dashboard" / "dashboard.json").read_text())
+    wanted = {"optimizer.lr", "choices.optimizer", "val/acc1", "val/loss", "train/loss", "lr", "epoch"}
+    for view in ("workspace", "report"):
+        found = {panel["viewType"]: panel for panel in panels(specification[view]["spec"])}
+        assert set[str]().union(*map(named, panels(specification[view]["spec"]))) == wanted
+        columns = found["Parallel Coordinates Plot"]["config"]["columns"]
+        assert [(one["accessor"], one.get("log")) for one in columns] == [
+            ("config:optimizer.value.lr", True),
+            ("config:choices.value.optimizer", None),
+            ("summary:val/acc1", None),
+        ]
+        assert found["Parameter Importance"]["config"]["targetKey"] == "val/acc1"
+        assert found["Scatter Plot"]["config"]["xAxisLogScale"] is True
+        text = json.dumps(specification[view])
+        assert '"op": "NIN", "value": ["fresh-seed"]' in text
+        assert '"op": "=", "value": "tuned"' in text
+    assert specification["report"]["title"] == "tuned: a search"
+    assert "best of 2 trials is optimizer.lr = " in json.dumps(specification["report"])
+    for run in searched.glob("trial-*"):
+        logged = {key for row in rows(run) for key in row} | flatten(config_of(run)).keys()
         assert wanted <= logged, wanted - logged
 
 
@@ -232,7 +294,7 @@ def test_filters_without_group_name_each_run(tmp_path: Path) -> None:
         config = run.read_config() | {"logger": {"wandb": {"project": "a", "entity": None, "group": None}}}
         run.write_config(config)
         ids.append(run_identity(run.path, config))
-    (found,) = build_filters(load_study(tmp_path))
+    (found,) = study_dashboard(load_study(tmp_path)).filters
     assert (found.key.name, found.op, sorted(found.value)) == ("ID", "IN", sorted(ids))
 
 
@@ -241,7 +303,7 @@ def test_filters_name_the_group_as_the_logger_does(tmp_path: Path) -> None:
     run = fake_runs.start(tmp_path / "run", 0, {})
     fake_runs.finish(run, 90.0)
     run.write_config(run.read_config() | {"logger": {"wandb": {"project": "a", "entity": None, "group": group}}})
-    found = build_filters(load_study(tmp_path))
+    found = study_dashboard(load_study(tmp_path)).filters
     assert [(one.key.name, one.op, one.value) for one in found] == [
         ("Group", "=", shorten_name(group)),
         ("JobType", "=", "fit"),

@@ -86,7 +86,11 @@ def _winner_text(search: TrialSearch) -> str:
 def print_trials(directory: Path, searches: Sequence[TrialSearch], budget: Budget, n_jobs: int) -> None:
     """Print what a search would run: its space, rungs, seeds and budget, and the trials that there are."""
     record = searches[0].record
+    grid: dict[str, dict[str, None]] = {}
+    for key, _, value in (text.partition("=") for search in searches for text in record.groups[search.group]):
+        grid.setdefault(key, {})[value] = None
     print(*(f"{key}={text}" for key, text in record.space.items()), sep="\n")
+    print(*(f"{key}={','.join(values)}" for key, values in grid.items()), sep="\n", end="\n" if grid else "")
     for search in searches:
         search.load()
         for trial in sorted(search.runs.values(), key=lambda one: one.name):
@@ -96,13 +100,21 @@ def print_trials(directory: Path, searches: Sequence[TrialSearch], budget: Budge
     trials = min(limit, searches[0].sampler.size)
     per = f" for each of {len(searches)} values of the grid" if len(searches) > 1 else ""
     print(f"search={record.sampler}: {trials} trials{per} in {directory}, {n_jobs} at a time")
-    compared = f"compared after {_list(record.stages)} epochs, of which the best 1/{record.factor:g} go on"
-    print(compared if record.rungs else f"each is trained {record.epochs} epochs")
-    further = f", the further ones for the best {record.contenders}" if len(record.seeds) > 1 else ""
-    tests = f"; the winner is tested with seeds {_list(record.test_seeds)}" if record.test_seeds else ""
-    print(f"seeds {_list(record.seeds)}{further}{tests}")
+    metrics = f"{record.metric or 'val/acc1'}{f' and {record.cost}' if record.cost else ''}"
+    rungs = f"; after {_list(record.rungs)} epochs only the best 1/{record.factor:g} go on" if record.rungs else ""
+    print(f"each is trained {record.epochs} epochs and compared by {metrics}{rungs}")
+    first, *others = record.seeds
+    best = "the Pareto set" if record.cost else f"the best {record.contenders}"
+    further = f"; {best} with {_seeds(others)} too" if others else ""
+    winner = "each of the Pareto set" if record.cost else "the winner"
+    tests = f"; {winner} is trained anew and tested with {_seeds(record.test_seeds)}" if record.test_seeds else ""
+    print(f"seed {first}{further}{tests}")
     if left := budget.left(searches):
         print(left)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {_list(seeds)}"
 
 
 def _list(values: Sequence[int]) -> str:

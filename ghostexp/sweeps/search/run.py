@@ -1,7 +1,7 @@
 """Run a search: check the corners of its space, record it, and run its trials."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +15,12 @@ from ghostexp.runs.lock import locked
 from ghostexp.runs.sweep_record import SweepRecord, check_fixed, fixed_values, is_sweep_dir, read_sweep, record_sweep
 from ghostexp.runs.trials import FOLDER, SearchRecord, TrialName, parse_name
 from ghostexp.runs.wandb_mode import resolve_for_sweep
-from ghostexp.sweeps.jobs import SweepJob
+from ghostexp.runs.wandb_names import FRESH_SEED
+from ghostexp.sweeps.data_check import changed_data
+from ghostexp.sweeps.jobs import SweepJob, error_lines, load_status
 from ghostexp.sweeps.preflight import check_jobs
 from ghostexp.sweeps.search.budget import Budget
+from ghostexp.sweeps.search.latency import Latencies, check_measurable
 from ghostexp.sweeps.search.progress import print_trials
 from ghostexp.sweeps.search.sampler import Sampler
 from ghostexp.sweeps.search.scheduler import SearchScheduler
@@ -37,6 +40,7 @@ class SearchCommand:
     record: SearchRecord
     of_tests: list[str]  # overrides of the tests with fresh seeds
     processes: dict[str, int]  # of a run, by group
+    latencies: Latencies | None
 
     def __init__(
         self, directory: Path, study: str | None, spec: SearchSpec, search: Mapping[str, Any], compose: Compose
@@ -53,6 +57,11 @@ class SearchCommand:
         if errors:
             _print_errors(errors, jobs)
             return 1
+        if changed := error_lines(self._changed(searches)):
+            print(*changed, sep="\n", file=sys.stderr)
+            return 1
+        if self.record.cost == "latency_ms":
+            check_measurable(jobs[0].config)
         self.processes = {group: max(job.processes for job in some) for group, some in of_each.items()}
         gpus = gpus if any(job.config["trainer"]["accelerator"] != "cpu" for job in jobs) else 0
         pinned = any(isinstance(job.config["trainer"]["devices"], list) for job in jobs)
@@ -68,6 +77,7 @@ class SearchCommand:
             resolve_for_sweep(job.config for job in jobs)
         record_sweep(self.directory, self._sweep_record([job for job in jobs if not _is_test(job)]))
         with self._alone():
+            self.latencies = Latencies(self.directory) if self.record.cost == "latency_ms" else None
             steps = Steps(self.directory, searches, self.job, budget, slots)
             if not is_local:
                 return _submitit()(steps, launcher, self.directory, slots, composed.fail_fast)
@@ -84,13 +94,13 @@ class SearchCommand:
         self.of_tests += self.search["test_overrides"]
         of_each = {
             group: [
-                self._compose(TrialName(group, number, self.spec.seeds[0]), values, self._horizon())
+                self._job_of(TrialName(group, number, self.spec.seeds[0]), values)
                 for number, values in enumerate(corners(self.spec.space))
             ]
             for group in self.spec.groups
         }
         of_test = [
-            self._compose(TrialName(group, 0, seed, is_test=True), values, [*self._horizon(), *self.of_tests])
+            self._job_of(TrialName(group, 0, seed, is_test=True), values)
             for group in self.spec.groups
             for seed in self.record.test_seeds[:1]
         ]
@@ -113,12 +123,31 @@ class SearchCommand:
         search = asdict(self.record) | {"groups": {**before, **self.spec.groups}}
         return SweepRecord(self.study, {}, fixed, search)
 
+    def _changed(self, searches: Iterable[TrialSearch]) -> list[tuple[str, str]]:
+        """Return names and errors of finished trials whose configuration or data are not those of this command."""
+        errors, jobs = [], []
+        for search in searches:
+            search.load()
+            for name in sorted(name for name, trial in search.runs.items() if trial.result is not None):
+                job = self._job_of(name, search.values[name.number])
+                try:
+                    load_status(job)
+                except ValueError as error:
+                    errors.append((job.name, str(error)))
+                else:
+                    jobs.append(job)
+        return [*errors, *changed_data(jobs)]
+
+    def _job_of(self, name: TrialName, values: Values) -> SweepJob:
+        return self._compose(name, values, [*self._horizon(), *(self.of_tests if name.is_test else ())])
+
     def job(self, search: TrialSearch, step: Step) -> SweepJob:
         """Compose and record the job of a step."""
-        more = [*self._horizon(), *(self.of_tests if step.name.is_test else ())]
-        job = self._compose(step.name, step.values, more)
+        job = self._job_of(step.name, step.values)
         job.processes, job.pause_after = self.processes[search.group], step.until
-        goes_to = "test" if step.name.is_test else f"rung-{step.until}" if step.until else "end"
+        goes_to = FRESH_SEED if step.name.is_test else f"rung-{step.until}" if step.until else "end"
+        if self.latencies and step.name.seed == self.record.seeds[0] and not step.name.is_test:
+            self.latencies.provide(job)
         job.tags = ("search", f"trial-{step.name.number:04}", goes_to)
         record_sweep(self.directory, SweepRecord(self.study, {job.name: job.distinguishing_overrides}))
         return job

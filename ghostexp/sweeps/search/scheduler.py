@@ -38,5 +38,5 @@ class SearchScheduler(JobScheduler):
         self._end_step(job, cause)
 
     def _end_step(self, job: SweepJob, cause: str | None = None) -> None:
-        if self.steps.ended(job, cause) and self.fail_fast:
+        if self.steps.ended(job, cause) and (self.fail_fast or self.steps.lacks_metric):
             self.stop = signal.SIGTERM

@@ -1,6 +1,7 @@
 """Read what a command searches: the grid, the ranges, and the settings of conf/search."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
+from ghostexp.runs.config_keys import COMMAND_KEYS, IGNORED_KEYS, RESULT_KEYS, SWEEP_ONLY_KEYS
 from ghostexp.runs.naming import job_dirname
 from ghostexp.runs.sweep_record import is_seed
 from ghostexp.runs.trials import SearchRecord
@@ -15,7 +17,13 @@ from ghostexp.sweeps.search.space import Dimension, Values, is_searched, read_di
 
 # By which a search goes on, and does not become another.
 CHANGEABLE = ("trials", "budget", "seeds", "test_seeds", "contenders", "groups")
-NOT_SEARCHED = ("seed", "trainer.devices", "trainer.num_nodes", "trainer.max_epochs", "name", "task", "study")
+NOT_SEARCHED = ("trainer.devices", "trainer.num_nodes", "trainer.max_epochs", "metrics", "monitor")
+NOT_SEARCHED += tuple(
+    f"datamodule.{key}" for key in ("split_seed", "validate_on", "holdout_fraction")
+)  # what is compared
+OF_COMMAND = {*COMMAND_KEYS, *SWEEP_ONLY_KEYS, "name", "study"} - {"hydra", "debug"}
+# Keys that need another one.
+NEEDED = {"factor": "rungs", "horizon": "rungs", "test_overrides": "test_seeds", "direction": "metric"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,9 @@ def read_spec(params: Sequence[Override], typed: Sequence[Override], seed: int, 
 
     Raises ValueError: nothing to search, or a key that cannot be searched.
     """
+    for override in typed:
+        if _is_of_search(override) and override.is_sweep_override():
+            raise ValueError(f"{override.input_line}: must have one value")
     of_study = {one.get_key_element(): one for one in params}
     overrides = of_study | {one.get_key_element(): one for one in typed if not _is_of_search(one)}
     space = [read_dimension(one) for one in overrides.values() if is_searched(one) and not _is_seed_range(one)]
@@ -48,6 +59,8 @@ def read_spec(params: Sequence[Override], typed: Sequence[Override], seed: int, 
         for key, one in overrides.items()
         if key != "seed" and not is_searched(one) and (_is_grid(one) or _is_grid(of_study.get(key)))
     }
+    if wrong := next((key for key in grid if _head(key) in OF_COMMAND), None):
+        raise ValueError(f"{overrides[wrong].input_line}: must have one value in a search")
     seeds = _seeds(overrides["seed"]) if "seed" in overrides else [seed]
     groups: dict[str, list[str]] = {}
     for chosen in itertools.product(*grid.values()):
@@ -96,11 +109,30 @@ def _seeds(override: Override) -> list[int]:
     return [int(text) for text in texts]
 
 
+def _head(key: str) -> str:
+    """Return the top-level key, or the group, of an override."""
+    return re.split(r"[.@]", key.lstrip("+~"), maxsplit=1)[0]
+
+
 def _check(dimension: Dimension, sampler: str) -> None:
-    if dimension.key in NOT_SEARCHED or is_seed(dimension.key):
+    key = dimension.key.lstrip("+")
+    if key in NOT_SEARCHED or is_seed(key) or _head(key) not in RESULT_KEYS or key in IGNORED_KEYS:
         raise ValueError(f"{dimension.key}={dimension.text}: cannot be searched")
     if sampler == "grid" and not dimension.is_finite:
         raise ValueError(f"{dimension.key}={dimension.text}: search=grid needs choice(...) or range(...)")
+
+
+def check_effect(typed: Sequence[Override], search: Mapping[str, Any], spec: SearchSpec) -> None:
+    """Raise ValueError for a typed key without another one that it needs, or that a search sets itself."""
+    needed = {key: f"search.{other}" for key, other in NEEDED.items() if not search[other]}
+    if len(spec.seeds) == 1 or search["cost"]:
+        needed["contenders"] = "search.cost=null" if search["cost"] else "further seeds, such as seed=0,1,2"
+    for override in typed:
+        key = override.get_key_element().removeprefix("search.")
+        if _is_of_search(override) and key in needed:
+            raise ValueError(f"{override.input_line}: needs {needed[key]}")
+        if override.get_key_element().startswith("scheduler.horizon") and search["horizon"] == "rung":
+            raise ValueError(f"{override.input_line}: cannot be set with search.horizon=rung, which sets it")
 
 
 def corners(space: Sequence[Dimension]) -> list[Values]:
@@ -114,10 +146,11 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
 
     Raises ValueError: a combination of values that cannot be searched.
     """
-    epochs = config["trainer"]["max_epochs"]
+    epochs, tests = config["trainer"]["max_epochs"], search["test_seeds"]
     rungs = _rungs(search["rungs"], config["trainer"])
     monitor = config.get("monitor")
     metric = search["metric"] or (f"val/{monitor}" if monitor else None)
+    _check_metric(search)
     if search["sampler"] != "grid" and all(search[name] is None for name in ("trials", "epochs", "hours")):
         raise ValueError("search.trials=null: set search.trials, search.epochs or search.hours")
     _check_data(search, config)
@@ -127,8 +160,14 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
         )
     if search["cost"] and search["sampler"] == "cmaes":
         raise ValueError(f"search.cost={search['cost']}: cannot be used with search=cmaes, which has one objective")
-    if common := {*spec.seeds} & {*search["test_seeds"]}:
-        raise ValueError(f"search.test_seeds={search['test_seeds']}: must be other seeds than seed={min(common)}")
+    if search["epochs"] is not None and search["epochs"] < epochs * len(spec.groups):
+        each = f" for each of {len(spec.groups)} values of the grid" if len(spec.groups) > 1 else ""
+        least = f"{epochs * len(spec.groups)}, one trial of {epochs} epochs{each}"
+        raise ValueError(f"search.epochs={search['epochs']}: must be at least {least}")
+    if not all(type(seed) is int and seed >= 0 for seed in tests) or len({*tests}) < len(tests):
+        raise ValueError(f"search.test_seeds={tests}: must be different integers >= 0")
+    if common := {*spec.seeds} & {*tests}:
+        raise ValueError(f"search.test_seeds={tests}: must be other seeds than seed={min(common)}")
     space = {dimension.key: dimension.text for dimension in spec.space}
     named = {name: search[name] for name in ("sampler", "seed", "direction", "horizon", "trials", "contenders", "cost")}
     return SearchRecord(
@@ -140,7 +179,7 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
         rungs=rungs,
         factor=search["factor"],
         seeds=spec.seeds,
-        test_seeds=search["test_seeds"],
+        test_seeds=tests,
         budget=search["epochs"],
     )
 
@@ -156,6 +195,14 @@ def _rungs(rungs: Sequence[Any], trainer: Mapping[str, Any]) -> list[int]:
             f"trainer.check_val_every_n_epoch={every}"
         )
     return found
+
+
+def _check_metric(search: Mapping[str, Any]) -> None:
+    metric = search["metric"]
+    if metric and not metric.startswith("val/"):
+        raise ValueError(f"search.metric={metric}: must be a metric of the validation, val/...")
+    if metric and metric.endswith("loss") and search["direction"] == "maximize":
+        raise ValueError(f"search.metric={metric}: needs search.direction=minimize")
 
 
 def _check_data(search: Mapping[str, Any], config: Mapping[str, Any]) -> None:

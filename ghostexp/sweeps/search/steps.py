@@ -70,6 +70,11 @@ class Steps:
         self._record(search)
         return cause is not None
 
+    @property
+    def lacks_metric(self) -> bool:
+        """Return whether a run has ended without the compared metric, so that all others would be trained in vain."""
+        return any(search.lacks_metric for search in self.searches)
+
     def close(self) -> None:
         """Record that the searches are over: those that wait at a rung are stopped."""
         for search, journal in zip(self.searches, self.journals, strict=True):

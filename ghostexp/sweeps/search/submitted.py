@@ -36,7 +36,11 @@ def run_with_submitit(steps: Steps, launcher: Mapping[str, Any], directory: Path
 def _run(steps: Steps, queue: "Queue", slots: int, fail_fast: bool) -> None:
     has_failed = False
     while True:
-        while len(queue.jobs) < slots and not (has_failed and fail_fast) and (job := steps.next_job()):
+        while (
+            len(queue.jobs) < slots
+            and not (has_failed and (fail_fast or steps.lacks_metric))
+            and (job := steps.next_job())
+        ):
             try:
                 load_status(job)
             except ValueError as error:  # its directory has another run

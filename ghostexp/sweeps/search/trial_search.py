@@ -10,7 +10,8 @@ import yaml
 
 from ghostexp.report.finalists import contender_figures, finalists
 from ghostexp.report.racing import next_run
-from ghostexp.runs.trials import SearchRecord, TrialName, TrialRun, read_trial, read_trials
+from ghostexp.runs.csv_table import read_rows
+from ghostexp.runs.trials import PRIMARY, SearchRecord, TrialName, TrialRun, read_trial, read_trials
 from ghostexp.sweeps.search import halving
 from ghostexp.sweeps.search.sampler import Attributes, Observed, Sampler
 from ghostexp.sweeps.search.space import Values
@@ -40,6 +41,7 @@ class TrialSearch:
     running: dict[TrialName, Step] = field(default_factory=dict)
     failed: set[TrialName] = field(default_factory=set)  # by this command; the next one tries again
     is_exhausted: bool = False  # the sampler has no other values
+    lacks_metric: bool = False  # a run has ended without its column, as all would
 
     def load(self) -> None:
         """Read the runs of earlier commands."""
@@ -78,7 +80,12 @@ class TrialSearch:
         """Return why a run that ended without a failure has no figure."""
         if trial.result is None and trial.epochs < (step.until or self.record.epochs):
             return "stopped before its end"
-        return f"search.metric={self.record.metric or 'null'}: metrics.csv has no value of it at epoch {trial.epochs}"
+        named = f"search.metric={self.record.metric or 'null'}"
+        columns = [name for row in read_rows(trial.run.metrics)[:1] for name in row if name.startswith("val/")]
+        if not {self.record.metric, *(PRIMARY if self.record.metric is None else ())} & {*columns}:
+            self.lacks_metric = True
+            return f"{named}: must be a column of metrics.csv, {', '.join(columns) or 'which has none of a validation'}"
+        return f"{named}: has no finite value at epoch {trial.epochs}"
 
     def next(self, allows: Callable[[int], bool]) -> Step | None:
         """Return the next step; allows: whether the budget has so many epochs left. None: nothing to do now."""
@@ -217,12 +224,13 @@ class TrialSearch:
         figures = {epochs: trial.figures[epochs] for epochs in self.record.stages if epochs in trial.figures}
         if trial.result is not None and trial.figures:
             figures |= {self.record.epochs: trial.figures[max(trial.figures)]}
-        cost = trial.result[self.record.cost] if trial.result is not None and self.record.cost else None
+        result, named = trial.result or {}, self.record.cost
+        cost = result.get(named) if named else None
         seen = Observed(number, self.values[number], "stopped", figures, self.attributes.get(number, {}), cost)
         if trial.name in self.running:
             return replace(seen, state="running")
         if trial.is_diverged:
             return replace(seen, state="diverged")
-        if trial.name in self.failed or (trial.result is not None and not figures):
+        if trial.name in self.failed or (result and (not figures or (named and cost is None))):
             return replace(seen, state="failed")
         return replace(seen, state="done" if trial.result is not None else "stopped")

@@ -177,9 +177,10 @@ class ResumableWandbLogger(WandbLogger):
             self.experiment.log_artifact(artifact, aliases=[checkpoint.stem])
 
     @rank_zero_only
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> str:
+    def finish(self, summary: Mapping[str, Any], exit_code: int, tags: Sequence[str] = ()) -> str:
         """Write the summary and finish the run, as failed if exit_code is not 0; returns its URL, or how to sync it.
 
+        tags: added to the run's.
         A run that failed before it was started is not started here.
         """
         import wandb
@@ -189,6 +190,8 @@ class ResumableWandbLogger(WandbLogger):
         run = self.experiment
         self.flush()
         run.summary.update(dict(summary))
+        if tags:
+            run.tags = (*run.tags, *tags)
         run.finish(exit_code=exit_code)
         if run.disabled:
             return ""

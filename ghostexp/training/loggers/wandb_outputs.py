@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from ghostexp.runs.outcome import Paused
 from ghostexp.runs.wandb_mode import announce
 from ghostexp.training.loggers.wandb import BoxImage, ResumableWandbLogger, TestArtifacts
 
@@ -39,15 +40,17 @@ def log_tested_model(loggers: Sequence[Logger], checkpoint: Path, result: Mappin
             logger.log_tested_model(checkpoint, {"test_checkpoint": checkpoint.stem, **numbers_of(result)})
 
 
-def finish(loggers: Sequence[Logger], result: Mapping[str, Any], exit_code: int) -> list[str]:
+def finish(loggers: Sequence[Logger], result: Mapping[str, Any], error: BaseException | None = None) -> list[str]:
     """Finish the W&B run with the numbers of a result as its summary; returns messages for the user.
 
+    error: what ended the run; W&B has no state for one that is paused or has diverged, which get a tag.
     Errors of W&B lose neither the result nor the error that ended the run.
     """
-    messages = []
+    messages, is_paused = [], isinstance(error, Paused)
+    tags = ["paused"] if is_paused else ["diverged"] if isinstance(error, FloatingPointError) else []
     for logger in _wandb(loggers):
         with _continue_on_error(f"the run was not finished on W&B; the recording is in {logger.folder / 'wandb'}"):
-            messages.append(logger.finish(numbers_of(result), exit_code))
+            messages.append(logger.finish(numbers_of(result), 0 if error is None or is_paused else 1, tags))
     return [line for line in messages if line]
 
 

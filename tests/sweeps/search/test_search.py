@@ -20,6 +20,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.trials import parse_name
 from ghostexp.sweeps import submitit_launcher
+from ghostexp.sweeps.search import run
 from ghostexp.sweeps.search.specification import read_spec
 from tests.cli import TINY, command, in_directory, processes_in, start
 
@@ -51,6 +52,11 @@ def runs(folder: Path) -> dict[str, RunDirectory]:
 def epochs(run: RunDirectory) -> int:
     """Return the epochs in metrics.csv."""
     return len(run.metrics.read_text().splitlines()) - 1
+
+
+def trained_epochs(folder: Path) -> int:
+    """Return the epochs of all runs of a search."""
+    return sum(epochs(run) for run in runs(folder).values() if run.metrics.is_file())
 
 
 def test_search_is_a_sweep_of_ordinary_runs(searched: Path) -> None:
@@ -102,6 +108,7 @@ def test_other_settings_in_the_same_directory_are_refused(searched: Path, capfd:
         ("seed=3", "contains another search (first seed: 0 -> 3)"),
         ("trainer.max_epochs=3", "contains another search (epochs: 2 -> 3)"),
         ("model.shortcut=B", "contains a sweep with other fixed values (model.shortcut: A -> B)"),
+        ('search.test_overrides=["datamodule.train_fraction=0.5"]', "datamodule.train_fraction: 1.0 -> 0.5"),
     ):
         assert command(*TESTED, where, change) == 1
         (line,) = capfd.readouterr().err.splitlines()
@@ -110,14 +117,24 @@ def test_other_settings_in_the_same_directory_are_refused(searched: Path, capfd:
     assert f"{searched}: contains a search; repeat its command" in capfd.readouterr().err
 
 
+def test_data_of_finished_trials_are_checked(
+    searched: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "changed_data", lambda jobs: [(job.name, "other data") for job in jobs])
+    names = (parse_name(name) for name, one in runs(searched).items() if one.result.exists())
+    first, *_ = sorted(name for name in names if name)
+    assert command(*TESTED, f"output_dir={searched.parent}", "dry_run=true") == 1
+    assert capfd.readouterr().err == f"error: {first} and 2 others: other data\n"
+
+
 def test_dry_run_shows_space_budget_and_trials(searched: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert command(*TESTED, f"output_dir={searched.parent}", "search.epochs=100", "dry_run=true") == 0
     out = capfd.readouterr().out
     assert "optimizer.lr=tag(log,interval(0.001,0.1))" in out
     assert out.count("finished ") == 3
     assert "search=random: 4 trials in" in out
-    assert "compared after 1, 2 epochs, of which the best 1/2 go on" in out
-    assert "seeds 0; the winner is tested with seeds 7" in out
+    assert "trained 2 epochs and compared by val/acc1; after 1 epochs only the best 1/2 go on\n" in out
+    assert "seed 0; the winner is trained anew and tested with seed 7\n" in out
     assert "94 of 100 epochs left" in out
 
 
@@ -138,7 +155,9 @@ def test_narrowed_study_keeps_its_names(tmp_path: Path, capfd: pytest.CaptureFix
 def test_grid_values_have_searches_of_their_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     search = ("-m", *DATA, SPACE[0], "model.shortcut=A,B", "search=qmc", "search.trials=2", "dry_run=true")
     assert command(*search) == 0
-    assert "2 trials for each of 2 values of the grid" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "2 trials for each of 2 values of the grid" in out
+    assert "\nmodel.shortcut=A,B\n" in out
 
 
 def test_search_runs_through_a_queue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -182,8 +201,8 @@ class FakeQueue:
 
 def test_horizon_of_a_rung_is_part_of_each_trial(tmp_path: Path) -> None:
     assert command(*SEARCH, "search.horizon=rung", "search.trials=2") == 0
-    for run in runs(tmp_path / "outputs" / "tuned").values():
-        assert run.read_config()["scheduler"]["horizon"] == [1, 2]
+    for trial in runs(tmp_path / "outputs" / "tuned").values():
+        assert trial.read_config()["scheduler"]["horizon"] == [1, 2]
 
 
 def test_diverging_trial_is_a_result_of_the_search(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -226,6 +245,50 @@ def test_diverging_trial_is_a_result_of_the_search(tmp_path: Path, capfd: pytest
         (["-m", *DATA, SPACE[0], "search.trials=3"], "search.trials=3: needs a search; add search=tpe"),
         ([*DATA, SPACE[0]], f"{SPACE[0]}: needs -m (a sweep); to search an interval, add search=tpe too"),
         (["-m", *DATA, SPACE[0], "search=tpe", "~search.trials"], "~search.trials: is required"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.trials=2,3"], "search.trials=2,3: must have one value"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "n_jobs=1,2"], "n_jobs=1,2: must have one value in a search"),
+        (["-m", *DATA, "logger=choice(csv,none)", "search=tpe"], "logger=choice(csv,none): cannot be searched"),
+        (["-m", *DATA, "datamodule.root=choice(a,b)", "search=tpe"], "datamodule.root=choice(a,b): cannot be searched"),
+        (
+            ["-m", *DATA, "datamodule.split_seed=range(0,3)", "search=tpe"],
+            "datamodule.split_seed=range(0,3): cannot be",
+        ),
+        (
+            ["-m", *DATA, "optimizer.lr=interval(a,b)", "search=tpe"],
+            "optimizer.lr=interval(a,b): must be an interval of",
+        ),
+        (["-m", *DATA, "optimizer.lr=choice()", "search=tpe"], "optimizer.lr=choice(): must be a choice of values, ch"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.epochs=1"], "search.epochs=1: must be at least 2, one trial of"),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.horizon=rung"], "search.horizon=rung: needs search.rungs"),
+        (
+            ["-m", *DATA, SPACE[0], "search=tpe", "search.contenders=2"],
+            "search.contenders=2: needs further seeds, such",
+        ),
+        (
+            ["-m", *DATA, SPACE[0], "search=tpe", "search.direction=minimize"],
+            "search.direction=minimize: needs search.m",
+        ),
+        (["-m", *DATA, SPACE[0], "search=tpe", "search.metric=val/loss"], "search.metric=val/loss: needs search.direc"),
+        (
+            ["-m", *DATA, SPACE[0], "search=tpe", "search.metric=train/loss"],
+            "search.metric=train/loss: must be a metric",
+        ),
+        (
+            ["-m", *DATA, SPACE[0], "search=tpe", "search.test_seeds=[a]"],
+            "search.test_seeds=['a']: must be different in",
+        ),
+        (
+            ["-m", *DATA, SPACE[0], "search=tpe", "search.rungs=[1]", "search.horizon=rung", "scheduler.horizon=[1,2]"],
+            "scheduler.horizon=[1,2]: cannot be set with search.horizon=rung, which sets it",
+        ),
+        (
+            ["study=tuned_ratio_ablation", "~search"],
+            "study=tuned_ratio_ablation: needs a search; add search=tpe, or lea",
+        ),
+        (
+            ["study=tuned_ratio_ablation", "search=null"],
+            "search=null: must be one of cmaes, gp, grid, qmc, random, tpe",
+        ),
     ],
 )
 def test_wrong_search_is_one_line(arguments: Sequence[str], wanted: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -233,6 +296,13 @@ def test_wrong_search_is_one_line(arguments: Sequence[str], wanted: str, capfd: 
     lines = [line for line in capfd.readouterr().err.splitlines() if line]
     assert len(lines) == 1, lines
     assert lines[0].startswith(f"error: {wanted}"), lines[0]
+
+
+def test_unknown_metric_ends_the_search_with_its_first_trial(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("-m", *DATA, SPACE[0], "search=random", "search.metric=val/nothing", "n_jobs=1", "name=tuned") == 1
+    message = "search.metric=val/nothing: must be a column of metrics.csv, val/loss, val/acc1, val/acc5"
+    assert f"error: trial-0000_seed-0: {message}; see" in capfd.readouterr().err
+    assert [*runs(tmp_path / "outputs" / "tuned")] == ["trial-0000_seed-0"]
 
 
 def test_search_without_optuna_says_what_to_install(
@@ -244,22 +314,27 @@ def test_search_without_optuna_says_what_to_install(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["random", "tpe"])
+@pytest.mark.parametrize("kind", ["random", "qmc", "tpe"])
 def test_killed_search_ends_as_an_undisturbed_one(kind: str, tmp_path: Path) -> None:
     """Kill a search three times at random moments: pytest -m slow tests/sweeps/search/test_search.py"""
     search = (*TESTED, f"search={kind}", "search.trials=6", "trainer.max_epochs=4", "search.rungs=[1,2]", "n_jobs=2")
     assert command(*search, "name=whole") == 0
+    folder, ended = tmp_path / "outputs" / "killed", []
     for _ in range(3):
-        process = start(*search, "name=killed")
-        time.sleep(random.uniform(2, 5))
+        before, process = trained_epochs(folder), start(*search, "name=killed")
+        while process.poll() is None and trained_epochs(folder) == before:
+            time.sleep(0.05)
+        time.sleep(random.uniform(0, 1))
         with contextlib.suppress(ProcessLookupError):  # it has ended
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        _, errors = process.communicate()
+        ended.append((process.returncode, errors))
+    assert [code for code, _ in ended[:2]] == [-signal.SIGKILL] * 2, ended
     assert command(*search, "name=killed") == 0
     whole, killed = (runs(tmp_path / "outputs" / name) for name in ("whole", "killed"))
     trials = [{name for name in found if re.match("trial", name)} for found in (whole, killed)]
     assert trials[0] == trials[1]
-    for name in trials[0] if kind == "random" else ():
+    for name in trials[0] if kind != "tpe" else ():
         ours, theirs = (found[name].metrics.read_text().splitlines() for found in (killed, whole))
         assert ours[: len(theirs)] == theirs[: len(ours)]
         assert [found[name].read_config()["optimizer"] for found in (killed, whole)].count(

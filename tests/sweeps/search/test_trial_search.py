@@ -132,7 +132,18 @@ def test_missing_metric_is_a_failure(tmp_path: Path) -> None:
     step = search.start()
     assert step is not None
     search.train(step)
-    assert "search.metric=val/f1: metrics.csv has no value" in str(search.search.ended(step.name).failure)
+    message = "search.metric=val/f1: must be a column of metrics.csv, val/acc1"
+    assert (search.search.ended(step.name).failure, search.search.lacks_metric) == (message, True)
+
+
+@pytest.mark.parametrize("metric", [None, "val/acc1"])
+def test_metric_that_is_not_finite_is_a_failure_of_its_trial_alone(metric: str | None, tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, lambda *_: math.nan, metric=metric)
+    step = search.start()
+    assert step is not None
+    search.train(step)
+    assert "has no finite value at epoch 1" in str(search.search.ended(step.name).failure)
+    assert not search.search.lacks_metric
 
 
 def test_seeds_and_tests_follow_the_trials(tmp_path: Path) -> None:
