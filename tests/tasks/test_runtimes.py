@@ -147,10 +147,14 @@ def test_form_without_concatenations_is_chosen_by_speed(
     network = ghostify(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1)))
     cats = {True: "plain", False: "free"}
     monkeypatch.setattr(runtimes, "convert_to_openvino", lambda program, shape: cats[has_concatenations(program)])
-    monkeypatch.setattr(runtimes, "measure_speedup", lambda model, other, shape: speedup)
+    monkeypatch.setattr(
+        runtimes, "measure_speedup", lambda model, other, shape: 1 / speedup if "int8" in model else speedup
+    )
+    monkeypatch.setattr(runtimes, "quantize", lambda model, batches: f"int8 {model}")
     network.append(nn.Sequential(nn.Conv2d(4, 5, 1)))
     converter = Converter(network.eval(), (3, 8, 8), lambda: [])
     assert converter.openvino == chosen
+    assert converter.int8 == {"free": "int8 plain", "plain": "int8 free"}[chosen]
     assert (converter.concat_free, converter.concat_free_speedup) == (chosen == "free", speedup)
     plain = Converter(nn.Conv2d(3, 4, 1).eval(), (3, 8, 8), lambda: [])
     assert (plain.openvino, plain.concat_free, plain.concat_free_speedup) == ("free", False, None)
