@@ -6,23 +6,29 @@
 
 All networks have the same weights, with random BatchNorm statistics and scales, so that folding is tested.
 Each round times every mode once, so that other work on the machine affects all alike; "times timm" is the median of the
-rounds' ratios. The difference is the largest of a logit from timm's, in standard deviations of those; of another
-network it means nothing. ONNX Runtime and OpenVINO have as many threads as torch.
+rounds' ratios, and so is "times MobileNetV3-L", by the same runtime and precision. The difference is the largest of a
+logit from timm's, in standard deviations of those; int8 is calibrated on noise, which does not change its speed but its
+difference. ONNX Runtime and OpenVINO have as many threads as torch.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
+from functools import partial
 
+import numpy as np
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ghostexp.analysis.latency import InferenceMode, benchmark_modes, build_modes
+from ghostexp.analysis.latency import InferenceMode, build_modes
 from ghostexp.analysis.runtimes import RUNTIMES
+from ghostexp.analysis.timing import alternate
 from ghostexp.models.ghostnet import ghostnet
 from ghostexp.models.torchvision_timm import torchvision_network
 from ghostexp.runs.provenance import cpu
 
 SHAPE = (3, 224, 224)
+TIMM, OTHER = "timm, eager", "MobileNetV3-L"
 MODES = ("eager", "channels_last", "fused", "fused+channels_last", "fused+channels_last+compiled")
 
 
@@ -40,20 +46,38 @@ def main() -> None:
     randomize_norms(theirs)
     ours.load_state_dict(theirs.state_dict())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    modes = {"timm, eager": InferenceMode(theirs.to(device), torch.float32, torch.contiguous_format)}
+    modes = {TIMM: InferenceMode(theirs.to(device), torch.float32, torch.contiguous_format)}
     modes |= build_modes(ours, [*MODES, *(RUNTIMES if arguments.runtimes else ())], SHAPE, device)
     if arguments.runtimes:
         other = torchvision_network("mobilenet_v3_large").eval()
         randomize_norms(other)
-        modes |= {f"MobileNetV3-L, {name}": mode for name, mode in build_modes(other, RUNTIMES, SHAPE, device).items()}
+        modes |= {f"{OTHER}, {name}": mode for name, mode in build_modes(other, RUNTIMES, SHAPE, device).items()}
     print(f"{cpu()}, {arguments.threads} threads, torch {torch.__version__}, medians of {arguments.rounds} rounds\n")
     for batch in arguments.batches:
-        latencies = benchmark_modes(modes, torch.randn(batch, *SHAPE, device=device), arguments.rounds)
-        print(f"| batch {batch} | ms (quartiles) | img/s | times timm | difference |\n| --- | --- | --- | --- | --- |")
-        for row in latencies:
-            spread = f"{row.median_ms:.1f} ({row.low_ms:.1f} to {row.high_ms:.1f})"
-            print(f"| {row.mode} | {spread} | {row.images_per_second:.1f} | {row.speedup:.2f} | {row.difference:.0e} |")
-        print(flush=True)
+        print(table(modes, torch.randn(batch, *SHAPE, device=device), arguments.rounds), flush=True)
+
+
+@torch.inference_mode()
+def table(modes: Mapping[str, InferenceMode], images: Tensor, rounds: int) -> str:
+    """Time all modes on a batch of images (N, C, H, W) in turn, and return a table."""
+    inputs = {name: mode.images(images) for name, mode in modes.items()}
+    logits = {name: mode.network(inputs[name]).float() for name, mode in modes.items()}  # warms up, and compiles
+    steps = {name: partial(mode.network, inputs[name]) for name, mode in modes.items()}
+    samples = alternate(steps, rounds, images.device)
+    head = f"batch {len(images)}", "ms (quartiles)", "img/s", "times timm", f"times {OTHER}", "difference"
+    lines = [head, ["---"] * len(head)]
+    for name, times in samples.items():
+        low, median, high = np.percentile(times, (25, 50, 75))
+        rate, spread = 1000 * len(images) / median, f"{median:.1f} ({low:.1f} to {high:.1f})"
+        difference = (logits[name] - logits[TIMM]).abs().max() / logits[TIMM].std()
+        ratios = [times_as_fast(samples, name, other) for other in (TIMM, f"{OTHER}, {name}")]
+        lines.append([name, spread, f"{rate:.1f}", *ratios, "" if name.startswith(OTHER) else f"{difference:.0e}"])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def times_as_fast(samples: Mapping[str, Sequence[float]], name: str, other: str) -> str:
+    """Return the median of the rounds' ratios, empty without the other."""
+    return f"{np.median(np.divide(samples[other], samples[name])):.2f}" if other in samples else ""
 
 
 def randomize_norms(network: nn.Module) -> None:

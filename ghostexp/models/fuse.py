@@ -20,8 +20,8 @@ def fuse(network: N) -> N:
 
     The convolution gets a bias and the BatchNorm becomes `nn.Identity`; branches are re-parameterised. Kernels are
     computed in float64, so that logits differ by rounding only. The given network is not changed.
-    A BatchNorm after a ghost module with norm_act=none stays: it reads intrinsic maps and ghosts, and the ghosts
-    are computed from the former.
+    A BatchNorm after a ghost module with norm_act=none stays. It could be folded for the ghosts alone: the cheap
+    operation reads intrinsic maps as they were before it, and pads them with zeros. That was measured to be no faster.
     """
     fused = copy.deepcopy(network).eval()
     fused.reparameterize()

@@ -14,8 +14,9 @@ from ghostexp.models.ghostify import ghostify
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
 from ghostexp.models.ghostnetv2 import ghostnetv2
 from ghostexp.models.ghostnetv3 import ghostnetv3
+from ghostexp.models.plan import apply_plan
 from ghostexp.models.resnet_cifar import resnet20
-from ghostexp.models.torchvision_timm import torchvision_network
+from ghostexp.models.torchvision_timm import timm_network, torchvision_network
 from ghostexp.models.vgg_cifar import vgg16
 
 from .timm_reference import of_kind, randomize_norms
@@ -32,10 +33,23 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "vgg16": lambda: vgg16(num_classes=7),
     "ghost_resnet20, BatchNorm inside": lambda: ghostify(resnet20(num_classes=7), norm_act="bn_relu"),
     "ghost_resnet20": lambda: ghostify(resnet20(num_classes=7)),
+    "ghost_resnet20 ratio 3, channels cut off": lambda: ghostify(resnet20(num_classes=7), 3, 5),
+    "ghost_vgg16": lambda: ghostify(vgg16(num_classes=7)),
+    "planned": lambda: apply_plan(resnet20(num_classes=7), {"layers": {"layer1.*": {"ratio": 2}}}),
+    "ghost resnet18 of torchvision": lambda: torchvision_network("resnet18", num_classes=7, ratio=2),
+    "ghost network of timm": lambda: timm_network("mobilenetv3_small_050", num_classes=7, ratio=2),
     "ghost_resnet20 ratio 1": lambda: ghostify(resnet20(num_classes=7), 1),
     **{name: lambda name=name: torchvision_network(name, num_classes=7) for name in TORCHVISION},
 }
-STAY = {"ghost_resnet20, BatchNorm inside": 19, "ghost_resnet20": 19}  # BatchNorms after a layer that is no convolution
+STAY = {  # BatchNorms after a ghost module; its other convolutions' are folded
+    "ghost_resnet20, BatchNorm inside": 19,
+    "ghost_resnet20": 19,
+    "ghost_resnet20 ratio 3, channels cut off": 19,
+    "ghost_vgg16": 13,
+    "planned": 6,
+    "ghost resnet18 of torchvision": 20,
+    "ghost network of timm": 23,
+}
 
 
 def pair(build: Callable[[], Network]) -> tuple[Network, Network]:

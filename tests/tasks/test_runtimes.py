@@ -2,9 +2,10 @@
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,19 +23,9 @@ from ghostexp.tasks.common.export_checks import test_accuracies as accuracies
 from tests.cli import command, in_directory
 from tests.tasks.test_export import run_snippets
 
-has_no_openvino = pytest.mark.skipif(
+needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason='needs openvino; pip install "ghostexp[openvino]"'
 )
-
-
-def needs_openvino(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test that runs OpenVINO: slow, as it has ended a process in which a thousand other tests had run.
-
-    pytest -m slow tests/tasks/test_runtimes.py
-    """
-    return pytest.mark.slow(has_no_openvino(test))
-
-
 needs_nncf = pytest.mark.skipif(
     importlib.util.find_spec("nncf") is None, reason='needs nncf; pip install "ghostexp[nncf]"'
 )
@@ -101,6 +92,22 @@ def test_export_of_another_checkpoint_is_not_used(
 
 
 @needs_openvino
+def test_signal_is_handled_after_runtimes_were_deleted() -> None:
+    converter = Converter(nn.Conv2d(3, 4, 1).eval(), (3, 8, 8), list)
+    running = [converter.load(name) for name in ("openvino", "openvino+bf16")]
+    for number in range(2):
+        running[number](torch.zeros(1, 3, 8, 8))
+    while running:
+        del running[0]  # in the order in which they were made
+    pid = os.fork()  # which keeps the stack of signal handlers, and may die
+    if pid == 0:
+        signal.signal(signal.SIGUSR2, lambda *_: os._exit(0))
+        signal.raise_signal(signal.SIGUSR2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@needs_openvino
 @pytest.mark.slow
 def test_profile_has_runtimes_beside_torch(tmp_path: Path) -> None:
     """Takes a quarter of a minute: pytest -m slow tests/tasks/test_runtimes.py"""
@@ -140,10 +147,14 @@ def test_form_without_concatenations_is_chosen_by_speed(
     network = ghostify(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1)))
     cats = {True: "plain", False: "free"}
     monkeypatch.setattr(runtimes, "convert_to_openvino", lambda program, shape: cats[has_concatenations(program)])
-    monkeypatch.setattr(runtimes, "measure_speedup", lambda model, other, shape: speedup)
+    monkeypatch.setattr(
+        runtimes, "measure_speedup", lambda model, other, shape: 1 / speedup if "int8" in model else speedup
+    )
+    monkeypatch.setattr(runtimes, "quantize", lambda model, batches: f"int8 {model}")
     network.append(nn.Sequential(nn.Conv2d(4, 5, 1)))
     converter = Converter(network.eval(), (3, 8, 8), lambda: [])
     assert converter.openvino == chosen
+    assert converter.int8 == {"free": "int8 plain", "plain": "int8 free"}[chosen]
     assert (converter.concat_free, converter.concat_free_speedup) == (chosen == "free", speedup)
     plain = Converter(nn.Conv2d(3, 4, 1).eval(), (3, 8, 8), lambda: [])
     assert (plain.openvino, plain.concat_free, plain.concat_free_speedup) == ("free", False, None)
