@@ -197,6 +197,18 @@ def _rungs(rungs: Sequence[Any], trainer: Mapping[str, Any]) -> list[int]:
     return found
 
 
+def describe_early_rungs(record: SearchRecord, scheduler: Mapping[str, Any]) -> str | None:
+    """Return a warning if trials are compared while their learning rates still rise."""
+    rise = max(scheduler.get("warmup_epochs") or 0, (scheduler.get("pct_start") or 0) * record.epochs)
+    early = [rung for rung in record.rungs if rung <= rise]
+    if record.horizon != "final" or not early:
+        return None
+    return (
+        f"search.rungs={list(record.rungs)}: learning rates rise until epoch {rise:g}, and metrics at epoch {early[0]} "
+        "hardly tell good trials from others; search.horizon=rung, or later rungs"
+    )
+
+
 def _check_metric(search: Mapping[str, Any]) -> None:
     metric = search["metric"]
     if metric and not metric.startswith("val/"):

@@ -205,6 +205,23 @@ def test_horizon_of_a_rung_is_part_of_each_trial(tmp_path: Path) -> None:
         assert trial.read_config()["scheduler"]["horizon"] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "epoch"),
+    [
+        (("scheduler=onecycle", "scheduler.pct_start=0.5"), "1"),
+        (("scheduler=cosine", "scheduler.warmup_epochs=1.5"), "1.5"),
+        (("scheduler=onecycle", "scheduler.pct_start=0.4"), None),
+        (("scheduler=onecycle", "scheduler.pct_start=0.5", "search.horizon=rung"), None),
+    ],
+)
+def test_rung_before_the_peak_of_learning_rates_warns(
+    capfd: pytest.CaptureFixture[str], overrides: Sequence[str], epoch: str | None
+) -> None:
+    assert command(*SEARCH, *overrides, "dry_run=true") == 0
+    warning = f"warning: search.rungs=[1]: learning rates rise until epoch {epoch}, and metrics at epoch 1 hardly tell"
+    assert (warning in capfd.readouterr().err) == (epoch is not None)
+
+
 def test_diverging_trial_is_a_result_of_the_search(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     space = "optimizer.lr=choice(0.01,1e30)"
     search = ("-m", *DATA, space, "search=grid", "name=tuned")
