@@ -19,8 +19,9 @@ from ghostexp.runs.trials import TrialName, TrialRun
 RATES = ("0.003", "0.01", "0.02", "0.05", "0.1", "0.2", "0.4", "0.8", "1.6")
 DECAYS = ("1e-4", "5e-4", "2e-3")
 FACTOR = 3
-DATA = ("experiment=digits/tenth", "trainer.check_val_every_n_epoch=1", "callbacks.progress=false", "threads=1")
-HOLDOUT = ("datamodule.validate_on=holdout", "datamodule.holdout_fraction=0.5", "datamodule.train_fraction=0.2")
+COMMON = ("trainer.check_val_every_n_epoch=1", "callbacks.progress=false", "threads=1")
+# Training images by name: the recipe, and the fractions of all images and of those that are not held out.
+IMAGES = {"tenth": ("digits/tenth", 0.1, 0.2), "half": ("digits/full", 0.5, 1.0)}
 METHODS = {  # sampler, and with rungs their schedule of learning rates
     "random search": ("random", None),
     "TPE": ("tpe", None),
@@ -36,30 +37,20 @@ def main() -> None:
     """Run what is not finished, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output_dir", type=Path)
-    parser.add_argument("--epochs", type=int, default=45)
+    parser.add_argument("--images", choices=IMAGES, default="half", help="of the digits' training set")
+    parser.add_argument("--epochs", type=int, default=27)
     parser.add_argument("--repetitions", type=int, default=5, help="of each search, with other seeds of the sampler")
     parser.add_argument("--seeds", type=int, default=5, help="fresh seeds of each configuration of the grid")
     parser.add_argument("--rates", type=int, default=len(RATES), help="learning rates, of which the first are taken")
     arguments = parser.parse_args()
-    rates = RATES[: arguments.rates]
-    grid = run_grid(arguments.output_dir, rates, arguments.epochs, arguments.seeds)
-    best = max(grid.values())
-    budget = len(grid) * arguments.epochs // FACTOR
+    grid = run_grid(arguments)
+    best, epochs = max(grid.values()), len(grid) * arguments.epochs
     rows = []
     for method, (sampler, horizon) in METHODS.items():
-        found = [
-            run_search(arguments.output_dir, rates, arguments.epochs, budget, sampler, horizon, repetition)
-            for repetition in range(arguments.repetitions)
-        ]
+        repetitions = range(arguments.repetitions)
+        found = [run_search(arguments, epochs // FACTOR, sampler, horizon, repetition) for repetition in repetitions]
         rows.append(row(method, found, grid, best))
-    whole = [
-        "grid",
-        len(grid) * arguments.epochs,
-        len(grid),
-        f"{best:.2f}",
-        "0.00",
-        "0.00",
-    ]
+    whole = ["grid", epochs, len(grid), f"{best:.2f}", "0.00", "0.00"]
     head = ["search", "epochs", "trials", "test accuracy of its choice, %", "points below the best, mean", "worst"]
     print(markdown_table(head, [*rows, whole]))
 
@@ -75,13 +66,14 @@ def row(
     return [method, f"{epochs:.0f}", f"{trials:.1f}", *(f"{value:.2f}" for value in figures)]
 
 
-def run_grid(folder: Path, rates: Sequence[str], epochs: int, seeds: int) -> dict[Configuration, float]:
+def run_grid(arguments: argparse.Namespace) -> dict[Configuration, float]:
     """Train every configuration with fresh seeds; returns the mean test accuracy of each."""
-    fresh = ",".join(str(100 + seed) for seed in range(seeds))
+    fresh = ",".join(str(100 + seed) for seed in range(arguments.seeds))
+    rates, fraction = RATES[: arguments.rates], IMAGES[arguments.images][1]
     values = (f"optimizer.lr={','.join(rates)}", f"optimizer.weight_decay={','.join(DECAYS)}", f"seed={fresh}")
-    ghostexp(folder, "grid", epochs, *values)
+    ghostexp(arguments, "grid", *values, f"datamodule.train_fraction={fraction}")
     figures: dict[Configuration, list[float]] = {}
-    for path in sorted((folder / "grid").glob("*/result.json")):
+    for path in sorted((arguments.output_dir / "grid").glob("*/result.json")):
         run = RunDirectory(path.parent)
         optimizer = run.read_config()["optimizer"]
         key = nearest(rates, optimizer["lr"]), nearest(DECAYS, optimizer["weight_decay"])
@@ -90,19 +82,23 @@ def run_grid(folder: Path, rates: Sequence[str], epochs: int, seeds: int) -> dic
 
 
 def run_search(
-    folder: Path, rates: Sequence[str], epochs: int, budget: int, sampler: str, horizon: str | None, repetition: int
+    arguments: argparse.Namespace, budget: int, sampler: str, horizon: str | None, repetition: int
 ) -> tuple[Configuration, int, int]:
     """Search once; returns the configuration of the winner, the epochs trained, and the number of trials."""
+    rates = RATES[: arguments.rates]
     space = (f"optimizer.lr=choice({','.join(rates)})", f"optimizer.weight_decay=choice({','.join(DECAYS)})")
     settings = [f"search={sampler}", f"search.seed={repetition}", f"search.epochs={budget}", "search.trials=null"]
-    settings += [f"seed={repetition}"]
+    settings += [f"seed={repetition}", "datamodule.validate_on=holdout", "datamodule.holdout_fraction=0.5"]
+    settings += [f"datamodule.train_fraction={IMAGES[arguments.images][2]}"]
+    if sampler == "tpe":
+        settings.append("search.startup=4")  # of nine trials
     if horizon is not None:
-        rungs = [max(1, epochs // FACTOR**2), max(2, epochs // FACTOR)]
+        rungs = [max(1, arguments.epochs // FACTOR**2), max(2, arguments.epochs // FACTOR)]
         settings += [f"search.rungs={rungs}".replace(" ", ""), f"search.horizon={horizon}"]
         sampler += "_halving" if horizon == "final" else "_halving_rung"
     name = f"{sampler}_{repetition}"
-    ghostexp(folder, name, epochs, *HOLDOUT, *space, *settings)
-    (group,) = load_search(folder / name)
+    ghostexp(arguments, name, *space, *settings)
+    (group,) = load_search(arguments.output_dir / name)
     lr, decay = group.values[group.finalists[0]].values()
     return (nearest(rates, float(lr)), nearest(DECAYS, float(decay))), group.epochs, len(group.trials)
 
@@ -112,10 +108,10 @@ def nearest(texts: Sequence[str], value: float) -> str:
     return min(texts, key=lambda text: abs(float(text) - value))
 
 
-def ghostexp(folder: Path, name: str, epochs: int, *overrides: str) -> None:
+def ghostexp(arguments: argparse.Namespace, name: str, *overrides: str) -> None:
     """Run a sweep or a search, which continues where an earlier command ended."""
-    common = (*DATA, f"trainer.max_epochs={epochs}", f"output_dir={folder}", f"name={name}")
-    command = [sys.executable, "-m", "ghostexp", "-m", *common, *overrides]
+    own = (f"experiment={IMAGES[arguments.images][0]}", f"trainer.max_epochs={arguments.epochs}", f"name={name}")
+    command = [sys.executable, "-m", "ghostexp", "-m", *own, f"output_dir={arguments.output_dir}", *COMMON, *overrides]
     # The smallest rates and the largest may diverge, which is a result.
     subprocess.run(command, check=not name.startswith("grid"), stdout=sys.stderr)
 
