@@ -117,7 +117,8 @@ def draw_importances(groups: Sequence[Group], title: str, path: Path) -> Path | 
         label = legend_label(group.label) if group.label else None
         axis.barh(at, widths, 0.9 * height, color=style(number, len(found))["color"], label=label)
     axis.set_yticks([position + 0.4 - height / 2 for position in range(len(keys))], keys)
-    axis.set(xlabel="importance (PED-ANOVA), at the first rung")
+    where = ", at the first rung" if groups[0].record.rungs else ""
+    axis.set(xlabel=f"importance (PED-ANOVA){where}")
     if len(found) > 1:
         axis.legend(fontsize=7)
     return save(figure, title, path)
@@ -147,7 +148,7 @@ def draw_pareto(groups: Sequence[Group], title: str, path: Path) -> Path | None:
 
 @literal_text
 def draw_slices(groups: Sequence[Group], title: str, path: Path) -> Path | None:
-    """Plot the figure of every trial at the first rung against the values of each key."""
+    """Plot the metric of every trial at the first rung, or at the end, against the values of each key."""
     keys = list(groups[0].record.space)
     figure = new_figure(1 + 3.2 * len(keys), 3.6)
     axes = figure.subplots(1, len(keys), squeeze=False, sharey=True)[0]
@@ -165,17 +166,20 @@ def draw_slices(groups: Sequence[Group], title: str, path: Path) -> Path | None:
     axes[0].set(ylabel=f"{axis_label(groups[0])}, epoch {first}")
     if len(groups) > 1:
         axes[0].legend(fontsize=7)
-    if not any(axis.collections for axis in axes):
+    if not any(first in run.figures for group in groups for run in group.trials):
         return None
-    return save(figure, f"{title}\nfilled: went on from the first rung", path)
+    filled = "\nfilled: went on from the first rung" if groups[0].record.rungs else ""
+    return save(figure, f"{title}{filled}", path)
 
 
 def _draw_slice(axis: Axes, group: Group, key: str, first: int, look: Mapping[str, Any]) -> None:
-    for goes_on in (False, True):
-        runs = [run for run in group.trials if first in run.figures and (run.epochs > first) == goes_on]
+    if group.label:
+        axis.scatter([], [], s=28, marker=look["marker"], color=look["color"], label=legend_label(group.label))
+    for is_filled in (False, True):
+        runs = [run for run in group.trials if first in run.figures]
+        runs = [run for run in runs if (run.epochs > first or not group.record.rungs) == is_filled]
         values = [_value(group, key, run.name.number) for run in runs]
-        colors = {"color": look["color"]} if goes_on else {"facecolors": "none", "edgecolors": look["color"]}
-        label = legend_label(group.label) if goes_on and group.label else None
+        colors = {"color": look["color"]} if is_filled else {"facecolors": "none", "edgecolors": look["color"]}
         if values:
             figures = [run.figures[first] for run in runs]
-            axis.scatter(values, figures, s=28, marker=look["marker"], label=label, **colors)
+            axis.scatter(values, figures, s=28, marker=look["marker"], **colors)

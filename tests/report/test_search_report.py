@@ -5,9 +5,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
+from ghostexp.report import search_plots
+from ghostexp.report.search_runs import load_search
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import SweepRecord, write_sweep
 from ghostexp.runs.trials import FOLDER, HISTORY, SearchRecord, TrialName
@@ -137,3 +141,25 @@ def test_report_without_trials_is_one_line(tmp_path: Path, capfd: pytest.Capture
         path.unlink()
     assert command("task=report", "name=mine") == 1
     assert capfd.readouterr().err == f"error: {folder}: no trial of the search has started\n"
+
+
+@pytest.mark.parametrize("rungs", [[3], []])
+def test_slices_have_a_legend_and_fill_what_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rungs: list[int]
+) -> None:
+    folder = tmp_path / "mine"
+    write_search(folder, {"ratio-1": ["model.ratio=1"], "ratio-2": ["model.ratio=2"]})
+    sweep = yaml.safe_load((folder / "sweep.yaml").read_text())
+    sweep["search"]["rungs"] = rungs
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    drawn: list[tuple[Figure, str]] = []
+    monkeypatch.setattr(search_plots, "save", lambda figure, title, path: drawn.append((figure, title)))
+    search_plots.draw_slices(load_search(folder), "mine", tmp_path / "slices.png")
+    ((figure, title),) = drawn
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["s = 1", "s = 2"]
+    counts = [(len(np.asarray(some.get_offsets())), some) for some in figure.axes[0].collections]
+    filled = [count for count, some in counts if count and len(np.asarray(some.get_facecolor()))]
+    assert (filled, sum(count for count, _ in counts)) == ([2, 2], 8 if rungs else 4)
+    assert ("filled" in title) == bool(rungs)
