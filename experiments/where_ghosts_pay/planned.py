@@ -45,8 +45,8 @@ def main() -> None:
             samples = alternate(steps, arguments.rounds, device, clock=quiet_clock())
             row = [f"{precision}".removeprefix("torch."), "compiled" if is_compiled else "eager"]
             rows.append([*row, f"{statistics.median(samples['ordinary']):.0f}", *speedups(samples)])
-    print(f"{cpu()}, {arguments.threads} threads, torch {torch.__version__}, batch {arguments.batch}\n")
-    print(markdown_table(["precision", "", "ordinary, ms", "ghosts everywhere", "planned"], rows))
+    print(f"{cpu()}, threads: {arguments.threads}, torch {torch.__version__}, batch {arguments.batch}\n")
+    print(markdown_table(["precision", "mode", "ordinary, ms", "ghosts everywhere", "planned"], rows))
 
 
 def training_step(network: nn.Module, images: Tensor, precision: torch.dtype, is_compiled: bool) -> Callable[[], None]:
