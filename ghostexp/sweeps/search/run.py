@@ -28,7 +28,6 @@ from ghostexp.sweeps.search.space import Values
 from ghostexp.sweeps.search.specification import SearchSpec, build_record, check_same, corners, describe_early_rungs
 from ghostexp.sweeps.search.steps import Steps
 from ghostexp.sweeps.search.trial_search import Step, TrialSearch
-from ghostexp.validation import notice
 
 LOCK_SECONDS = 2.0  # a command that was just killed may still hold the lock
 MANY_JOBS = 10**6  # the number of threads, on which exact results depend, must not depend on the budget
@@ -91,7 +90,7 @@ class SearchCommand:
         first = self._compose(TrialName(group, 0, self.spec.seeds[0]), values)
         self.record = build_record(self.spec, self.search, first.config)
         if warning := describe_early_rungs(self.record, first.config["scheduler"]):
-            notice(f"warning: {warning}")
+            print(f"warning: {warning}", file=sys.stderr)
         holds_out = first.config["datamodule"].get("validate_on") == "holdout"
         self.of_tests = ["datamodule.validate_on=test"] if holds_out else []
         self.of_tests += self.search["test_overrides"]
