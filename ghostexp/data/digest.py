@@ -25,7 +25,7 @@ class SetDigest(TypedDict):
 DataDigest = Mapping[str, SetDigest]  # of `train` and `test`
 
 
-def digest_files(paths: Sequence[str | ImagePath], folder: str, labels: Iterable[object]) -> str:
+def digest_files(paths: Sequence[ImagePath], folder: str, labels: Iterable[object]) -> str:
     """Digest files by their names in a folder, their sizes, and a label of each."""
     digest = hashlib.sha256()
     for path, size, label in zip(paths, file_status(paths)[:, 0].tolist(), labels, strict=True):

@@ -64,14 +64,14 @@ def count_extensions(paths: Iterable[Path]) -> str:
     return ", ".join(f"{count} {extension}" for extension, count in counts.most_common())
 
 
-def file_status(paths: Sequence[str | ImagePath]) -> np.ndarray:
+def file_status(paths: Sequence[ImagePath]) -> np.ndarray:
     """Return size and time of change (in ns) of files, int64 (N, 2); -1 for those that do not exist."""
     return np.array(list(in_threads(_status, paths)), np.int64).reshape(-1, 2)
 
 
-def _status(path: str | ImagePath) -> tuple[int, int]:
+def _status(path: ImagePath) -> tuple[int, int]:
     try:
-        status = os.stat(path) if isinstance(path, str) else path.stat()
+        status = path.stat()
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -51,11 +51,11 @@ class TarMember:
     def __str__(self) -> str:
         return f"{self.archive}/{self.name}"
 
-    def open(self, mode: str = "rb") -> BytesIO:
-        """Read the file; OSError if the archive has become shorter."""
-        data = os.pread(_open(self.archive).descriptor, self.size, self.offset)
-        if mode != "rb" or len(data) < self.size:
-            raise OSError(f"{self.archive} has changed since it was listed")
+    def open(self, mode: Literal["rb"] = "rb") -> BytesIO:
+        """Read the file; OSError if the archive has changed since it was listed."""
+        data = os.pread(_open(self.archive, self.mtime_ns).descriptor, self.size, self.offset)
+        if len(data) < self.size:
+            raise changed(self.archive)
         return BytesIO(data)
 
     def stat(self) -> FileStatus:
@@ -77,8 +77,16 @@ class _OpenArchive:
 
 
 @lru_cache(OPEN_ARCHIVES)
-def _open(path: str) -> _OpenArchive:
-    return _OpenArchive(path)
+def _open(path: str, mtime_ns: int) -> _OpenArchive:
+    archive = _OpenArchive(path)
+    if os.fstat(archive.descriptor).st_mtime_ns != mtime_ns:
+        raise changed(path)
+    return archive
+
+
+def changed(archive: str) -> OSError:
+    """Build the error for an archive that is not what was listed."""
+    return OSError(f"{archive} has changed since it was listed")
 
 
 def find_shards(folder: Path) -> list[Path]:
@@ -96,11 +104,12 @@ def list_shards(folder: Path) -> LabeledImages:
     The class of an image NAME.jpg is the integer in NAME.cls, or else its first folder in the archive.
     Raises ValueError: an archive is damaged, or an image has no class.
     """
-    archives = [str(path) for path in find_shards(folder)]
-    index = _read_index(folder, archives)
-    times = file_status(archives)[:, 1].tolist()
+    archives = find_shards(folder)
+    statuses = file_status(archives)
+    index = _read_index(folder, archives, statuses)
+    names, times = [str(path) for path in archives], statuses[:, 1].tolist()
     paths = [
-        TarMember(archives[archive], name, offset, size, times[archive])
+        TarMember(names[archive], name, offset, size, times[archive])
         for name, (archive, offset, size) in zip(index.names, index.places.tolist(), strict=True)
     ]
     class_names = tuple(display_name(name) for name in index.class_names)
@@ -116,10 +125,10 @@ class _Index(NamedTuple):
     left_out: Sequence[str]
 
 
-def _read_index(folder: Path, archives: Sequence[str]) -> _Index:
+def _read_index(folder: Path, archives: Sequence[Path], statuses: np.ndarray) -> _Index:
+    """Read the index from its cache, if archives and statuses are those of the cache; else list the archives."""
     cache = folder.parent / CACHE_FOLDER / f"{folder.name}-shards.npz"
-    statuses = file_status(archives)
-    names = _joined(os.path.relpath(path, folder) for path in archives)
+    names = _joined(path.name for path in archives)
     key = np.concatenate([[INDEX_VERSION], statuses.ravel(), names])
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(cache) as saved:
         if np.array_equal(saved["key"], key):
@@ -127,7 +136,7 @@ def _read_index(folder: Path, archives: Sequence[str]) -> _Index:
             return _Index(next(texts), saved["places"], saved["labels"], *texts)
     if (size := int(statuses[:, 0].sum())) >= ANNOUNCED:
         notice(f"listing {size / 2**30:.0f} GiB of tar files in {folder} (once; the list is cached)")
-    index = _index(archives)
+    index = _index([str(path) for path in archives])
     arrays = {"key": key, "places": index.places, "labels": index.labels}
     arrays |= {name: _joined(getattr(index, name)) for name in ("names", "class_names", "left_out")}
     write_cache(cache, partial(np.savez, **arrays), "tar files will be listed again in every run")

@@ -102,6 +102,7 @@ def test_cache_that_fills_its_disk_warns_once(
         ({"cache_short_side": 64}, "cache_short_side=64: must be an integer >= 72"),
         ({"cache_short_side": 64, "image_size": 32}, "images of 32 are kept in memory"),
         ({"cache_dir": ""}, "cache_dir=.* must be a folder or null"),
+        ({"cache_dir": "x", "cache_short_side": None}, "cache_dir=x: needs datamodule.cache_short_side, such as 256"),
     ],
 )
 def test_wrong_values_raise(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:

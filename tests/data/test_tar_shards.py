@@ -1,6 +1,7 @@
 """Images in tar files: listed with their classes, and read in the order of a folder's files."""
 
 import io
+import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from ghostexp.data.datasets.image_folder import ImageFolder
 from ghostexp.data.file_lists import ImagePath
 from ghostexp.data.image_files import read_image
 from ghostexp.data.image_paths import ImagePaths
-from ghostexp.data.tar_shards import list_shards
+from ghostexp.data.tar_shards import OPEN_ARCHIVES, list_shards
 from tests.data.fake_image_folders import MakeTree, image_folder
 
 
@@ -156,6 +157,29 @@ def test_masks_belong_to_their_image(tmp_path: Path) -> None:
     assert tree.left_out == []
 
 
+def test_replaced_archive_raises_and_is_read_anew_once_listed(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = sharded(make_tree({"train": 2, "val": 1}), tmp_path / "shards", 1, is_labelled=False)
+    before, archive = list_shards(root / "train").paths, root / "train" / "train-000.tar"
+    contents = [path.open().read() for path in before]
+    os.utime(write_tar(tmp_path / "new.tar", {"ant/1.png": contents[-1]}), ns=(0, 0))
+    (tmp_path / "new.tar").replace(archive)
+    (after,) = list_shards(root / "train").paths
+    assert after.open().read() == contents[-1]
+    for number in range(OPEN_ARCHIVES):
+        list_shards(write_tar(tmp_path / str(number) / "x.tar", {"a/1.png": b"x"}).parent).paths[0].open()
+    with pytest.raises(OSError, match="has changed since it was listed"):
+        before[0].open()
+
+
+def test_test_set_is_of_the_same_kind_as_the_training_set(make_tree: MakeTree, tmp_path: Path) -> None:
+    folders = make_tree({"train": 2, "val": 1}, size=80)
+    write_tar(folders / "test" / "unlabelled.tar", {"1.jpg": IMAGE})
+    shards = sharded(folders, tmp_path / "shards", 1, is_labelled=False)
+    (shards / "test" / "ant").mkdir(parents=True)
+    for root in (folders, shards):
+        assert folder(root).test_images == 3
+
+
 def test_damaged_and_compressed_archives_raise(make_tree: MakeTree, tmp_path: Path) -> None:
     root = sharded(make_tree({"train": 2, "val": 1}), tmp_path / "shards", 1, is_labelled=False)
     archive = root / "train" / "train-000.tar"
@@ -164,6 +188,7 @@ def test_damaged_and_compressed_archives_raise(make_tree: MakeTree, tmp_path: Pa
     archive.write_bytes(content[: content.rindex(b"PNG") + 10])
     with pytest.raises(ValueError, match=f"{archive}: not a readable tar file"):
         list_shards(root / "train")
+    os.utime(archive, ns=(0, paths[-1].stat().st_mtime_ns))
     with pytest.raises(ValueError, match=r"train-000\.tar has changed since it was listed"):
         read_image(paths[-1], 3)
     archive.write_bytes(b"no tar file")

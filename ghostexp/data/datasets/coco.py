@@ -15,6 +15,7 @@ from ghostexp.data.detection_datamodule import DetectionDataModule, DetectionDat
 from ghostexp.data.digest import digest_files
 from ghostexp.data.image_check import find_unreadable
 from ghostexp.data.image_files import read_annotated_image
+from ghostexp.data.image_paths import ImagePaths
 from ghostexp.data.splits import DatasetSplits
 from ghostexp.validation import require
 
@@ -26,23 +27,23 @@ class FileImageSource:
 
     def __init__(self, folder: str, names: list[str], sizes: np.ndarray) -> None:
         self.folder = folder
-        self.paths = np.array([os.path.join(folder, name) for name in names])  # a list would be copied into workers
+        self.paths = ImagePaths([Path(folder, name) for name in names])
         self.sizes = sizes
 
     def digest(self) -> str:
         """Digest names and sizes of the files."""
-        return digest_files(self.paths.tolist(), self.folder, self.sizes.tolist())
+        return digest_files(self.paths, self.folder, self.sizes.tolist())
 
     def find_unreadable(self, indices: np.ndarray) -> list[str]:
         """Check the files at indices; returns a message for each that cannot be read or has not its annotated size."""
         folder = Path(self.folder)
         cache = folder.parent / CACHE_FOLDER / f"{folder.name}-readable.npy"
-        return find_unreadable([Path(path) for path in self.paths[indices]], cache, self.sizes[indices])
+        return find_unreadable(self.paths[indices], cache, self.sizes[indices])
 
     def __getitem__(self, index: int) -> Image.Image:
         """Decode a file; ValueError with its path if it cannot be read or has another size than annotated."""
         height, width = self.sizes[index].tolist()
-        return read_annotated_image(Path(self.paths[index]), width, height)
+        return read_annotated_image(self.paths[index], width, height)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -1,7 +1,7 @@
 """Any data set of class folders, or of tar files: `train/`, and `test/` or `val/`, as ImageNet has them."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +51,11 @@ class ImageFolder(ClassificationDataModule):
             expected = f"images of {self.image_size} are kept in memory; set datamodule.cache_short_side=null"
             require(is_large, "cache_short_side", self.cache_short_side, expected)
             require_int("cache_short_side", self.cache_short_side, self.image_size)
-        is_path = self.cache_dir is None or (isinstance(self.cache_dir, str) and bool(self.cache_dir))
-        require(is_path, "cache_dir", self.cache_dir, "must be a folder or null")
+        if self.cache_dir is not None:
+            is_path = isinstance(self.cache_dir, str) and bool(self.cache_dir)
+            require(is_path, "cache_dir", self.cache_dir, "must be a folder or null")
+            is_used = self.cache_short_side is not None
+            require(is_used, "cache_dir", self.cache_dir, "needs datamodule.cache_short_side, such as 256")
 
     def prepare_data(self) -> None:
         """Decode small images once for all processes."""
@@ -62,11 +65,13 @@ class ImageFolder(ClassificationDataModule):
         """List training and test set, and decode small images."""
         root = Path(self.root)
         require(root.is_dir(), "root", root, "no such folder")
+        is_sharded = not class_folders(root / "train") and bool(find_shards(root / "train"))
+        list_images = list_shards if is_sharded else list_class_folders
         train = list_images(root / "train")
         count = len(train.class_names)
         require(count > 1, "root", root, f"must have at least 2 classes, {train.folder} has 1")
         self.check_matches_config("num_classes", count, f"{train.folder} has {count} classes")
-        test = list_images(self._test_folder(root))
+        test = list_images(self._test_folder(root, find_shards if is_sharded else class_folders))
         if test.class_names != train.class_names:
             odd = min(set(test.class_names) ^ set(train.class_names))
             raise ValueError(f"datamodule.root={root}: class {odd} is in only one of {train.folder} and {test.folder}")
@@ -74,10 +79,11 @@ class ImageFolder(ClassificationDataModule):
         trained, tested = self._images(train, test)
         return DatasetSplits(trained, tested, train.class_names)
 
-    def _test_folder(self, root: Path) -> Path:
-        if not has_images(root / "test"):
+    def _test_folder(self, root: Path, find: Callable[[Path], Sequence[object]]) -> Path:
+        """Choose the folder of the test set; find: finds class folders, or tar files, whatever the training set has."""
+        if not find(root / "test"):
             return root / "val"
-        if has_images(root / "val"):
+        if find(root / "val"):
             log.warning("%s is not used: the test set is %s", root / "val", root / "test")
         return root / "test"
 
@@ -119,14 +125,3 @@ class ImageFolder(ClassificationDataModule):
             num_workers=self.num_workers,
             resized=resized,
         )
-
-
-def list_images(folder: Path) -> LabeledImages:
-    """List the images of class folders, or else of tar files; ValueError if there are neither."""
-    is_sharded = not class_folders(folder) and find_shards(folder)
-    return list_shards(folder) if is_sharded else list_class_folders(folder)
-
-
-def has_images(folder: Path) -> bool:
-    """Return whether a folder has class folders or tar files."""
-    return bool(class_folders(folder) or find_shards(folder))
