@@ -18,7 +18,7 @@ FEWEST = 4  # trials from which importances are computed
 
 def axis_label(group: Group) -> str:
     """Return the name of the compared figure with its unit."""
-    metric = group.record.metric or "val/acc1"
+    metric = group.record.metric
     return f"{metric}, %" if metric_unit(metric) else metric
 
 

@@ -17,7 +17,7 @@ from ghostexp.runs.trials import SearchRecord
 
 FRESH = 5  # seeds of the printed command that tests a winner
 DEFAULTS = {"seed": 0, "factor": 3, "horizon": "final", "direction": "maximize", "contenders": 3}
-DEFAULTS |= {"metric": None, "cost": None}
+DEFAULTS |= {"metric": "val/acc1", "cost": None}
 
 
 def write_search_report(groups: Sequence[Group], title: str, command: str, folder: Path, output_dir: Path) -> str:
@@ -58,7 +58,7 @@ def _draw(groups: Sequence[Group], title: str, folder: Path, output_dir: Path) -
     paths = {name: output_dir / f"{name}.png" for name in ("pareto", "progress", "importances", "slices")}
     for path in paths.values():
         path.unlink(missing_ok=True)
-    metric = groups[0].record.metric or "val/acc1"
+    metric = groups[0].record.metric
     drawn = {
         f"{metric} and cost; connected: the Pareto set": search_plots.draw_pareto(groups, title, paths["pareto"]),
         "Best trial by epochs spent": search_plots.draw_progress(groups, title, paths["progress"], folder),
@@ -73,7 +73,7 @@ def summary(group: Group) -> str:
     start, record = f"{group.label}: " if group.label else "", group.record
     if not group.finalists:
         return f"{start}no winner yet; {len(group.trials)} trials have started."
-    metric = record.metric or "val/acc1"
+    metric = record.metric
     if record.cost:
         counts = f"{len(group.finalists)} of {len(group.trials)} trials"
         return f"{start}{counts} are the Pareto set of {metric} and {record.cost}."

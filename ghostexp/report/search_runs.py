@@ -12,7 +12,7 @@ from ghostexp.report.statistics import Estimate, Paired, estimate, paired
 from ghostexp.report.variants import symbol
 from ghostexp.runs.metrics import primary_metric
 from ghostexp.runs.sweep_record import read_sweep
-from ghostexp.runs.trials import SearchRecord, TrialRun, read_trials
+from ghostexp.runs.trials import SearchRecord, TrialRun, read_trials, with_metric
 
 
 @dataclass(eq=False)
@@ -118,7 +118,7 @@ def load_search(folder: Path) -> list[Group]:
     Raises ValueError: no trial has started.
     """
     sweep = read_sweep(folder)
-    record = SearchRecord(**sweep.search)
+    record = SearchRecord(**with_metric(sweep.search))
     runs = read_trials(folder, record.metric)
     if not runs:
         raise ValueError(f"{folder}: no trial of the search has started")

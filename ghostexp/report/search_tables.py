@@ -69,7 +69,7 @@ def figure_text(found: Estimate | None, metric: str) -> str:
 
 
 def _metric(group: Group) -> str:
-    return group.record.metric or "val/acc1"
+    return group.record.metric
 
 
 def best_trials(group: Group) -> str:

@@ -92,7 +92,7 @@ def _path(study: Study, key: str) -> str:
 def build_search_panels(groups: Sequence[Group], choices: Mapping[str, Any]) -> dict[str, Panels]:
     """Build the panels of a search by section. choices: the options of a trial, by group of conf/."""
     record = groups[0].record
-    metric, title = record.metric or "val/acc1", f"{record.metric or 'val/acc1'} of each trial"
+    metric, title = record.metric, f"{record.metric} of each trial"
     grid = dict.fromkeys(text.partition("=")[0] for text in groups[0].overrides)
     keys = {key: wr.Config(f"choices.{key}" if key in choices else key) for key in (*grid, *record.space)}
     costs = [wr.SummaryMetric(record.cost)] if record.cost else []

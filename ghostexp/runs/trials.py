@@ -12,7 +12,6 @@ from ghostexp.runs.csv_table import read_rows
 from ghostexp.runs.directory import RunDirectory
 
 NAME = re.compile(r"(?:(?P<group>.+)_)?(?P<kind>trial|test)-(?P<number>\d+)_seed-(?P<seed>\d+)")
-PRIMARY = ("val/acc1", "val/map")  # metrics that are compared unless another one is named
 DIVERGED = "FloatingPointError"  # type of the failure of a run whose loss is not finite
 FOLDER = "search"  # in the directory of a search: Optuna's journal, and
 HISTORY = "history.csv"  # the order of the steps, for the curve of a report
@@ -46,7 +45,7 @@ class SearchRecord:
     seed: int
     space: Mapping[str, str]
     groups: Mapping[str, Sequence[str]]
-    metric: str | None
+    metric: str  # a column of metrics.csv
     direction: str
     epochs: int
     rungs: Sequence[int]
@@ -96,7 +95,12 @@ def parse_name(name: str) -> TrialName | None:
     return TrialName(found["group"] or "", int(found["number"]), int(found["seed"]), found["kind"] == "test")
 
 
-def read_trial(directory: Path, name: TrialName, metric: str | None) -> TrialRun:
+def with_metric(search: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a saved search; earlier versions saved no default metric."""
+    return {**search, "metric": search["metric"] or "val/acc1"}
+
+
+def read_trial(directory: Path, name: TrialName, metric: str) -> TrialRun:
     """Read a run of a trial, started or not."""
     run = RunDirectory(directory / str(name))
     rows = [row for row in read_rows(run.metrics) if row.get("epoch")]
@@ -108,13 +112,12 @@ def read_trial(directory: Path, name: TrialName, metric: str | None) -> TrialRun
     return trial
 
 
-def read_trials(directory: Path, metric: str | None) -> list[TrialRun]:
+def read_trials(directory: Path, metric: str) -> list[TrialRun]:
     """Read all started runs of a search, in the order of their names."""
     names = (parse_name(path.parent.name) for path in directory.glob("*/config.yaml"))
     return [read_trial(directory, name, metric) for name in sorted(name for name in names if name is not None)]
 
 
-def _figures(rows: Sequence[Mapping[str, Any]], metric: str | None) -> dict[int, float]:
-    column = metric or next((name for name in PRIMARY if any(row.get(name) for row in rows)), None)
-    values = {int(row["epoch"]): float(row[column]) for row in rows if column and row.get(column)}
+def _figures(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[int, float]:
+    values = {int(row["epoch"]): float(row[metric]) for row in rows if row.get(metric)}
     return {epoch: value for epoch, value in values.items() if math.isfinite(value)}

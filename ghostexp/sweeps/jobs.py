@@ -32,6 +32,7 @@ class SweepJob:
     state: JobStatus = JobStatus.PENDING
     params: int | None = None
     macs: int | None = None
+    monitor: str = "acc1"  # metric of the LightningModule that compares runs
     pause_after: int | None = None  # epochs; None: it is trained to the end
     tags: tuple[str, ...] = ()  # more of W&B
 

@@ -28,6 +28,7 @@ class BuildCheck:
     processes: int = 1
     params: int | None = None
     macs: int | None = None
+    monitor: str = "acc1"  # metric of the LightningModule that compares runs
 
 
 def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str]], int]:
@@ -40,6 +41,7 @@ def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str
     errors = []
     for job, answer in zip(jobs, answers, strict=True):
         job.processes, job.params, job.macs = answer.processes, answer.params, answer.macs
+        job.monitor = answer.monitor
         if answer.error is not None:
             errors.append((job.name, answer.error))
     return errors, gpus
@@ -81,4 +83,4 @@ def _check(config: dict[str, Any], run: RunDirectory, checker: Any, is_here: boo
         cost = checker.check(config, run)
     except Exception as error:
         return BuildCheck(format_error(error))
-    return BuildCheck(None, processes, cost.params, cost.macs)
+    return BuildCheck(None, processes, cost.params, cost.macs, checker.monitor)

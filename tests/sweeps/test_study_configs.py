@@ -70,7 +70,7 @@ def test_recipe_builds_and_its_header_has_the_command(recipe: str, tmp_path: Pat
 def jobs_of(grid: Grid) -> list[SweepJob]:
     """Compose the jobs of a study, or the corners of its search."""
     if grid.composed.search is not None:
-        return [job for some in grid.search_command().checked_corners().values() for job in some]
+        return [job for some in grid.search_command().compose_corners().values() for job in some]
     jobs, errors, all_jobs = grid.jobs()
     assert errors == []
     assert len(all_jobs) >= len(jobs)

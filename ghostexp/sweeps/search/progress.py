@@ -22,7 +22,7 @@ class SearchProgress(SweepProgress):
     def __init__(self, searches: Sequence[TrialSearch], budget: Budget, n_jobs: int) -> None:
         super().__init__([], n_jobs)
         self.searches, self.budget = searches, budget
-        self.metric = searches[0].record.metric or "val/acc1"
+        self.metric = searches[0].record.metric
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -76,9 +76,9 @@ def _winner_text(search: TrialSearch) -> str:
     if not numbers:
         return "no winner yet"
     if record.cost:
-        return f"{len(numbers)} trials in the Pareto set of {record.metric or 'val/acc1'} and {record.cost}"
+        return f"{len(numbers)} trials in the Pareto set of {record.metric} and {record.cost}"
     figures = [record.sign * value for value in contender_figures(search.runs.values(), record)[numbers[0]].values()]
-    mean = format_metric(record.metric or "val/acc1", statistics.fmean(figures))
+    mean = format_metric(record.metric, statistics.fmean(figures))
     values = " ".join(f"{key}={text}" for key, text in search.values[numbers[0]].items())
     return f"best: {values} ({mean} on the validation set, {len(figures)} seed{'s' * (len(figures) > 1)})"
 
@@ -100,7 +100,7 @@ def print_trials(directory: Path, searches: Sequence[TrialSearch], budget: Budge
     trials = min(limit, searches[0].sampler.size)
     per = f" for each of {len(searches)} values of the grid" if len(searches) > 1 else ""
     print(f"search={record.sampler}: {trials} trials{per} in {directory}, {n_jobs} at a time")
-    metrics = f"{record.metric or 'val/acc1'}{f' and {record.cost}' if record.cost else ''}"
+    metrics = f"{record.metric}{f' and {record.cost}' if record.cost else ''}"
     rungs = f"; after {_list(record.rungs)} epochs only the best 1/{record.factor:g} go on" if record.rungs else ""
     print(f"each is trained {record.epochs} epochs and compared by {metrics}{rungs}")
     first, *others = record.seeds

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from ghostexp.runner.resources import ResourcePool, list_visible_gpus
 from ghostexp.runs.lock import locked
 from ghostexp.runs.sweep_record import SweepRecord, check_fixed, fixed_values, is_sweep_dir, read_sweep, record_sweep
-from ghostexp.runs.trials import FOLDER, SearchRecord, TrialName, parse_name
+from ghostexp.runs.trials import FOLDER, SearchRecord, TrialName, parse_name, with_metric
 from ghostexp.runs.wandb_mode import resolve_for_sweep
 from ghostexp.runs.wandb_names import FRESH_SEED
 from ghostexp.sweeps.data_check import changed_data
@@ -49,14 +49,16 @@ class SearchCommand:
 
     def run(self, composed: DictConfig, launcher: Mapping[str, Any]) -> int:
         """Run the search, or list its trials, and return the exit code."""
-        of_each = self.checked_corners()
-        searches = [TrialSearch(self.directory, group, self.record, self._sampler(group)) for group in of_each]
+        of_each = self.compose_corners()
         jobs = [job for some in of_each.values() for job in some]
         with Console(stderr=True).status(f"building the network of {len(jobs)} corners of the space"):
             errors, gpus = check_jobs(jobs, is_here=launcher["backend"] == "local")
         if errors:
             _print_errors(errors, jobs)
             return 1
+        self.record = replace(self.record, metric=self.record.metric or f"val/{jobs[0].monitor}")
+        self._check_directory([job for job in jobs if not _is_test(job)])
+        searches = [TrialSearch(self.directory, group, self.record, self._sampler(group)) for group in of_each]
         if changed := error_lines(self._changed(searches)):
             print(*changed, sep="\n", file=sys.stderr)
             return 1
@@ -83,8 +85,8 @@ class SearchCommand:
                 return _submitit()(steps, launcher, self.directory, slots, composed.fail_fast)
             return SearchScheduler(self.directory, steps, pool, composed.fail_fast).run()
 
-    def checked_corners(self) -> dict[str, list[SweepJob]]:
-        """Compose the corners of the space, by group, and check that the directory has no other search."""
+    def compose_corners(self) -> dict[str, list[SweepJob]]:
+        """Compose the corners of the space, by group, and build the record."""
         group, *_ = self.spec.groups
         values, *_ = corners(self.spec.space)
         first = self._compose(TrialName(group, 0, self.spec.seeds[0]), values)
@@ -106,15 +108,18 @@ class SearchCommand:
             for group in self.spec.groups
             for seed in self.record.test_seeds[:1]
         ]
-        before = read_sweep(self.directory)
-        if is_sweep_dir(self.directory):
-            if not before.search:
-                raise ValueError(f"{self.directory}: contains a sweep without a search; name=... starts a new one")
-            check_same(self.directory, before.search, self.record)
-        check_fixed(self.directory, self._sweep_record([job for some in of_each.values() for job in some]))
         for group, job in zip(self.spec.groups, of_test, strict=False):
             of_each[group].append(job)
         return of_each
+
+    def _check_directory(self, jobs: list[SweepJob]) -> None:
+        """Raise ValueError if the directory has another search, or a sweep without one."""
+        if is_sweep_dir(self.directory):
+            before = read_sweep(self.directory).search
+            if not before:
+                raise ValueError(f"{self.directory}: contains a sweep without a search; name=... starts a new one")
+            check_same(self.directory, with_metric(before), self.record)
+        check_fixed(self.directory, self._sweep_record(jobs))
 
     def _sampler(self, group: str) -> Sampler:
         return Sampler(self.record, group, self.spec.space, self.search.get("startup", 1))

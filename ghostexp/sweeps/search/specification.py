@@ -144,12 +144,12 @@ def corners(space: Sequence[Dimension]) -> list[Values]:
 def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[str, Any]) -> SearchRecord:
     """Build the record of a search from `search` and the configuration of one of its trials.
 
+    Its metric is empty where the LightningModule decides.
+
     Raises ValueError: a combination of values that cannot be searched.
     """
     epochs, tests = config["trainer"]["max_epochs"], search["test_seeds"]
     rungs = _rungs(search["rungs"], config["trainer"])
-    monitor = config.get("monitor")
-    metric = search["metric"] or (f"val/{monitor}" if monitor else None)
     _check_metric(search)
     if search["sampler"] != "grid" and all(search[name] is None for name in ("trials", "epochs", "hours")):
         raise ValueError("search.trials=null: set search.trials, search.epochs or search.hours")
@@ -174,7 +174,7 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
         **named,
         space=space,
         groups=spec.groups,
-        metric=metric,
+        metric=search["metric"] or "",
         epochs=epochs,
         rungs=rungs,
         factor=search["factor"],

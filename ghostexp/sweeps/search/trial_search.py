@@ -11,7 +11,7 @@ import yaml
 from ghostexp.report.finalists import contender_figures, finalists
 from ghostexp.report.racing import next_run
 from ghostexp.runs.csv_table import read_rows
-from ghostexp.runs.trials import PRIMARY, SearchRecord, TrialName, TrialRun, read_trial, read_trials
+from ghostexp.runs.trials import SearchRecord, TrialName, TrialRun, read_trial, read_trials
 from ghostexp.sweeps.search import halving
 from ghostexp.sweeps.search.sampler import Attributes, Observed, Sampler
 from ghostexp.sweeps.search.space import Values
@@ -80,9 +80,9 @@ class TrialSearch:
         """Return why a run that ended without a failure has no figure."""
         if trial.result is None and trial.epochs < (step.until or self.record.epochs):
             return "stopped before its end"
-        named = f"search.metric={self.record.metric or 'null'}"
+        named = f"search.metric={self.record.metric}"
         columns = [name for row in read_rows(trial.run.metrics)[:1] for name in row if name.startswith("val/")]
-        if not {self.record.metric, *(PRIMARY if self.record.metric is None else ())} & {*columns}:
+        if self.record.metric not in columns:
             self.lacks_metric = True
             return f"{named}: must be a column of metrics.csv, {', '.join(columns) or 'which has none of a validation'}"
         return f"{named}: has no finite value at epoch {trial.epochs}"

@@ -32,6 +32,7 @@ class Checker:
         self.key = ""
         self.built: instantiate.BuiltModel | None = None
         self.trainers: set[str] = set()
+        self.monitor = "acc1"  # of the last LightningModule
 
     def check(self, config: instantiate.Config, directory: RunDirectory) -> Cost:
         """Check a configuration; see `build_all`."""
@@ -39,7 +40,8 @@ class Checker:
         built = self._network(config)
         if config["task"]["name"] == "fit":
             module = instantiate.build_lightning_module(config, built.network)
-            self._trainer(config, directory, str(module.monitor))
+            self.monitor = str(module.monitor)
+            self._trainer(config, directory, self.monitor)
         return built.cost
 
     def _network(self, config: instantiate.Config) -> instantiate.BuiltModel:

@@ -16,7 +16,7 @@ from ghostexp.sweeps.search.space import Dimension, Values, read_dimension
 from ghostexp.sweeps.search.trial_search import Step, TrialSearch
 
 SPACE = ("lr=tag(log,interval(0.01,1))", "wd=choice(0.1,0.2)")
-RECORD = SearchRecord("random", 0, {}, {"": []}, None, "maximize", 9, [1, 3], 3, "final", trials=9, seeds=[0])
+RECORD = SearchRecord("random", 0, {}, {"": []}, "val/acc1", "maximize", 9, [1, 3], 3, "final", trials=9, seeds=[0])
 Figure = Callable[[Values, int, int], float]  # of values, seed and epoch
 
 

@@ -22,7 +22,7 @@ from ghostexp.runs.trials import parse_name
 from ghostexp.sweeps import submitit_launcher
 from ghostexp.sweeps.search import run
 from ghostexp.sweeps.search.specification import read_spec
-from tests.cli import TINY, command, in_directory, processes_in, start
+from tests.cli import TINY, TINY_DETECTOR, command, in_directory, processes_in, start
 
 SPACE = ("optimizer.lr=tag(log,interval(0.001,0.1))", "optimizer.weight_decay=choice(1e-4,5e-4)")
 DATA = (
@@ -197,6 +197,22 @@ class FakeQueue:
             if until is None:
                 run.write_result({"metrics": {"test": {"test/acc1": 50.0}}})
         return [SimpleNamespace(job_id=f"7_{len(self.jobs)}") for _ in jobs]
+
+
+def test_metric_is_that_of_the_lightning_module(capfd: pytest.CaptureFixture[str], searched: Path) -> None:
+    search = ("-m", SPACE[0], "search=random", "search.trials=2", "datamodule.validate_on=holdout", "dry_run=true")
+    assert command(*TINY_DETECTOR, *search) == 0
+    assert "compared by val/map" in capfd.readouterr().out
+    assert read_sweep(searched).search["metric"] == "val/acc1"
+
+
+def test_search_of_an_earlier_version_without_metric_continues(searched: Path, tmp_path: Path) -> None:
+    shutil.copytree(searched, tmp_path / "tuned")
+    sweep = yaml.safe_load((tmp_path / "tuned" / "sweep.yaml").read_text())
+    sweep["search"]["metric"] = None
+    (tmp_path / "tuned" / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert command(*TESTED, f"output_dir={tmp_path}", "dry_run=true") == 0
+    assert command("task=report", "name=tuned", f"output_dir={tmp_path}") == 0
 
 
 def test_horizon_of_a_rung_is_part_of_each_trial(tmp_path: Path) -> None:
