@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -145,14 +145,14 @@ class Converter:
 
     calibration: makes batches of images by which int8 is calibrated.
     concat_free: whether OpenVINO's form is that of `concat_free`; None: whichever is faster on this machine.
-    concat_free_speedup: how many times as fast it is, if that was measured.
+    speedups: how many times as fast it is in a runtime, where that was measured; it is chosen above 1.
     """
 
     network: nn.Module
     shape: tuple[int, int, int]  # of an image
     calibration: Callable[[], Iterable[Tensor]]
     concat_free: bool | None = None
-    concat_free_speedup: float | None = None
+    speedups: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
@@ -175,21 +175,20 @@ class Converter:
 
     @cached_property
     def openvino(self) -> Any:
-        if not has_concatenations(self.program):
-            self.concat_free = False
-        if self.concat_free is None:
-            self.concat_free_speedup = measure_speedup(self._plain, self._free, self.shape)
-            self.concat_free = self.concat_free_speedup > 1
-        return self._free if self.concat_free else self._plain
+        return self._faster("openvino", lambda form: form)
 
     @cached_property
     def int8(self) -> Any:
-        """The quantised network; where the faster form is chosen, that is measured anew: it may be the other one."""
-        chosen = self.openvino
-        if self.concat_free_speedup is None:
-            return quantize(chosen, self.calibration())
-        plain, free = (quantize(form, self.calibration()) for form in (self._plain, self._free))
-        return free if measure_speedup(plain, free, self.shape) > 1 else plain
+        return self._faster("openvino+int8", lambda form: quantize(form, self.calibration()))
+
+    def _faster(self, runtime: str, prepare: Callable[[Any], Any]) -> Any:
+        """Prepare the form that was asked for, or both, of which the faster one is returned."""
+        is_free = self.concat_free if has_concatenations(self.program) else False
+        if is_free is None:
+            plain, free = prepare(self._plain), prepare(self._free)
+            self.speedups[runtime] = measure_speedup(plain, free, self.shape)
+            return free if self.speedups[runtime] > 1 else plain
+        return prepare(self._free if is_free else self._plain)
 
     def load(self, runtime: str) -> Logits:
         """Load the network into a runtime."""

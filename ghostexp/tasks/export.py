@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,11 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     rounding = reference.rounding
     card = Card(config, trained, cost, mean_std, named, checks, rounding, has_names=bool(names))
     write_atomically(directory.path / "README.md", card.text())
-    _show(checks, directory, files.converter.concat_free_speedup)
+    _show(checks, directory, files.converter.speedups)
     fused_cost = {"params_fused": cost.params, "macs_fused": cost.macs}
     written = [path.name for path in files.files]
     if any(name.startswith("openvino") for name in formats):
-        chosen = {
-            "concat_free": files.converter.concat_free,
-            "concat_free_speedup": files.converter.concat_free_speedup,
-        }
-        fused_cost |= chosen
+        fused_cost |= {"concat_free": config["task"]["concat_free"], "concat_free_speedup": files.converter.speedups}
     fused_cost |= {} if trained.file is None else {"checkpoint_sha256": file_sha256(trained.file)}
     return trained.record() | fused_cost | {"files": written, "checks": checks, "rounding": rounding}
 
@@ -145,7 +141,7 @@ def _write_files(
     return checks
 
 
-def _show(checks: Checks, directory: RunDirectory, concat_free_speedup: float | None) -> None:
+def _show(checks: Checks, directory: RunDirectory, speedups: Mapping[str, float]) -> None:
     for name, check in checks.items():
         parts = []
         if "difference" in check:
@@ -155,7 +151,7 @@ def _show(checks: Checks, directory: RunDirectory, concat_free_speedup: float | 
             parts.append(f"accuracy {check['acc1']:.2f} % on {check['test_images']} test images")
         if parts:
             print(f"{FILES.get(name, name):<17}  {', '.join(parts)}")
-    if concat_free_speedup is not None:
-        chosen = "chosen" if concat_free_speedup > 1 else "not chosen"
-        print(f"without concatenations, OpenVINO takes {1 / concat_free_speedup:.2f} of its time: {chosen}")
+    for runtime, speedup in speedups.items():
+        chosen = "chosen" if speedup > 1 else "not chosen"
+        print(f"without concatenations, {runtime} takes {1 / speedup:.2f} of its time: {chosen}")
     print(f"{'outputs':<17}  {directory.path}")

@@ -28,7 +28,7 @@ def write_search(folder: Path, groups: dict[str, list[str]]) -> None:
         0,
         SPACE,
         groups,
-        None,
+        "val/acc1",
         "maximize",
         9,
         [3],

@@ -46,7 +46,7 @@ def test_openvino_file_has_the_accuracy_of_the_run(exported_run: Path, monkeypat
     tested = json.loads((exported_run / "result.json").read_text())["metrics"]["test"]["test/acc1"]
     result = json.loads((exported_run / "export" / "result.json").read_text())
     assert result["files"] == ["model.xml", "model.bin"]
-    assert (result["concat_free"], result["concat_free_speedup"]) == (True, None)
+    assert (result["concat_free"], result["concat_free_speedup"]) == (True, {})
     checks = result["checks"]
     assert list(checks) == ["network", "fused", "openvino", "openvino+bf16"]
     assert [checks[name]["acc1"] for name in ("network", "fused", "openvino")] == pytest.approx([tested] * 3)
@@ -155,9 +155,12 @@ def test_form_without_concatenations_is_chosen_by_speed(
     converter = Converter(network.eval(), (3, 8, 8), lambda: [])
     assert converter.openvino == chosen
     assert converter.int8 == {"free": "int8 plain", "plain": "int8 free"}[chosen]
-    assert (converter.concat_free, converter.concat_free_speedup) == (chosen == "free", speedup)
+    assert converter.speedups == {"openvino": speedup, "openvino+int8": 1 / speedup}
     plain = Converter(nn.Conv2d(3, 4, 1).eval(), (3, 8, 8), lambda: [])
-    assert (plain.openvino, plain.concat_free, plain.concat_free_speedup) == ("free", False, None)
+    assert (plain.openvino, plain.speedups) == ("free", {})
+    only_int8 = Converter(network, (3, 8, 8), lambda: [])
+    assert only_int8.int8 == {"free": "int8 plain", "plain": "int8 free"}[chosen]
+    assert list(only_int8.speedups) == ["openvino+int8"]
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
