@@ -169,6 +169,7 @@ def notes(study: Study) -> list[str]:
     machines = hardware(study.runs)
     if machines:
         found.append(f"img/s and seconds of training are medians over runs. Hardware: {'; '.join(machines)}.")
+        found.append(training_time([float(run.result.get("train_seconds") or 0.0) for run in study.runs]))
     if not study.has_even_speeds:
         found.append(
             f"Runs of one variant differ in img/s by a factor of up to {study.speed_spread:.1f}: other work ran on the "
@@ -179,6 +180,13 @@ def notes(study: Study) -> list[str]:
         values = [run.result["baselines"][name] for run in study.runs if name in run.result.get("baselines", {})]
         found.append(f"Without a network: {name} has {fmean(values):.2f} % on these data.")
     return found
+
+
+def training_time(seconds: Sequence[float]) -> str:
+    """Return how long runs trained in all, as if one had run after the other."""
+    total = sum(seconds)
+    time = f"{total / 3600:.1f} hours" if total >= 3600 else f"{total / 60:.1f} minutes"
+    return f"The training of {len(seconds)} runs took {time} in all, evaluation not counted."
 
 
 def _unpaired(variant: Variant) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from ghostexp.report.statistics import Estimate, estimate, paired
 from ghostexp.report.tables import difference_text, interval
+from ghostexp.report.text import training_time
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PAGES = sorted(path.parent for path in EXPERIMENTS.glob("*/table.csv"))
@@ -73,3 +74,9 @@ def test_tables_are_what_results_give(page: Path) -> None:
             assert cells[4] == "baseline"
         for number, key in enumerate(("params", "macs"), 5):
             assert cells[number] == f"{statistics.median(float(run[key]) for run in of_variant):,.0f}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_training_time_is_what_results_give(page: Path) -> None:
+    seconds = [float(run["train_seconds"]) for runs in runs_of(page).values() for run in runs]
+    assert training_time(seconds) in (page / "README.md").read_text()
