@@ -1,7 +1,7 @@
 """Choose a form for each layer of a network under a goal."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -9,7 +9,6 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from ghostexp.analysis.placement import LayerForm
 
 Goal = Literal["fastest", "fewest_macs", "most_macs"]
-GOALS = get_args(Goal)
 Forms = Mapping[str, Sequence[LayerForm]]
 
 

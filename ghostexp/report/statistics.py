@@ -21,11 +21,6 @@ class Estimate:
     interval: tuple[float, float] | None = None
     values: tuple[float, ...] = ()  # only where there are several, but fewer than three
 
-    def contains(self, value: float) -> bool:
-        """Return whether the interval contains a value."""
-        assert self.interval is not None
-        return self.interval[0] <= value <= self.interval[1]
-
 
 @dataclass(frozen=True)
 class Paired:

@@ -47,11 +47,6 @@ def test_paired_uses_common_seeds() -> None:
     assert paired({0: 90.0}, {1: 90.0}) is None
 
 
-def test_estimate_contains_ends_of_interval() -> None:
-    assert Estimate(2, 0.5, 0.1, (0.0, 1.0)).contains(0)
-    assert not Estimate(2, 0.5, 0.1, (0.1, 1.0)).contains(0)
-
-
 def test_interval_is_clipped_to_possible_range() -> None:
     found = estimate([99.9, 99.0, 98.0], (0.0, 100.0))
     assert found.interval == (pytest.approx(96.606, abs=1e-3), 100.0)
