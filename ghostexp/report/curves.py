@@ -12,6 +12,7 @@ from ghostexp.report.plot_style import (
     legend_label,
     line,
     literal_text,
+    looks,
     new_figure,
     plain_log,
     save,
@@ -43,10 +44,10 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     rows = figure.subplots(
         1 + differ, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=[2, 1][: 1 + differ]
     )
-    looks = {id(variant): style(number, len(study.variants)) for number, variant in enumerate(study.variants)}
+    of_variant = looks(study)
     for column, (name, variants) in enumerate(panels.items()):
         for variant in variants:
-            look = looks[id(variant)] if len(panels) == 1 else style(variants.index(variant), len(variants))
+            look = of_variant[id(variant)] if len(panels) == 1 else style(variants.index(variant), len(variants))
             _draw_curve(rows[0][column], errors[id(variant)], look, variant.label)
             if differ:
                 epochs = list(rates[id(variant)])
@@ -54,7 +55,7 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
                 rows[1][column].plot(epochs, values, **line(look))
         if is_error:
             plain_log(rows[0][column], "y")
-        rows[0][column].set_title(name, fontsize=10)
+        rows[0][column].set_title(name if len(panels) > 1 else "", fontsize=10)
         rows[0][column].legend(fontsize=7)
         rows[-1][column].set(xlabel="epoch")
         rows[-1][column].xaxis.set_major_locator(MaxNLocator(integer=True))

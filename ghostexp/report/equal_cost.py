@@ -44,6 +44,17 @@ def _macs(variant: Variant) -> float:
     return variant.median("macs") or 0.0
 
 
+def equal_cost_summary(study: Study) -> str:
+    """Summarise the differences at equal MACs, with intervals; empty without such pairs."""
+    parts = [
+        f"{pair.ghost.label} against {pair.ordinary.label}: {difference_text(pair.difference.estimate)}"
+        for pair in equal_cost_pairs(study)
+        if pair.difference
+    ]
+    equal = f"At equal MACs (within {100 * TOLERANCE:g} %), a ghost network minus an ordinary one, in points"
+    return f"{equal}: {'; '.join(parts)}." if parts else ""
+
+
 def equal_cost_cells(study: Study) -> Cells:
     """Format the pairs of equal MACs as a table; no rows without pairs."""
     head = ["ghost network", "MACs", "ordinary network", "MACs", f"{study.metric_title}, ghost minus ordinary, points"]

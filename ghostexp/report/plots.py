@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from ghostexp.report.plot_style import (
     legend_label,
     line,
     literal_text,
+    looks,
     new_figure,
     plain_log,
     point,
@@ -41,12 +43,15 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
     step = 0.016 * (max(positions.values()) - min(positions.values())) if are_numbers else 0.16
     figure = new_figure(7, 4.2)
     axis = figure.subplots()
-    for number, (name, variants) in enumerate(series.items()):
-        look = style(number, len(series))
-        shift = step * (number - (len(series) - 1) / 2)
-        if len(variants) == 1 and len(series) > 1 and len(positions) > 1:  # the only baseline beside a varied series
-            _level(axis, variants[0])
-            continue
+    varied = series
+    if len(positions) > 1:
+        varied = {name: variants for name, variants in series.items() if len(variants) > 1} or series
+        of_variant = looks(study)
+        for variant in (variants[0] for name, variants in series.items() if name not in varied):
+            _level(axis, variant, of_variant[id(variant)])
+    for number, (name, variants) in enumerate(varied.items()):
+        look = style(number, len(varied))
+        shift = step * (number - (len(varied) - 1) / 2)
         at = {id(variant): positions[as_text(variant.values[key])] + shift for variant in variants}
         if are_numbers:
             axis.plot(
@@ -64,12 +69,13 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
     return save(figure, f"{title}\n{describe_means(study.variants)}; dots: seeds", path)
 
 
-def _level(axis: Axes, variant: Variant) -> None:
+def _level(axis: Axes, variant: Variant, look: dict[str, Any]) -> None:
     """Plot a variant as a horizontal line with its interval as a band."""
     suffix = ", mean and 95 % interval" if variant.accuracy.interval else ", mean"
-    axis.axhline(variant.accuracy.mean, color="0.3", linestyle=":", label=legend_label(variant.label + suffix))
+    kept = {key: look[key] for key in ("color", "linestyle")}
+    axis.axhline(variant.accuracy.mean, label=legend_label(variant.label + suffix), **kept)
     if variant.accuracy.interval:
-        axis.axhspan(*variant.accuracy.interval, color="0.9", zorder=0)
+        axis.axhspan(*variant.accuracy.interval, color=look["color"], alpha=0.13, linewidth=0, zorder=0)
 
 
 def _mark(axis: Axes, x: float, rows: Sequence[PublishedMatch]) -> None:
@@ -125,8 +131,9 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
 def _against(axis: Axes, study: Study, key: str, unit: float) -> None:
     """Plot accuracy against a cost in result.json."""
     known = [(value / unit, variant) for variant in study.variants if (value := variant.median(key)) is not None]
-    for number, (value, variant) in enumerate(known):
-        look = style(number, len(known))
+    of_variant = looks(study)
+    for value, variant in known:
+        look = of_variant[id(variant)]
         runs = [run.result[key] / unit for run in variant.runs if run.result.get(key) is not None]
         axis.plot([min(runs), max(runs)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
         point(axis, value, variant, look, variant.label)

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from ghostexp.report.curves import draw_curves
-from ghostexp.report.equal_cost import TOLERANCE, equal_cost_cells
+from ghostexp.report.equal_cost import TOLERANCE, equal_cost_cells, equal_cost_summary
 from ghostexp.report.load_runs import RunSet
 from ghostexp.report.page import write_page
 from ghostexp.report.plots import draw_accuracy, draw_differences, draw_pareto
@@ -64,7 +64,8 @@ def draw_plots(study: Study, title: str, folder: Path) -> dict[str, str]:
 
 def build_readme(study: Study, title: str, commands: Sequence[str], captions: dict[str, str]) -> str:
     """Build the page in Markdown: summary, table, runs that are not averaged, plots, commands."""
-    parts = [f"# {title}", f"**{summary(study)}**", claim_text(study)]
+    parts = [f"# {title}", *(f"**{text}**" for text in (summary(study), equal_cost_summary(study)) if text)]
+    parts.append(claim_text(study))
     if study.variants:
         varied = f"Varied: {varied_keys_text(study)}. " if study.keys else ""
         parts += [f"{varied}In all: {setting(study)}", markdown(cells(study)), _list(notes(study))]

@@ -135,6 +135,7 @@ def build_study(name: str, found: RunSet, requested: Values | None = None) -> St
     _mark_incompatible(finished, keys)
     variants = _in_order(_group_runs(finished, keys), keys)
     _shorten(variants)
+    _omit_usual_numbers(variants, keys)
     baseline = _baseline_values(variants, keys, requested)
     _compare(variants, baseline)
     others = [run for run in found.runs if run.state is not RunStatus.FINISHED]
@@ -219,6 +220,20 @@ def _shorten(variants: Sequence[Variant]) -> None:
             variant.label_keys = [
                 key for key in variant.label_keys if key not in BASELINE_OVERRIDES
             ] or variant.label_keys
+
+
+def _omit_usual_numbers(variants: Sequence[Variant], keys: Sequence[str]) -> None:
+    """Omit from labels a number that only networks without ghosts vary: `s = 4`, beside `s = 1, width = 0.72`."""
+    ghosts = [variant for variant in variants if not variant.values.items() >= BASELINE_OVERRIDES.items()]
+    for key in keys:
+        levels = [variant.values[key] for variant in variants]
+        if key in BASELINE_OVERRIDES or not all(type(level) in (int, float) for level in levels):
+            continue
+        usual = {variant.values[key] for variant in ghosts}
+        if len(usual) == 1 < len(set(levels)):
+            for variant in variants:
+                if variant.values[key] in usual:
+                    variant.label_keys = [other for other in variant.label_keys if other != key]
 
 
 def _baseline_values(variants: Sequence[Variant], keys: Sequence[str], requested: Values | None) -> Values:

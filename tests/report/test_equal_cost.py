@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ghostexp.report.equal_cost import equal_cost_cells
+from ghostexp.report.equal_cost import equal_cost_cells, equal_cost_summary
 from ghostexp.report.load_runs import find_study
+from ghostexp.report.plot_style import looks
 from ghostexp.report.readme import build_readme
 from ghostexp.report.variants import Study, build_study
 from tests.report.fake_runs import finish, start
@@ -35,15 +36,36 @@ def test_equal_cost_pairs_ghosts_with_nearest_ordinary_network(widths: Study) ->
     head, *rows = equal_cost_cells(widths)
     assert head[-1] == "accuracy, ghost minus ordinary, points"
     # (1.0, 1.5, 0.5): mean 1, standard error 0.2887, Student's factor 4.303; 13 M is more than 5 % from 11 M
-    wanted = ["s = 2, width = 1.0", "21,000,000", "s = 1, width = 0.72", "21,700,000", "+1.00 [-0.24, +2.24]"]
+    wanted = ["s = 2", "21,000,000", "s = 1, width = 0.72", "21,700,000", "+1.00 [-0.24, +2.24]"]
     assert rows == [wanted]
+    assert equal_cost_summary(widths) == (
+        "At equal MACs (within 5 %), a ghost network minus an ordinary one, in points: "
+        "s = 2 against s = 1, width = 0.72: +1.00 [-0.24, +2.24]."
+    )
+
+
+def test_labels_omit_the_width_of_ghost_networks(widths: Study) -> None:
+    thin = [f"s = 1, width = {width}" for width in (0.6, 0.7, 0.72)]
+    assert [variant.label for variant in widths.variants] == [*thin, "s = 1", "s = 2", "s = 4"]
+
+
+def test_ordinary_networks_have_hollow_markers(widths: Study) -> None:
+    of_variant = looks(widths)
+    hollow = [variant.label for variant in widths.variants if "markerfacecolor" in of_variant[id(variant)]]
+    assert hollow == [variant.label for variant in widths.variants if variant.values["model.ratio"] == 1]
+    assert len(hollow) == 4
+    assert len({tuple(look["color"]) for look in of_variant.values()}) == len(widths.variants)
 
 
 def test_page_has_section_on_equal_macs_only_with_such_pairs(widths: Study) -> None:
     title = "## Ghost networks beside ordinary networks of equal MACs"
-    assert title in build_readme(widths, "Widths", [], {})
+    page = build_readme(widths, "Widths", [], {})
+    assert title in page
+    assert f"**{equal_cost_summary(widths)}**" in page
     kept = [variant for variant in widths.variants if variant.values[WIDTH] == 1.0]
-    assert title not in build_readme(Study("ratios", widths.keys, kept, [], widths.baseline), "Ratios", [], {})
+    without = build_readme(Study("ratios", widths.keys, kept, [], widths.baseline), "Ratios", [], {})
+    assert title not in without
+    assert "At equal MACs" not in without
 
 
 def test_equal_cost_keeps_training_equal(tmp_path: Path) -> None:
