@@ -80,3 +80,16 @@ def test_tables_are_what_results_give(page: Path) -> None:
 def test_training_time_is_what_results_give(page: Path) -> None:
     seconds = [float(run["train_seconds"]) for runs in runs_of(page).values() for run in runs]
     assert training_time(seconds) in (page / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_list_of_results_has_date_and_revision(page: Path) -> None:
+    runs = [run for runs in runs_of(page).values() for run in runs]
+    (row,) = [line for line in (EXPERIMENTS / "README.md").read_text().splitlines() if f"]({page.name}/" in line]
+    *_, date, revision = (cell.strip() for cell in row.strip("|").split("|"))
+    assert date == " to ".join(dict.fromkeys((min(days(runs)), max(days(runs)))))
+    assert set(revision.split(", ")) == {run["git"] for run in runs}
+
+
+def days(runs: Rows) -> list[str]:
+    return [run["started"][:10] for run in runs]
