@@ -12,11 +12,11 @@ from ghostexp.report.plot_style import (
     legend_label,
     line,
     literal_text,
-    looks,
     new_figure,
     plain_log,
     save,
     style,
+    variant_styles,
 )
 from ghostexp.report.variants import Study, Variant
 
@@ -30,7 +30,7 @@ Curve = dict[int, list[float]]  # values of the seeds by epoch
 @literal_text
 def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     """Plot validation error, or mAP, by epoch, a panel per series; a series of one variant is in every panel."""
-    panels = _panels(study)
+    panels = curve_panels(study)
     is_error = study.metric_title == "accuracy"
     errors = {
         id(variant): _errors(curve(variant, ACCURACY)) if is_error else curve(variant, MAP)
@@ -44,10 +44,10 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     rows = figure.subplots(
         1 + differ, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=[2, 1][: 1 + differ]
     )
-    of_variant = looks(study)
+    styles = variant_styles(study)
     for column, (name, variants) in enumerate(panels.items()):
         for variant in variants:
-            look = of_variant[id(variant)] if len(panels) == 1 else style(variants.index(variant), len(variants))
+            look = styles[id(variant)] if len(panels) == 1 else style(variants.index(variant), len(variants))
             _draw_curve(rows[0][column], errors[id(variant)], look, variant.label)
             if differ:
                 epochs = list(rates[id(variant)])
@@ -55,7 +55,7 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
                 rows[1][column].plot(epochs, values, **line(look))
         if is_error:
             plain_log(rows[0][column], "y")
-        rows[0][column].set_title(name if len(panels) > 1 else "", fontsize=10)
+        rows[0][column].set_title(name, fontsize=10)
         rows[0][column].legend(fontsize=7)
         rows[-1][column].set(xlabel="epoch")
         rows[-1][column].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -69,13 +69,15 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     return save(figure, f"{title}\nmeans over seeds; bands: from the lowest to the highest seed", path)
 
 
-def _panels(study: Study) -> dict[str, list[Variant]]:
+def curve_panels(study: Study) -> dict[str, list[Variant]]:
+    """Return the variants of each panel by its title; the only panel has none."""
     series = group_series(study)
     several = {name: variants for name, variants in series.items() if len(variants) > 1}
     if not several:
         return {"": study.variants}
     alone = [variant for variants in series.values() if len(variants) == 1 for variant in variants]
-    return {name: variants + alone for name, variants in several.items()}
+    panels = {name: variants + alone for name, variants in several.items()}
+    return panels if len(panels) > 1 else {"": next(iter(panels.values()))}
 
 
 def curve(variant: Variant, column: str) -> Curve:

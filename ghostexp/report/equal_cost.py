@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from ghostexp.report.statistics import Paired, paired
 from ghostexp.report.tables import Cells, difference_text
-from ghostexp.report.variants import POINTS, Study, Variant
+from ghostexp.report.variants import POINTS, RATIO, Study, Variant
 
-RATIO = "model.ratio"
 TOLERANCE = 0.05  # relative difference of MACs that counts as equal
 
 
@@ -23,11 +22,11 @@ def equal_cost_pairs(study: Study) -> list[EqualCost]:
     """Pair each ghost variant with the ordinary one of equal MACs that differs in keys of the model only."""
     if RATIO not in study.keys:
         return []
-    ordinary = [variant for variant in study.variants if variant.values[RATIO] in (1, None)]
+    ordinary = [variant for variant in study.variants if variant.is_ordinary]
     pairs = []
     for ghost in study.variants:
         equals = [other for other in ordinary if _are_comparable(ghost, other)]
-        if ghost not in ordinary and equals:
+        if not ghost.is_ordinary and equals:
             nearest = min(equals, key=lambda other: abs(_macs(other) / _macs(ghost) - 1))
             pairs.append(EqualCost(ghost, nearest, paired(ghost.by_seed, nearest.by_seed, POINTS)))
     return pairs

@@ -49,15 +49,14 @@ def style(number: int, count: int) -> dict[str, Any]:
     }
 
 
-def looks(study: Study) -> dict[int, dict[str, Any]]:
+def variant_styles(study: Study) -> dict[int, dict[str, Any]]:
     """Return the style of each variant by its id: networks without ghosts are hollow and of other colours."""
-    ordinary = [variant for variant in study.variants if variant.values.get("model.ratio") == 1]
-    ghosts = [variant for variant in study.variants if variant not in ordinary]
+    ordinary = [variant for variant in study.variants if variant.is_ordinary]
+    ghosts = [variant for variant in study.variants if not variant.is_ordinary]
     found = {id(variant): style(number, len(ghosts)) for number, variant in enumerate(ghosts)}
     for number, variant in enumerate(ordinary):
-        look = style(number, len(ordinary))
         colour = matplotlib.colormaps["OrRd"](0.55 + 0.4 * number / max(1, len(ordinary) - 1))
-        found[id(variant)] = look | {"color": colour, "markerfacecolor": "white"}
+        found[id(variant)] = style(number, len(ordinary)) | {"color": colour, "markerfacecolor": "white"}
     return found
 
 

@@ -15,12 +15,12 @@ from ghostexp.report.plot_style import (
     legend_label,
     line,
     literal_text,
-    looks,
     new_figure,
     plain_log,
     point,
     save,
     style,
+    variant_styles,
 )
 from ghostexp.report.published import PublishedMatch, published_results
 from ghostexp.report.tables import baseline_label, hardware
@@ -43,12 +43,11 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
     step = 0.016 * (max(positions.values()) - min(positions.values())) if are_numbers else 0.16
     figure = new_figure(7, 4.2)
     axis = figure.subplots()
-    varied = series
-    if len(positions) > 1:
-        varied = {name: variants for name, variants in series.items() if len(variants) > 1} or series
-        of_variant = looks(study)
-        for variant in (variants[0] for name, variants in series.items() if name not in varied):
-            _level(axis, variant, of_variant[id(variant)])
+    varied = {name: variants for name, variants in series.items() if len(variants) > 1} or series
+    styles = variant_styles(study)
+    for name, variants in series.items():
+        if name not in varied:
+            _level(axis, variants[0], styles[id(variants[0])])
     for number, (name, variants) in enumerate(varied.items()):
         look = style(number, len(varied))
         shift = step * (number - (len(varied) - 1) / 2)
@@ -131,9 +130,9 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
 def _against(axis: Axes, study: Study, key: str, unit: float) -> None:
     """Plot accuracy against a cost in result.json."""
     known = [(value / unit, variant) for variant in study.variants if (value := variant.median(key)) is not None]
-    of_variant = looks(study)
+    styles = variant_styles(study)
     for value, variant in known:
-        look = of_variant[id(variant)]
+        look = styles[id(variant)]
         runs = [run.result[key] / unit for run in variant.runs if run.result.get(key) is not None]
         axis.plot([min(runs), max(runs)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
         point(axis, value, variant, look, variant.label)

@@ -186,7 +186,7 @@ def training_time(seconds: Sequence[float]) -> str:
     """Return how long runs trained in all, as if one had run after the other."""
     total = sum(seconds)
     time = f"{total / 3600:.1f} hours" if total >= 3600 else f"{total / 60:.1f} minutes"
-    return f"The training of {len(seconds)} runs took {time} in all, evaluation not counted."
+    return f"The training of {len(seconds)} run{'s' * (len(seconds) > 1)} took {time} in all, evaluation not counted."
 
 
 def _unpaired(variant: Variant) -> str:

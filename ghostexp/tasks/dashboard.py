@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ghostexp.report.build_study import build_study
 from ghostexp.report.load_runs import Run, find_runs, find_study
 from ghostexp.report.search_report import default_title as search_title
 from ghostexp.report.search_runs import load_search
 from ghostexp.report.text import default_title
-from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.text_files import write_json

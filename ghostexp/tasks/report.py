@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ghostexp.report.build_study import build_study
 from ghostexp.report.load_runs import find_runs, find_study
 from ghostexp.report.profile_report import find_profiles, write_profiles
 from ghostexp.report.readme import sweep_command, write_report
@@ -12,7 +13,6 @@ from ghostexp.report.search_report import default_title as search_title
 from ghostexp.report.search_report import write_search_report
 from ghostexp.report.search_runs import load_search
 from ghostexp.report.text import default_title
-from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import read_sweep
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from ghostexp.report.build_study import build_study
 from ghostexp.report.equal_cost import equal_cost_cells, equal_cost_summary
 from ghostexp.report.load_runs import find_study
-from ghostexp.report.plot_style import looks
+from ghostexp.report.plot_style import variant_styles
 from ghostexp.report.readme import build_readme
-from ghostexp.report.variants import Study, build_study
+from ghostexp.report.variants import Study
 from tests.report.fake_runs import finish, start
 
 WIDTH = "model.network.width"
@@ -49,12 +50,18 @@ def test_labels_omit_the_width_of_ghost_networks(widths: Study) -> None:
     assert [variant.label for variant in widths.variants] == [*thin, "s = 1", "s = 2", "s = 4"]
 
 
+def test_labels_are_not_emptied(tmp_path: Path) -> None:
+    for number, (ratio, width) in enumerate([(1, 0.72), (2, 1.0)]):
+        finish(start(tmp_path / str(number), 0, {"model.ratio": ratio, WIDTH: width}), 90.0)
+    assert [variant.label for variant in build_study("two", find_study(tmp_path)).variants] == ["s = 1", "width = 1.0"]
+
+
 def test_ordinary_networks_have_hollow_markers(widths: Study) -> None:
-    of_variant = looks(widths)
-    hollow = [variant.label for variant in widths.variants if "markerfacecolor" in of_variant[id(variant)]]
+    styles = variant_styles(widths)
+    hollow = [variant.label for variant in widths.variants if "markerfacecolor" in styles[id(variant)]]
     assert hollow == [variant.label for variant in widths.variants if variant.values["model.ratio"] == 1]
     assert len(hollow) == 4
-    assert len({tuple(look["color"]) for look in of_variant.values()}) == len(widths.variants)
+    assert len({tuple(look["color"]) for look in styles.values()}) == len(widths.variants)
 
 
 def test_page_has_section_on_equal_macs_only_with_such_pairs(widths: Study) -> None:

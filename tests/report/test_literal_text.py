@@ -10,12 +10,12 @@ from matplotlib.backends.backend_agg import RendererAgg
 from PIL import Image
 
 from ghostexp.report.boxes import AnnotatedImage, Box, plot_boxes
+from ghostexp.report.build_study import build_study
 from ghostexp.report.confusion import Mistake, draw_confusion, draw_mistakes
 from ghostexp.report.layer_plots import MapGrid, draw_fits, draw_kernels, draw_kinds, draw_maps
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import new_figure, save
 from ghostexp.report.readme import write_report
-from ghostexp.report.variants import build_study
 from tests.report.fake_runs import finish, start
 
 REPORT = Path(__file__).parent.parent.parent / "ghostexp" / "report"

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ghostexp.report.curves import curve
+from ghostexp.report.build_study import build_study
+from ghostexp.report.curves import curve, curve_panels
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import axis_key, axis_positions, group_series
 from ghostexp.report.plots import draw_pareto, pareto_front
-from ghostexp.report.variants import build_study
 from tests.report.fake_runs import finish, start, study
 
 
@@ -17,6 +17,21 @@ def test_curve_has_values_of_seeds_with_the_epoch(tmp_path: Path) -> None:
     (variant,) = build_study("mine", find_study(folder)).variants
     assert curve(variant, "val/acc1") == {1: [70.0, 71.0], 2: [80.0], 3: [90.0]}
     assert curve(variant, "lr")[2] == [0.05, 0.05]
+
+
+def test_only_panel_of_curves_has_no_title(tmp_path: Path) -> None:
+    """Its variants are not all of the series that would name it."""
+    for number, (ratio, norm_act) in enumerate([(1, "bn"), (2, "bn"), (4, "bn"), (1, "none")]):
+        finish(start(tmp_path / str(number), 0, {"model.ratio": ratio, "model.norm_act": norm_act}), 90.0)
+    found = build_study("mine", find_study(tmp_path))
+    assert {title: len(variants) for title, variants in curve_panels(found).items()} == {"": 4}
+
+
+def test_panels_of_curves_are_named_by_series(tmp_path: Path) -> None:
+    for number, (scheduler, ratio) in enumerate([("cosine", 1), ("constant", 1), ("cosine", 2), ("constant", 2)]):
+        finish(start(tmp_path / str(number), 0, {"model.ratio": ratio}, {"scheduler": scheduler}), 90.0)
+    found = build_study("mine", find_study(tmp_path))
+    assert {title: len(variants) for title, variants in curve_panels(found).items()} == {"s = 1": 2, "s = 2": 2}
 
 
 def test_pareto_front_has_undominated_points() -> None:

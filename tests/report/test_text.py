@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from ghostexp.report.build_study import build_study
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import describe_means
 from ghostexp.report.published import published_results
 from ghostexp.report.readme import write_report
 from ghostexp.report.tables import cells, latex, markdown, signed, variant_rows
 from ghostexp.report.text import claim_text, notes, summary, training_time
-from ghostexp.report.variants import Study, build_study
+from ghostexp.report.variants import Study
 from ghostexp.runs.directory import RunDirectory
 from tests.report.fake_runs import finish, start, study
 
@@ -152,6 +153,7 @@ def test_notes_name_incomparable_speeds(tmp_path: Path) -> None:
 def test_notes_add_up_the_time_of_training(tmp_path: Path) -> None:
     found = study_at(tmp_path, {1: [95.0, 94.0, 96.0], 2: [94.0, 95.0, 95.0]})
     assert "The training of 6 runs took 2.0 minutes in all, evaluation not counted." in notes(found)
+    assert training_time([90.0]) == "The training of 1 run took 1.5 minutes in all, evaluation not counted."
     assert training_time([3600.0, 1800.0]) == "The training of 2 runs took 1.5 hours in all, evaluation not counted."
 
 

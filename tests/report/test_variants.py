@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ghostexp.report.build_study import build_study
 from ghostexp.report.load_runs import RunStatus, find_runs, find_study
 from ghostexp.report.readme import sweep_command
-from ghostexp.report.variants import build_study
 from tests.report.fake_runs import finish, start, study
 
 RATIOS = {1: [95.0, 94.0, 96.0], 2: [94.0, 94.5, 95.0], 10: [90.0, 91.0, 92.5]}

@@ -10,8 +10,9 @@ import pytest
 from wandb_workspaces.reports.v2.interface import Report
 from wandb_workspaces.workspaces import Workspace
 
+from ghostexp.report.build_study import build_study
 from ghostexp.report.load_runs import find_study
-from ghostexp.report.variants import Study, build_study
+from ghostexp.report.variants import Study
 from ghostexp.report.wandb_dashboard import build_page_blocks, study_dashboard
 from ghostexp.report.wandb_panels import build_panels
 from ghostexp.runs.directory import RunDirectory

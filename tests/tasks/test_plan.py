@@ -8,8 +8,8 @@ import pytest
 import torch._dynamo.config as dynamo
 import yaml
 
+from ghostexp.report.build_study import build_study
 from ghostexp.report.load_runs import find_runs
-from ghostexp.report.variants import build_study
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.tasks.common.measure_setting import build_setting
