@@ -174,12 +174,15 @@ class Grid:
 def combinations(params: Values, baseline: Values, typed: Values, swept: set[str]) -> Iterator[GridPoint]:
     """Yield the combinations of a study's grid with the typed values, then those of its baseline.
 
-    Typed values replace those of `params`. They replace values of the baseline only if `params` has the key too, and
-    are added to the baseline only if `params` does not have the key.
+    Typed values replace those of `params`. Of the baseline, they replace repetitions (REPEAT_KEYS), narrow other keys
+    that `params` has too to the values in common, if there are any, and add keys that neither has.
     """
     yield from _product({**params, **typed}, swept | params.keys())
     if baseline:
-        shared = {key: values for key, values in typed.items() if (key in params) == (key in baseline)}
+        shared = {key: values for key, values in typed.items() if key not in params and key not in baseline}
+        for key in typed.keys() & params.keys() & baseline.keys():
+            common = [value for value in baseline[key] if value in typed[key]]
+            shared[key] = typed[key] if key in REPEAT_KEYS else common or baseline[key]
         yield from _product({**baseline, **shared}, swept | baseline.keys())
 
 

@@ -218,6 +218,17 @@ def test_baseline_keeps_its_own_values() -> None:
     assert jobs[1][1] == ["model.ratio=1", "seed=0"]
 
 
+def test_typed_values_narrow_baseline_to_its_own() -> None:
+    params = {"model.ratio": ["1", "2", "3"], "scheduler": ["constant", "cosine"], "seed": ["0"]}
+    baseline = {"model.ratio": ["1"], "model.width": ["0.7"], "scheduler": ["constant", "cosine"], "seed": ["0"]}
+    typed = {"model.ratio": ["1", "2"], "scheduler": ["cosine"], "seed": ["5"]}
+    names = [point.name for point in combinations(params, baseline, typed, set())]
+    assert names == [f"ratio-{key}_scheduler-cosine_seed-5" for key in ("1", "2", "1_width-0.7")]
+    typed = {"model.ratio": ["2"], "scheduler": ["constant"]}
+    names = [point.name for point in combinations(params, baseline, typed, set())]
+    assert names == [f"ratio-{key}_scheduler-constant_seed-0" for key in ("2", "1_width-0.7")]
+
+
 def test_resource_pool_assigns_different_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     pool = ResourcePool(["0", "1", "2", "3"], None, max_processes_per_job=2, jobs=18)
