@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .base import Network, meta_copy
+from .cheap_conv import CheapConv2d
 
 N = TypeVar("N", bound=Network)
 
@@ -56,7 +57,8 @@ def find_foldable(network: Network) -> dict[str, str]:
     Runs the network once on the meta device: which layer reads which output is decided by `forward`, not by names.
     """
     meta_network = meta_copy(network)
-    convs = {id(conv.weight): name for name, conv in meta_network.named_modules() if type(conv) is nn.Conv2d}
+    kinds = (nn.Conv2d, CheapConv2d)
+    convs = {id(conv.weight): name for name, conv in meta_network.named_modules() if type(conv) in kinds}
     norms = {id(norm.running_mean): name for name, norm in meta_network.named_modules() if is_foldable(norm)}
     first = next(module for module in meta_network.modules() if isinstance(module, nn.Conv2d))
     side = max(network.min_size, 32)

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from .cheap_conv import CheapConv2d
 from .validation import check_args, check_choice
 
 Size = int | tuple[int, int]
@@ -67,7 +68,8 @@ class GhostModule(nn.Module):
         self.primary_conv = _conv_norm_act(primary, norm_act)
         self.cheap_operation: nn.Sequential | None = None
         if intrinsic < out_channels:
-            cheap = nn.Conv2d(
+            conv = CheapConv2d if ghosts > intrinsic else nn.Conv2d
+            cheap = conv(
                 intrinsic,
                 ghosts,
                 dw_size,
