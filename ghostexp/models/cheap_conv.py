@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MANY = 8  # maps from which on it pays in float32; in bfloat16 it always does
+
 
 class CheapConv2d(nn.Conv2d):
     """A depthwise convolution with several filters for each map: (N, C, H, W) -> (N, times * C, H', W').
 
-    On a CPU, in channels_last, the maps are repeated and filtered one by one: the same sum, but oneDNN has no fast
+    On a CPU, in channels_last, many maps are repeated and filtered one by one: the same sum, but oneDNN has no fast
     kernel for several filters for each map. An exported program has the plain convolution.
     """
 
@@ -23,8 +25,9 @@ class CheapConv2d(nn.Conv2d):
 @torch.fx.wrap  # one operation, so that torch.fx can trace a network whose device it does not have
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, Any, Any]) -> Tensor:
     groups, filters = x.shape[1], weight.shape[0]
-    is_fast = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
-    if is_fast and not torch.compiler.is_exporting():
+    is_faster = x.dtype == torch.bfloat16 or groups >= MANY
+    on_cpu = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+    if is_faster and on_cpu and not torch.compiler.is_exporting():
         x, groups = _Repeat.apply(x, filters // groups), filters
     return F.conv2d(x, weight, bias, *geometry, groups)
 
