@@ -1,5 +1,6 @@
 """Plot learning curves with bands over seeds, and the learning rates below them if they differ."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,7 +40,7 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
     rates = {id(variant): curve(variant, "lr") for variant in study.variants}
     if not any(errors.values()):
         return None
-    differ = len({tuple(zip(found, map(fmean, found.values()), strict=True)) for found in rates.values() if found}) > 1
+    differ = has_different_means(list(rates.values()))
     figure = new_figure(1.2 + 5.3 * len(panels), 6.4 if differ else 4.2)
     rows = figure.subplots(
         1 + differ, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=[2, 1][: 1 + differ]
@@ -88,6 +89,12 @@ def curve(variant: Variant, column: str) -> Curve:
             if row.get(column) and row.get("epoch"):
                 values.setdefault(int(row["epoch"]), []).append(float(row[column]))
     return dict(sorted(values.items()))
+
+
+def has_different_means(curves: Sequence[Curve]) -> bool:
+    """Return whether the means over seeds of some curves differ by more than rounding, curves without values aside."""
+    means = [{epoch: f"{fmean(values):.6g}" for epoch, values in found.items()} for found in curves if found]
+    return any(other != means[0] for other in means[1:])
 
 
 def _draw_curve(axis: Axes, by_epoch: Curve, look: dict[str, Any], label: str) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ghostexp.report.build_study import build_study
-from ghostexp.report.curves import curve, curve_panels
+from ghostexp.report.curves import curve, curve_panels, has_different_means
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import axis_key, axis_positions, group_series
 from ghostexp.report.plots import draw_pareto, pareto_front
@@ -17,6 +17,13 @@ def test_curve_has_values_of_seeds_with_the_epoch(tmp_path: Path) -> None:
     (variant,) = build_study("mine", find_study(folder)).variants
     assert curve(variant, "val/acc1") == {1: [70.0, 71.0], 2: [80.0], 3: [90.0]}
     assert curve(variant, "lr")[2] == [0.05, 0.05]
+
+
+def test_learning_rates_of_two_and_three_seeds_are_equal() -> None:
+    """The means of 0.1 differ by rounding: 0.1 and 0.10000000000000002."""
+    assert not has_different_means([{1: [0.1] * 2}, {1: [0.1] * 3}, {}])
+    assert has_different_means([{1: [0.1]}, {1: [0.1001]}])
+    assert has_different_means([{1: [0.1]}, {1: [0.1], 2: [0.1]}])
 
 
 def test_only_panel_of_curves_has_no_title(tmp_path: Path) -> None:
