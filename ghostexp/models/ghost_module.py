@@ -68,8 +68,8 @@ class GhostModule(nn.Module):
         self.primary_conv = _conv_norm_act(primary, norm_act)
         self.cheap_operation: nn.Sequential | None = None
         if intrinsic < out_channels:
-            conv = CheapConv2d if ghosts > intrinsic else nn.Conv2d
-            cheap = conv(
+            conv_type = CheapConv2d if ratio > 2 else nn.Conv2d
+            cheap = conv_type(
                 intrinsic,
                 ghosts,
                 dw_size,

@@ -10,11 +10,11 @@ from .fuse import fold_batchnorm, set_kernel
 
 
 class ReparamBranch(nn.Module):
-    """A convolution with the geometry of another, except for its kernel size, and a BatchNorm."""
+    """A convolution of the type and geometry of another, except for its kernel size, and a BatchNorm."""
 
     def __init__(self, like: nn.Conv2d, kernel_size: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        self.conv = type(like)(
             like.in_channels,
             like.out_channels,
             kernel_size,

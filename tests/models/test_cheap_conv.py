@@ -7,14 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostexp.models.cheap_conv import MANY, CheapConv2d
+from ghostexp.models.cheap_conv import MIN_FLOAT32_MAPS as MAPS
+from ghostexp.models.cheap_conv import CheapConv2d
 from ghostexp.models.ghost_module import GhostModule
 
 LAST, FIRST = torch.channels_last, torch.contiguous_format
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
-def maps(dtype: torch.dtype = torch.float32, layout: torch.memory_format = LAST, channels: int = MANY) -> Tensor:
+def maps(dtype: torch.dtype = torch.float32, layout: torch.memory_format = LAST, channels: int = MAPS) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, channels, 9, 7, generator=generator, dtype=dtype)
     return x.contiguous(memory_format=layout).requires_grad_()
@@ -25,13 +26,13 @@ def is_repeated(y: Tensor) -> bool:
     return any("Repeat" in following.name() for following, _ in y.grad_fn.next_functions if following)
 
 
-@pytest.mark.parametrize("times", [2, 3, 9])
+@pytest.mark.parametrize("multiplier", [2, 3, 9])
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_repeated_maps_give_the_same_convolution_and_gradients(times: int, dtype: torch.dtype) -> None:
-    x, conv = maps(dtype), CheapConv2d(MANY, MANY * times, 5, 2, 2, groups=MANY).to(dtype)
+def test_repeated_maps_give_the_same_convolution_and_gradients(multiplier: int, dtype: torch.dtype) -> None:
+    x, conv = maps(dtype), CheapConv2d(MAPS, MAPS * multiplier, 5, 2, 2, groups=MAPS).to(dtype)
     y = conv(x)
     weight, bias = (parameter.double() for parameter in conv.parameters())
-    expected = F.conv2d(x.double(), weight, bias, 2, 2, groups=MANY)
+    expected = F.conv2d(x.double(), weight, bias, 2, 2, groups=MAPS)
     assert is_repeated(y)
     close = partial(torch.testing.assert_close, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
     close(y, expected.to(dtype))
@@ -52,7 +53,7 @@ def test_gradients_are_added_in_float32() -> None:
 
 
 def test_second_derivatives() -> None:
-    conv = CheapConv2d(MANY, 2 * MANY, 3, padding=1, groups=MANY).double()
+    conv = CheapConv2d(MAPS, 2 * MAPS, 3, padding=1, groups=MAPS).double()
     x = maps(torch.float64)[:1, :, :3, :3].contiguous(memory_format=LAST)
     assert is_repeated(conv(x))
     assert torch.autograd.gradgradcheck(conv, x)
@@ -65,17 +66,17 @@ def test_few_maps_are_repeated_in_bfloat16_only() -> None:
 
 
 def test_other_layouts_and_paddings_are_plain_convolutions() -> None:
-    conv = CheapConv2d(MANY, 2 * MANY, 3, padding=1, groups=MANY)
+    conv = CheapConv2d(MAPS, 2 * MAPS, 3, padding=1, groups=MAPS)
     assert not is_repeated(conv(maps(layout=FIRST)))
     torch.testing.assert_close(conv(maps(layout=FIRST)), conv(maps()))
-    reflecting = CheapConv2d(MANY, 2 * MANY, 3, padding=1, groups=MANY, padding_mode="reflect")
-    plain = nn.Conv2d(MANY, 2 * MANY, 3, padding=1, groups=MANY, padding_mode="reflect")
+    reflecting = CheapConv2d(MAPS, 2 * MAPS, 3, padding=1, groups=MAPS, padding_mode="reflect")
+    plain = nn.Conv2d(MAPS, 2 * MAPS, 3, padding=1, groups=MAPS, padding_mode="reflect")
     plain.load_state_dict(reflecting.state_dict())
     torch.testing.assert_close(reflecting(maps()), plain(maps()))
 
 
 def test_exported_program_has_the_plain_convolution() -> None:
-    ghost = GhostModule(4, 3 * MANY, ratio=3).to(memory_format=LAST).eval()
+    ghost = GhostModule(4, 3 * MAPS, ratio=3).to(memory_format=LAST).eval()
     x = torch.randn(2, 4, 8, 8).contiguous(memory_format=LAST)
     program = torch.export.export(ghost, (x,))
     names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
@@ -85,7 +86,7 @@ def test_exported_program_has_the_plain_convolution() -> None:
 
 
 def test_symbolic_trace_and_compilation_agree() -> None:
-    ghost = GhostModule(4, 3 * MANY, ratio=3, norm_act="none").to(memory_format=LAST)
+    ghost = GhostModule(4, 3 * MAPS, ratio=3, norm_act="none").to(memory_format=LAST)
     x = torch.randn(2, 4, 8, 8).contiguous(memory_format=LAST)
     torch.testing.assert_close(torch.fx.symbolic_trace(ghost)(x), ghost(x))
     compiled = torch.compile(ghost, backend="aot_eager", fullgraph=True)
@@ -100,7 +101,7 @@ def test_symbolic_trace_and_compilation_agree() -> None:
 
 def test_gradients_of_single_images() -> None:
     """By torch.func, as for per-sample gradients."""
-    conv = CheapConv2d(MANY, 2 * MANY, 3, padding=1, groups=MANY)
+    conv = CheapConv2d(MAPS, 2 * MAPS, 3, padding=1, groups=MAPS)
     x = maps().detach()
     parameters: dict[str, Tensor] = dict(conv.named_parameters())
 

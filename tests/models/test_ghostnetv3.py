@@ -9,6 +9,7 @@ from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
 from ghostexp.models import reparam
+from ghostexp.models.cheap_conv import CheapConv2d
 from ghostexp.models.ghostnetv2 import ghostnetv2
 from ghostexp.models.ghostnetv3 import GhostBottleneckV3, GhostModuleV3, ghostnetv3
 from ghostexp.models.reparam import ReparamBranch, ReparamMixin, sum_branches
@@ -79,7 +80,10 @@ def test_ghost_module_v3_folds_any_ratio_and_dw_size(ratio: int, dw_size: int) -
     expected = module.eval()(x)
     assert len(module.branches("primary")) == (3 if ratio == 3 else 2)
     if ratio > 1:
-        assert len(module.branches("cheap")) == 2 + (dw_size > 1) + (ratio == 2)
+        branches = module.branches("cheap")
+        assert len(branches) == 2 + (dw_size > 1) + (ratio == 2)
+        kinds = {type(branch.conv) for branch in branches if isinstance(branch, ReparamBranch)}
+        assert kinds == {CheapConv2d if ratio > 2 else nn.Conv2d}
     module.reparameterize()
     torch.testing.assert_close(module(x), expected)
 

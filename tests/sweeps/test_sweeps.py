@@ -15,7 +15,6 @@ from ghostexp.runner.processes import environments
 from ghostexp.runner.resources import ResourcePool, Resources, list_visible_gpus
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps import jobs
-from ghostexp.sweeps.grid import combinations
 from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status, prepare_directory
 from ghostexp.training.callbacks import checkpoint
 from tests.cli import TINY, command, finish, processes_in, start, wait_for
@@ -187,46 +186,6 @@ def test_repeatedly_killed_sweep_equals_uninterrupted_sweep(tmp_path: Path) -> N
         assert len({(run / "metrics.csv").read_bytes() for run in pair}) == 1
         weights = [checkpoint.read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in pair]
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
-def names(typed: dict[str, list[str]], swept: set[str]) -> list[str]:
-    """Return job names of a study of d = 1, 3 over two seeds, with ratio 1 as its baseline."""
-    params = {"model.dw_size": ["1", "3"], "seed": ["0", "1"]}
-    baseline = {"model.ratio": ["1"], "seed": ["0", "1"]}
-    return [name for name, _, _ in combinations(params, baseline, typed, swept)]
-
-
-def test_combinations_are_grid_and_baseline() -> None:
-    assert names({}, set()) == [
-        *("dw_size-1_seed-0", "dw_size-1_seed-1", "dw_size-3_seed-0", "dw_size-3_seed-1"),
-        *("ratio-1_seed-0", "ratio-1_seed-1"),
-    ]
-
-
-def test_typed_values_narrow_grid_and_baseline() -> None:
-    assert names({"seed": ["1"]}, set()) == ["dw_size-1_seed-1", "dw_size-3_seed-1", "ratio-1_seed-1"]
-    narrowed = names({"model.dw_size": ["3"], "seed": ["0"]}, set())
-    assert narrowed == ["dw_size-3_seed-0", "ratio-1_seed-0"]
-    assert names({"trainer.max_epochs": ["2"], "seed": ["0"]}, set())[-1] == "ratio-1_seed-0"
-    assert names({"optimizer.lr": ["1", "2"], "seed": ["0"]}, {"optimizer.lr"})[-1] == "ratio-1_seed-0_lr-2"
-
-
-def test_baseline_keeps_its_own_values() -> None:
-    params, baseline = {"model.dw_size": ["1"], "seed": ["0"]}, {"model.ratio": ["1"], "seed": ["0"]}
-    jobs = list(combinations(params, baseline, {"model.ratio": ["4"], "model.dw_size": ["1"]}, set()))
-    assert jobs[0][1] == ["model.dw_size=1", "seed=0", "model.ratio=4"]
-    assert jobs[1][1] == ["model.ratio=1", "seed=0"]
-
-
-def test_typed_values_narrow_baseline_to_its_own() -> None:
-    params = {"model.ratio": ["1", "2", "3"], "scheduler": ["constant", "cosine"], "seed": ["0"]}
-    baseline = {"model.ratio": ["1"], "model.width": ["0.7"], "scheduler": ["constant", "cosine"], "seed": ["0"]}
-    typed = {"model.ratio": ["1", "2"], "scheduler": ["cosine"], "seed": ["5"]}
-    names = [point.name for point in combinations(params, baseline, typed, set())]
-    assert names == [f"ratio-{key}_scheduler-cosine_seed-5" for key in ("1", "2", "1_width-0.7")]
-    typed = {"model.ratio": ["2"], "scheduler": ["constant"]}
-    names = [point.name for point in combinations(params, baseline, typed, set())]
-    assert names == [f"ratio-{key}_scheduler-constant_seed-0" for key in ("2", "1_width-0.7")]
 
 
 def test_resource_pool_assigns_different_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
