@@ -60,6 +60,14 @@ class Run:
         assert name is not None
         return self.result["metrics"]["test"][name]
 
+    @property
+    def machine(self) -> str:
+        """Return what it trained on: `AMD EPYC (2 cores), 1 thread`, or `2 x NVIDIA H100`."""
+        devices = self.result.get("devices", 1) * self.result.get("nodes", 1)
+        threads = self.result.get("threads") if self.result.get("accelerator") == "cpu" else None
+        text = f"{devices} x " * (devices > 1) + str(self.result.get("hardware", "unknown"))
+        return text if threads is None else f"{text}, {threads} thread{'s' * (threads > 1)}"
+
     @cached_property
     def curve(self) -> list[dict[str, Any]]:
         """Return the rows of metrics.csv."""

@@ -23,7 +23,7 @@ from ghostexp.report.plot_style import (
     variant_styles,
 )
 from ghostexp.report.published import PublishedMatch, published_results
-from ghostexp.report.tables import baseline_label, hardware
+from ghostexp.report.tables import baseline_label
 from ghostexp.report.text import CLAIM, has_claim
 from ghostexp.report.variants import Study, Variant, as_text
 
@@ -106,14 +106,14 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
     """
     if all(len({variant.median("macs") for variant in variants}) == 1 for variants in group_series(study).values()):
         return None
-    columns = 1 + study.has_even_speeds
+    timed = study.timed_variants if study.has_even_speeds else []
+    columns = 1 + (len(timed) > 1)
     figure = new_figure(2 + 5 * columns, 4.4)
     left, *others = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
-    _against(left, study, "macs", 1e6)
+    _against(left, study, study.variants, "macs", 1e6)
     for right in others:
-        _against(right, study, "train_seconds", 1)
-        machine = "; ".join(hardware(study.runs))
-        right.set_xlabel(f"seconds of training (bars: fastest to slowest run)\n{machine}")
+        _against(right, study, timed, "train_seconds", 1)
+        right.set_xlabel(f"seconds of training (bars: fastest to slowest run)\n{timed[0].runs[0].machine}")
     for variant in study.variants:
         macs = (variant.median("macs") or 0) / 1e6
         for row in published_results(variant):
@@ -127,9 +127,9 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
     return save(figure, f"{title}\n{where}", path)
 
 
-def _against(axis: Axes, study: Study, key: str, unit: float) -> None:
-    """Plot accuracy against a cost in result.json."""
-    known = [(value / unit, variant) for variant in study.variants if (value := variant.median(key)) is not None]
+def _against(axis: Axes, study: Study, variants: Sequence[Variant], key: str, unit: float) -> None:
+    """Plot the accuracy of some variants against a cost in result.json."""
+    known = [(value / unit, variant) for variant in variants if (value := variant.median(key)) is not None]
     styles = variant_styles(study)
     for value, variant in known:
         look = styles[id(variant)]

@@ -1,7 +1,7 @@
 """Format the table of a study, one row per variant, as Markdown, CSV and LaTeX; and one row per run."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ghostexp.report.load_runs import Run, RunStatus
@@ -76,14 +76,7 @@ def signed(points: float) -> str:
 
 def hardware(runs: Sequence[Run]) -> list[str]:
     """Return the different machines of runs."""
-    return sorted({_machine(run.result) for run in runs})
-
-
-def _machine(result: Mapping[str, Any]) -> str:
-    devices = result.get("devices", 1) * result.get("nodes", 1)
-    threads = f", {result['threads']} thread{'s' * (result['threads'] > 1)}" if "threads" in result else ""
-    is_gpu = result.get("accelerator") != "cpu"
-    return f"{devices} x " * (devices > 1) + str(result.get("hardware", "unknown")) + threads * (not is_gpu)
+    return sorted({run.machine for run in runs})
 
 
 def _difference(variant: Variant) -> str:
@@ -206,6 +199,6 @@ def _run_row(run: Run, variant: str, study: Study) -> dict[str, Any]:
         key: run.result.get(key, "")
         for key in ("params", "macs", "images_per_second", "train_seconds", "epochs", "steps", "test_checkpoint")
     }
-    row["hardware"] = _machine(run.result) if run.result else ""
+    row["hardware"] = run.machine if run.result else ""
     row |= {key: run.result.get(key, "") for key in ("started", "git", "fingerprint")}
     return row | {"note": run.note if run.state is not RunStatus.FINISHED else ""}

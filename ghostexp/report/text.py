@@ -170,6 +170,8 @@ def notes(study: Study) -> list[str]:
     if machines:
         found.append(f"img/s and seconds of training are medians over runs. Hardware: {'; '.join(machines)}.")
         found.append(training_time([float(run.result.get("train_seconds") or 0.0) for run in study.runs]))
+    if elsewhere := [variant.label for variant in study.variants if variant not in study.timed_variants]:
+        found.append(f"Not comparable in speed, as they ran on other hardware or on several: {'; '.join(elsewhere)}.")
     if not study.has_even_speeds:
         found.append(
             f"Runs of one variant differ in img/s by a factor of up to {study.speed_spread:.1f}: other work ran on the "

@@ -90,12 +90,20 @@ class Study:
         """Return the title of the compared metric with its unit, if it has one."""
         return ", ".join(filter(None, (self.metric_title, metric_unit(self.metric))))
 
+    @cached_property
+    def timed_variants(self) -> list[Variant]:
+        """Return the variants whose speeds can be compared: every run on the machine that has the most of them."""
+        machines = [{run.machine for run in variant.runs} for variant in self.variants]
+        single = [machine for found in machines if len(found) == 1 for machine in found]
+        most = {max(single, key=single.count)} if single else None
+        return [variant for variant, found in zip(self.variants, machines, strict=True) if found == most]
+
     @property
     def speed_spread(self) -> float:
-        """Return the largest ratio of training speeds, fastest to slowest run, within one variant."""
+        """Return the largest ratio of training speeds, fastest to slowest run, within one of the timed variants."""
         rates = [
             [run.result["images_per_second"] for run in variant.runs if run.result.get("images_per_second")]
-            for variant in self.variants
+            for variant in self.timed_variants
         ]
         return max((max(variant) / min(variant) for variant in rates if variant), default=1.0)
 

@@ -1,12 +1,17 @@
 """The values that the plots of a report show."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
+from matplotlib.axes import Axes
 
 from ghostexp.report.build_study import build_study
 from ghostexp.report.curves import curve, curve_panels, has_different_means
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import axis_key, axis_positions, group_series
 from ghostexp.report.plots import draw_pareto, pareto_front
+from ghostexp.report.variants import Study, Variant
 from tests.report.fake_runs import finish, start, study
 
 
@@ -54,6 +59,21 @@ def test_pareto_is_drawn_only_where_macs_differ_within_a_series(tmp_path: Path) 
     assert draw_pareto(schedules, "", tmp_path / "equal.png") is None
     ratios = build_study("mine", find_study(study(tmp_path / "ratios", {1: [90.0], 2: [91.0]})))
     assert draw_pareto(ratios, "", tmp_path / "different.png")
+
+
+def test_pareto_has_seconds_only_of_variants_on_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, list[str]]] = []
+
+    def against(_axis: Axes, _study: Study, variants: Sequence[Variant], key: str, _unit: float) -> None:
+        drawn.append((key, [variant.label for variant in variants]))
+
+    monkeypatch.setattr("ghostexp.report.plots._against", against)
+    folder = study(tmp_path / "study", {1: [95.0], 2: [94.0], 4: [92.0]})
+    for ratio, wanted in ((4, [("train_seconds", ["s = 1", "s = 2"])]), (2, [])):
+        finish(start(folder / f"ratio-{ratio}_seed-0", 0, {"model.ratio": ratio}), 90.0, hardware=f"machine {ratio}")
+        assert draw_pareto(build_study("study", find_study(folder)), "", tmp_path / f"{ratio}.png")
+        assert drawn == [("macs", ["s = 1", "s = 2", "s = 4"]), *wanted]
+        drawn.clear()
 
 
 def test_axis_key_has_most_values_and_others_are_series(tmp_path: Path) -> None:

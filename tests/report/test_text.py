@@ -150,6 +150,21 @@ def test_notes_name_incomparable_speeds(tmp_path: Path) -> None:
     assert "by a factor of up to 2.5" in line
 
 
+def test_speeds_are_compared_on_one_machine(tmp_path: Path) -> None:
+    folder = study(tmp_path / "study", {1: [95.0, 95.0], 2: [94.0, 94.0], 3: [93.0, 93.0], 4: [92.0, 92.0]})
+
+    def speeds() -> tuple[list[str], list[str]]:
+        found = build_study("study", find_study(folder))
+        lines = [line for line in notes(found) if "Not comparable in speed" in line]
+        return [variant.label for variant in found.timed_variants], lines
+
+    assert speeds() == (["s = 1", "s = 2", "s = 3", "s = 4"], [])
+    for run in ("ratio-2_seed-1", "ratio-4_seed-0", "ratio-4_seed-1"):
+        finish(start(folder / run, int(run[-1]), {"model.ratio": int(run[6])}), 90.0, hardware="another")
+    left_out = "Not comparable in speed, as they ran on other hardware or on several: s = 2; s = 4."
+    assert speeds() == (["s = 1", "s = 3"], [left_out])
+
+
 def test_notes_add_up_the_time_of_training(tmp_path: Path) -> None:
     found = study_at(tmp_path, {1: [95.0, 94.0, 96.0], 2: [94.0, 95.0, 95.0]})
     assert "The training of 6 runs took 2.0 minutes in all, evaluation not counted." in notes(found)
