@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 from ghostexp.report.load_runs import Run, RunSet, RunStatus
 from ghostexp.report.statistics import paired
-from ghostexp.report.variants import POINTS, RATIO, Study, Values, Variant
+from ghostexp.report.variants import RATIO, Study, Values, Variant, as_text
 from ghostexp.runs.sweep_record import follows, is_seed, swept_keys
 
 GROUPS = ("model", "datamodule", "optimizer", "scheduler")
 BASELINE_OVERRIDES = {RATIO: 1}
 
 
-def build_study(name: str, found: RunSet, requested: Values | None = None) -> Study:
+def build_study(name: str, found: RunSet, requested: Values | None = None, usual: Values | None = None) -> Study:
     """Group runs into variants and pair each with its baseline.
 
-    requested: values of the baselines; by default model.ratio = 1, or else those of the first variant.
-    Raises ValueError: no variant has these values.
+    requested: values of the baselines. Without them: the usual ones, if a variant has them; model.ratio = 1; those of
+    the first variant.
+    Raises ValueError: no variant has the requested values.
     """
     keys = swept_keys(found.jobs.values()) if found.jobs else _differing(found.runs)
     finished = [run for run in found.runs if run.state is RunStatus.FINISHED]
@@ -25,8 +26,8 @@ def build_study(name: str, found: RunSet, requested: Values | None = None) -> St
     variants = _in_order(_group_runs(finished, keys), keys)
     _shorten(variants)
     _omit_usual_numbers(variants, keys)
-    baseline = _baseline_values(variants, keys, requested)
-    _compare(variants, baseline)
+    baseline = _baseline_values(variants, requested, [usual or {}, BASELINE_OVERRIDES])
+    _compare(variants, baseline, _varied_by_baselines(found.runs, keys, baseline))
     others = [run for run in found.runs if run.state is not RunStatus.FINISHED]
     return Study(name, keys, variants, others, baseline)
 
@@ -48,7 +49,7 @@ def _differing(runs: Sequence[Run]) -> tuple[str, ...]:
 
 def _counts(keys: Sequence[str], runs: Sequence[Run]) -> int:
     """Count the different combinations of the values of keys."""
-    return len({_identity({key: run.values.get(key) for key in keys}) for run in runs})
+    return len({_identity({key: run.value(key) for key in keys}) for run in runs})
 
 
 def _mark_incompatible(runs: Sequence[Run], keys: Sequence[str]) -> None:
@@ -79,7 +80,7 @@ def _group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Variant]:
     for run in runs:
         if run.state is RunStatus.INCOMPATIBLE:
             continue
-        values = {key: run.values.get(key) for key in keys}
+        values = {key: run.value(key) for key in keys}
         variant = variants.setdefault(_identity(values), Variant(values, [], keys))
         same = [other.name for other in variant.runs if other.seed == run.seed]
         if same:
@@ -125,28 +126,36 @@ def _omit_usual_numbers(variants: Sequence[Variant], keys: Sequence[str]) -> Non
                     variant.label_keys = kept or variant.label_keys
 
 
-def _baseline_values(variants: Sequence[Variant], keys: Sequence[str], requested: Values | None) -> Values:
+def _baseline_values(variants: Sequence[Variant], requested: Values | None, usual: Sequence[Values]) -> Values:
+    def is_there(values: Values) -> bool:
+        return any(variant.values.items() >= values.items() for variant in variants)
+
     if requested is None:
-        is_there = any(
-            variant.values.items() >= BASELINE_OVERRIDES.items() for variant in variants if "model.ratio" in keys
-        )
-        return BASELINE_OVERRIDES if is_there else dict(variants[0].values) if variants else {}
-    if not any(variant.values.items() >= requested.items() for variant in variants):
-        there = "; ".join(variant.label for variant in variants)
+        first = dict(variants[0].values) if variants else {}
+        return next((values for values in usual if values and is_there(values)), first)
+    if not is_there(requested):
+        there = "; ".join(variant.label for variant in variants) or "none that is finished"
         raise ValueError(f"task.baseline={dict(requested)}: must be values of a variant; there are {there}")
     return requested
 
 
-def _compare(variants: Sequence[Variant], baseline: Values) -> None:
-    """Pair each variant with the baseline that equals it in all other keys, or with the only baseline."""
-    candidates = [
-        variant for variant in variants if all(variant.values[key] == value for key, value in baseline.items())
-    ]
+def _varied_by_baselines(runs: Sequence[Run], keys: Sequence[str], baseline: Values) -> list[str]:
+    """Return the keys, other than its own, that the runs of the baseline vary, unfinished ones too."""
+    ours = [run for run in runs if all(as_text(run.value(key)) == as_text(baseline[key]) for key in baseline)]
+    return [key for key in keys if key not in baseline and len({as_text(run.value(key)) for run in ours}) > 1]
+
+
+def _compare(variants: Sequence[Variant], baseline: Values, varied: Sequence[str]) -> None:
+    """Pair each variant with the baseline that equals it in all other keys, or with the only one.
+
+    varied: keys that differ between baselines, in which a variant equals its own.
+    """
+    candidates = [variant for variant in variants if variant.values.items() >= baseline.items()]
     for variant in variants:
         if variant in candidates:
             continue
-        wanted = {**variant.values, **baseline}
-        matched = [other for other in candidates if other.values == wanted] or candidates
+        near = [other for other in candidates if all(other.values[key] == variant.values[key] for key in varied)]
+        matched = [other for other in near if other.values == {**variant.values, **baseline}] or near
         if len(matched) == 1:
             variant.baseline = matched[0]
-            variant.difference = paired(variant.by_seed, matched[0].by_seed, POINTS)
+            variant.difference = paired(variant.by_seed, matched[0].by_seed, variant.metric.difference_range)

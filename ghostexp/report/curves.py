@@ -21,7 +21,6 @@ from ghostexp.report.plot_style import (
 )
 from ghostexp.report.variants import Study, Variant
 
-ACCURACY, MAP = "val/acc1", "val/map"
 LOWEST = 0.1  # percent: lower end of the logarithmic error axis
 RATES = 1e-4  # of the highest learning rate: lower end of its axis
 MANY = 25  # epochs; longer curves have no markers
@@ -30,13 +29,12 @@ Curve = dict[int, list[float]]  # values of the seeds by epoch
 
 @literal_text
 def draw_curves(study: Study, title: str, path: Path) -> Path | None:
-    """Plot validation error, or mAP, by epoch, a panel per series; a series of one variant is in every panel."""
+    """Plot the validation error, or another metric, by epoch: a panel per series, series of one variant in each."""
     panels = curve_panels(study)
-    is_error = study.metric_title == "accuracy"
-    errors = {
-        id(variant): _errors(curve(variant, ACCURACY)) if is_error else curve(variant, MAP)
-        for variant in study.variants
-    }
+    metric = study.metric
+    is_error, column = metric.name == "test/acc1", metric.name.replace("test/", "val/")
+    values = {id(variant): curve(variant, column) for variant in study.variants}
+    errors = {key: _errors(found) for key, found in values.items()} if is_error else values
     rates = {id(variant): curve(variant, "lr") for variant in study.variants}
     if not any(errors.values()):
         return None
@@ -46,21 +44,21 @@ def draw_curves(study: Study, title: str, path: Path) -> Path | None:
         1 + differ, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=[2, 1][: 1 + differ]
     )
     styles = variant_styles(study)
-    for column, (name, variants) in enumerate(panels.items()):
+    for number, (name, variants) in enumerate(panels.items()):
         for variant in variants:
             look = styles[id(variant)] if len(panels) == 1 else style(variants.index(variant), len(variants))
-            _draw_curve(rows[0][column], errors[id(variant)], look, variant.label)
+            _draw_curve(rows[0][number], errors[id(variant)], look, variant.label)
             if differ:
                 epochs = list(rates[id(variant)])
                 values = [fmean(values) for values in rates[id(variant)].values()]
-                rows[1][column].plot(epochs, values, **line(look))
+                rows[1][number].plot(epochs, values, **line(look))
         if is_error:
-            plain_log(rows[0][column], "y")
-        rows[0][column].set_title(name, fontsize=10)
-        rows[0][column].legend(fontsize=7)
-        rows[-1][column].set(xlabel="epoch")
-        rows[-1][column].xaxis.set_major_locator(MaxNLocator(integer=True))
-    rows[0][0].set(ylabel="validation error, %" if is_error else "validation mAP, %")
+            plain_log(rows[0][number], "y")
+        rows[0][number].set_title(name, fontsize=10)
+        rows[0][number].legend(fontsize=7)
+        rows[-1][number].set(xlabel="epoch")
+        rows[-1][number].xaxis.set_major_locator(MaxNLocator(integer=True))
+    rows[0][0].set(ylabel="validation error, %" if is_error else f"validation {metric.label}")
     if differ:
         highest = max(max(values) for found in rates.values() for values in found.values())
         rows[1][0].set(ylabel="learning rate", yscale="log", ylim=(RATES * highest, 2 * highest))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ghostexp.report.statistics import Paired, paired
 from ghostexp.report.tables import Cells, difference_text
-from ghostexp.report.variants import POINTS, RATIO, Study, Variant
+from ghostexp.report.variants import RATIO, Study, Variant
 
 TOLERANCE = 0.05  # relative difference of MACs that counts as equal
 
@@ -28,7 +28,8 @@ def equal_cost_pairs(study: Study) -> list[EqualCost]:
         equals = [other for other in ordinary if _are_comparable(ghost, other)]
         if not ghost.is_ordinary and equals:
             nearest = min(equals, key=lambda other: abs(_macs(other) / _macs(ghost) - 1))
-            pairs.append(EqualCost(ghost, nearest, paired(ghost.by_seed, nearest.by_seed, POINTS)))
+            difference = paired(ghost.by_seed, nearest.by_seed, ghost.metric.difference_range)
+            pairs.append(EqualCost(ghost, nearest, difference))
     return pairs
 
 
@@ -46,17 +47,19 @@ def _macs(variant: Variant) -> float:
 def equal_cost_summary(study: Study) -> str:
     """Summarise the differences at equal MACs, with intervals; empty without such pairs."""
     parts = [
-        f"{pair.ghost.label} against {pair.ordinary.label}: {difference_text(pair.difference.estimate)}"
+        f"{pair.ghost.label} against {pair.ordinary.label}: {difference_text(pair.difference.estimate, study.metric)}"
         for pair in equal_cost_pairs(study)
         if pair.difference
     ]
-    equal = f"At equal MACs (within {100 * TOLERANCE:g} %), a ghost network minus an ordinary one, in points"
+    unit = ", in points" if study.metric.unit else ""
+    equal = f"At equal MACs (within {100 * TOLERANCE:g} %), a ghost network minus an ordinary one{unit}"
     return f"{equal}: {'; '.join(parts)}." if parts else ""
 
 
 def equal_cost_cells(study: Study) -> Cells:
     """Format the pairs of equal MACs as a table; no rows without pairs."""
-    head = ["ghost network", "MACs", "ordinary network", "MACs", f"{study.metric_title}, ghost minus ordinary, points"]
+    compared = f"{study.metric.title}, ghost minus ordinary{study.metric.points}"
+    head = ["ghost network", "MACs", "ordinary network", "MACs", compared]
     return [
         head,
         *(
@@ -65,7 +68,7 @@ def equal_cost_cells(study: Study) -> Cells:
                 f"{_macs(pair.ghost):,.0f}",
                 pair.ordinary.label,
                 f"{_macs(pair.ordinary):,.0f}",
-                difference_text(pair.difference.estimate) if pair.difference else "no common seeds",
+                difference_text(pair.difference.estimate, study.metric) if pair.difference else "no common seeds",
             ]
             for pair in equal_cost_pairs(study)
         ),

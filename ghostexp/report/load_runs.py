@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ghostexp.runs.csv_table import read_rows
-from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.directory import RunDirectory, SafeLoader
 from ghostexp.runs.fingerprint import flatten, result_config
-from ghostexp.runs.metrics import primary_metric
+from ghostexp.runs.metrics import Metric, metric_of, primary_metric
 from ghostexp.runs.naming import run_title
-from ghostexp.runs.sweep_record import is_sweep_dir, read_sweep
+from ghostexp.runs.sweep_record import is_sweep_dir, override_pair, read_sweep
 
 
 class RunStatus(Enum):
@@ -38,6 +40,7 @@ class Run:
     note: str = ""  # why a run is not averaged
     config: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, str] = field(default_factory=dict)  # of its sweep, by key; seeds included
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -53,12 +56,22 @@ class Run:
     def seed(self) -> int:
         return self.config["seed"]
 
+    def value(self, key: str) -> Any:
+        """Return the value of a swept key: a configured one, a chosen option, or what the sweep's override has."""
+        for values in (self.values, self.result_values):
+            if key in values:
+                return values[key]
+        return yaml.load(self.overrides[key], SafeLoader) if key in self.overrides else None
+
+    @cached_property
+    def metric(self) -> Metric:
+        """Return the metric that compares it with others."""
+        return metric_of(self.result)
+
     @property
     def accuracy(self) -> float:
         """Return the test accuracy or mAP in percent, or the metric of `monitor`."""
-        name = primary_metric(self.result)
-        assert name is not None
-        return self.result["metrics"]["test"][name]
+        return self.result["metrics"]["test"][self.metric.name]
 
     @property
     def machine(self) -> str:
@@ -91,6 +104,8 @@ def find_study(folder: Path) -> RunSet:
     record = read_sweep(folder)
     names = [*record.jobs, *(name for name in _inside(folder) if name not in record.jobs)]
     runs = [run for name in names if (run := read_run(folder / name, name, name in record.jobs)) is not None]
+    for run in runs:
+        run.overrides = dict(map(override_pair, record.jobs.get(run.name, ())))
     if not runs:
         raise ValueError(f"{folder}: no training runs found; set study=NAME, name=NAME or task.runs=DIR")
     return RunSet(runs, record.study, record.jobs)

@@ -62,7 +62,7 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
             beside = [at[id(variant)] - 0.45 * step] * len(seeds)
             axis.plot(beside, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
             _mark(axis, at[id(variant)], published_results(variant))
-    axis.set(xlabel=AXIS_TITLES.get(key, key), ylabel=f"test {study.metric_label}")
+    axis.set(xlabel=AXIS_TITLES.get(key, key), ylabel=f"test {study.metric.label}")
     axis.set_xticks(list(positions.values()), list(positions))
     _finish(axis)
     return save(figure, f"{title}\n{describe_means(study.variants)}; dots: seeds", path)
@@ -118,12 +118,12 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
         macs = (variant.median("macs") or 0) / 1e6
         for row in published_results(variant):
             _mark(left, row.macs_m or macs, [row])
-    left.set(xlabel="MACs of one image, millions", ylabel=f"test {study.metric_label}")
+    left.set(xlabel="MACs of one image, millions", ylabel=f"test {study.metric.label}")
     for axis in (left, *others):
         axis.grid(alpha=0.3)
     handles, labels = _once(left)
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
-    where = f"{describe_means(study.variants)}; line: no other mean is higher at less cost"
+    where = f"{describe_means(study.variants)}; line: no other mean is better at less cost"
     return save(figure, f"{title}\n{where}", path)
 
 
@@ -136,8 +136,11 @@ def _against(axis: Axes, study: Study, variants: Sequence[Variant], key: str, un
         runs = [run.result[key] / unit for run in variant.runs if run.result.get(key) is not None]
         axis.plot([min(runs), max(runs)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
         point(axis, value, variant, look, variant.label)
-    best = pareto_front([(value, variant.accuracy.mean) for value, variant in known])
-    axis.plot([x for x, _ in best], [y for _, y in best], color="0.4", linewidth=0.8, drawstyle="steps-post", zorder=0)
+    sign = 1 if study.metric.is_better_high else -1
+    best = pareto_front([(value, sign * variant.accuracy.mean) for value, variant in known])
+    axis.plot(
+        [x for x, _ in best], [sign * y for _, y in best], color="0.4", linewidth=0.8, drawstyle="steps-post", zorder=0
+    )
     costs = [value for value, _ in known]
     if known and max(costs) > WIDE * min(costs):
         plain_log(axis, "x")
@@ -176,7 +179,7 @@ def draw_differences(study: Study, title: str, path: Path) -> Path | None:
     intervals = " with 95 % intervals" if has_interval else ""
     axis.set_yticks(range(len(variants)), [variant.label for variant in variants])
     axis.set(
-        xlabel=f"test {study.metric_title} minus that of {baseline_label(study)}, points",
+        xlabel=f"test {study.metric.title} minus that of {baseline_label(study)}{study.metric.points}",
         ylim=(-0.6, len(variants) - 0.3),
     )
     axis.grid(alpha=0.3)

@@ -24,11 +24,16 @@ def find_profiles(patterns: Sequence[str]) -> list[RunDirectory]:
 def write_profiles(runs: Sequence[RunDirectory], title: str, command: str, folder: Path) -> str:
     """Write README.md, results.csv and, if accuracies are published, figure.png; return the page.
 
-    Raises ValueError: a profile without a measurement at batch 1, or a folder that cannot be made.
+    Networks without a time at batch 1, as detectors, have their counts alone.
+    Raises ValueError: a folder that cannot be made.
     """
     results = [run.read_result() or {} for run in runs]
-    mode = _mode(results)
-    profiles = [read_profile(name, [run], mode) for name, run in zip(_names(runs), runs, strict=True)]
+    timed = [result for result in results if _modes(result)]
+    mode = next((mode for mode in MODES if all(mode in _modes(result) for result in timed)), "eager")
+    profiles = [
+        read_profile(name, [run], mode if result in timed else None)
+        for name, run, result in zip(_names(runs), runs, results, strict=True)
+    ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -36,20 +41,23 @@ def write_profiles(runs: Sequence[RunDirectory], title: str, command: str, folde
     write_rows(folder / "results.csv", [profile.row() for profile in profiles])
     figure = folder / "figure.png"
     figure.unlink(missing_ok=True)
-    if any(profile.paper and "top1" in profile.paper.metrics for profile in profiles):
-        plot_profiles(profiles, figure, f"{_hardware(results)}, {mode}")
+    plotted = [
+        profile for profile in profiles if profile.paper and "top1" in profile.paper.metrics and profile.milliseconds
+    ]
+    if plotted:
+        plot_profiles(plotted, figure, f"{_hardware(results)}, {mode}")
         shown = f"![The papers' accuracy against MACs and against measured latency]({figure.name})"
     else:
-        shown = "None of the networks has the counts of a published one: there are no accuracies to plot."
+        shown = "No network with a time has the counts of a published one: there are no accuracies to plot."
     parts = [f"# {title}", *_setting(results, mode), profile_table(profiles).rstrip(), shown]
     text = "\n\n".join([*parts, f"```bash\n{command}\n```"]) + "\n"
     write_page(folder, text)
     return text
 
 
-def _mode(results: Sequence[Result]) -> str:
-    measured = [{row["mode"] for row in result["latency"] if row["batch"] == 1} for result in results]
-    return next((mode for mode in MODES if all(mode in modes for modes in measured)), "eager")
+def _modes(result: Result) -> set[str]:
+    """Return the modes that were timed with one image."""
+    return {row["mode"] for row in result.get("latency", []) if row["batch"] == 1}
 
 
 def _names(runs: Sequence[RunDirectory]) -> list[str]:
@@ -63,8 +71,15 @@ def _setting(results: Sequence[Result], mode: str) -> list[str]:
     images = sorted({" x ".join(str(side) for side in result["image"]) for result in results})
     sentences = [
         f"MACs are multiply-accumulates of convolutions and linear layers for one image of {', '.join(images)}, "
-        f"branches folded. Latency: {mode}, {_hardware(results)}, one after another; median and quartiles."
+        "branches folded."
     ]
+    if any(map(_modes, results)):
+        sentences[0] += f" Latency: {mode}, {_hardware(results)}, one after another; median and quartiles."
+    if not all(map(_modes, results)):
+        sentences.append("Networks without a time were not timed with one image; each run's latency.csv has its times.")
+    machines = {_hardware([result]) for result in results}
+    if len(machines) > 1:
+        sentences.append("**Machines differ: the times of the networks are not comparable.**")
     if len(images) > 1:
         sentences.append("**Image sizes differ: the costs of the networks are not comparable.**")
     return sentences

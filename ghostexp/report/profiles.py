@@ -21,7 +21,7 @@ TICKS = [digit * 10**power for power in range(-1, 5) for digit in (1, 2, 5)]  # 
 
 @dataclass(frozen=True)
 class Profile:
-    """The profile of one network; milliseconds of one mode at batch 1, one or several measurements."""
+    """The profile of one network; milliseconds of one mode at batch 1, one or several measurements, or none."""
 
     name: str
     params: int
@@ -47,24 +47,26 @@ class Profile:
             "paper_top1": printed.get("top1", ""),
             "activations": self.activations,
             "peak_mib": round(self.peak_bytes / 2**20, 1),
-            "ms": round(self.median_ms, 2),
-            "ms_low": round(min(self.milliseconds), 2),
-            "ms_high": round(max(self.milliseconds), 2),
+            "ms": round(self.median_ms, 2) if self.milliseconds else "",
+            "ms_low": round(min(self.milliseconds), 2) if self.milliseconds else "",
+            "ms_high": round(max(self.milliseconds), 2) if self.milliseconds else "",
         }
 
 
-def read_profile(name: str, runs: Sequence[RunDirectory], mode: str, paper: PublishedResult | None = None) -> Profile:
+def read_profile(
+    name: str, runs: Sequence[RunDirectory], mode: str | None, paper: PublishedResult | None = None
+) -> Profile:
     """Read the profile of one network from one or several runs; counts are those of the deployed network.
 
-    The spread is that of the repeats of a single run, or of the medians of several.
-
+    The spread is that of the repeats of a single run, or of the medians of several. mode: None reads no times.
     paper: the published row; by default the one with these counts. Raises ValueError: a run is not finished, or did
     not measure this mode at batch 1.
     """
     results = [_result(run) for run in runs]
     first = results[0]
-    found = [row for result in results for row in result["latency"] if (row["mode"], row["batch"]) == (mode, 1)]
-    if len(found) != len(runs):
+    rows = [row for result in results for row in result.get("latency", [])]
+    found = [row for row in rows if (row["mode"], row["batch"]) == (mode, 1)]
+    if mode is not None and len(found) != len(runs):
         raise ValueError(f"{runs[0].path}: task.modes has no {mode}, or task.batch_sizes no 1")
     columns = ("low_ms", "median_ms", "high_ms") if len(runs) == 1 else ("median_ms",)
     times = [row[column] for row in found for column in columns]
@@ -103,7 +105,7 @@ def profile_table(profiles: Sequence[Profile]) -> str:
             f"{profile.macs / 1e6:.1f}",
             row["paper_macs_m"],
             row["paper_top1"],
-            f"{profile.median_ms:.1f} ({row['ms_low']:.1f} to {row['ms_high']:.1f})",
+            f"{row['ms']:.1f} ({row['ms_low']:.1f} to {row['ms_high']:.1f})" if profile.milliseconds else "",
         )
         for profile in profiles
         for row in [profile.row()]

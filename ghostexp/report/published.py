@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ghostexp.report.variants import Variant
+from ghostexp.runs.metrics import TITLES
 
 METRIC_KEYS = ("params_m", "macs_m", "acc", "top1", "top5", "map")
 
@@ -78,7 +79,9 @@ class PublishedMatch:
 
 
 def published_results(variant: Variant) -> list[PublishedMatch]:
-    """Return every published accuracy of a variant's network on its data, each once."""
+    """Return every published accuracy or mAP of a variant's network on its data, each once; none of other metrics."""
+    if variant.metric.name.removeprefix("test/") not in TITLES:
+        return []
     config = _as_published(variant.runs[0].values)
     found = {}
     for name, table in read_published_tables().items():

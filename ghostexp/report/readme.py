@@ -42,6 +42,8 @@ def write_report(study: Study, title: str, commands: Sequence[str], folder: Path
     captions = draw_plots(study, title, folder)
     text = build_readme(study, title, commands, captions)
     write_rows(folder / "results.csv", run_rows(study))
+    for name in ("table.csv", "table.tex"):
+        (folder / name).unlink(missing_ok=True)  # of an earlier report
     if study.variants:
         write_rows(folder / "table.csv", variant_rows(study))
         write_atomically(
@@ -58,7 +60,7 @@ def draw_plots(study: Study, title: str, folder: Path) -> dict[str, str]:
         path = folder / f"{name}.png"
         path.unlink(missing_ok=True)
         if study.variants and draw(study, title, path):
-            captions[path.name] = caption.format(metric=study.metric_title)
+            captions[path.name] = caption.format(metric=study.metric.title)
     return captions
 
 
@@ -94,7 +96,8 @@ def _list(lines: Sequence[str]) -> str:
 def _sources(study: Study) -> str:
     days = sorted({str(run.result["started"])[:10] for run in study.runs if "started" in run.result})
     revisions = sorted({str(run.result["git"]) for run in study.runs if run.result.get("git")})
-    sentences = ["`results.csv` has every run, `table.csv` and `table.tex` have the table."]
+    tables = ", `table.csv` and `table.tex` have the table" if study.variants else ""
+    sentences = [f"`results.csv` has every run{tables}."]
     if days:
         sentences.append(f"Runs of {days[0] if len(days) == 1 else f'{days[0]} to {days[-1]}'}")
         sentences[-1] += f", revision {', '.join(revisions)}." if revisions else "."

@@ -11,13 +11,12 @@ from ghostexp.report import search_plots, search_tables
 from ghostexp.report.page import write_page
 from ghostexp.report.readme import MACHINE_SPECIFIC_KEYS
 from ghostexp.report.search_runs import Group
-from ghostexp.report.statistics import estimate
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.trials import SearchRecord
 
 FRESH = 5  # seeds of the printed command that tests a winner
 DEFAULTS = {"seed": 0, "factor": 3, "horizon": "final", "direction": "maximize", "contenders": 3}
-DEFAULTS |= {"metric": "val/acc1", "cost": None}
+DEFAULTS |= {"metric": "val/acc1", "cost": None, "startup": 10, "tune_on_test": False}
 
 
 def write_search_report(groups: Sequence[Group], title: str, command: str, folder: Path, output_dir: Path) -> str:
@@ -79,8 +78,11 @@ def summary(group: Group) -> str:
         return f"{start}{counts} are the Pareto set of {metric} and {record.cost}."
     (best,) = group.finalists
     values = ", ".join(f"{key} = {text}" for key, text in group.values[best].items())
-    searched, tests = search_tables.figure_text(group.estimate_of(best), metric), list(group.tests_of(best).values())
-    fresh = f"; {search_tables.figure_text(estimate(tests), metric)} on the test set with fresh seeds" if tests else ""
+    searched = search_tables.figure_text(group.estimate_of(best), group.metric)
+    tested, fresh = group.test_metric, ""
+    if tests := group.estimate_of_tests(best):
+        name = "" if tested.title == group.metric.title else f"{tested.title} of "
+        fresh = f"; {name}{search_tables.figure_text(tests, tested)} on the test set with fresh seeds"
     return f"{start}best of {len(group.trials)} trials is {values}: {searched} on the validation set{fresh}."
 
 
@@ -146,12 +148,14 @@ def search_command(groups: Sequence[Group], with_tests: bool = True) -> str:
 
 
 def _settings(record: SearchRecord, with_tests: bool) -> list[str]:
-    named = {key: getattr(record, key) for key, value in DEFAULTS.items() if getattr(record, key) != value}
+    values = {key: getattr(record, key) for key in DEFAULTS}
+    named = {key: value for key, value in values.items() if value not in (DEFAULTS[key], None)}
     if record.trials is not None or record.sampler != "grid":
         named["trials"] = "null" if record.trials is None else record.trials
     named |= {"epochs": record.budget} if record.budget is not None else {}
     named |= {"rungs": list(record.rungs)} if record.rungs else {}
     named |= {"test_seeds": list(record.test_seeds)} if record.test_seeds and with_tests else {}
+    named |= {"test_overrides": list(record.test_overrides)} if record.test_overrides else {}
     return [f"search={record.sampler}", *(f"search.{key}={value}".replace(" ", "") for key, value in named.items())]
 
 

@@ -10,7 +10,7 @@ from ghostexp.report.finalists import contender_figures, costs_of, finalists
 from ghostexp.report.racing import surviving
 from ghostexp.report.statistics import Estimate, Paired, estimate, paired
 from ghostexp.report.variants import symbol
-from ghostexp.runs.metrics import primary_metric
+from ghostexp.runs.metrics import Metric, metric_of
 from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.trials import SearchRecord, TrialRun, read_trials, with_metric
 
@@ -30,6 +30,21 @@ class Group:
         """Return the values of the grid; empty if there is none."""
         pairs = [text.split("=", 1) for text in self.overrides]
         return ", ".join(f"{symbol(key)} = {value}" for key, value in pairs)
+
+    @property
+    def metric(self) -> Metric:
+        """Return the searched metric, of the validation."""
+        return Metric(self.record.metric, self.record.direction == "maximize")
+
+    @property
+    def test_metric(self) -> Metric:
+        """Return the metric of the tests with fresh seeds."""
+        return metric_of(next((run.result for run in self.runs if run.name.is_test and run.result), {}))
+
+    def estimate_of_tests(self, number: int) -> Estimate | None:
+        """Return mean and interval of a finalist's tests over fresh seeds."""
+        figures = list(self.tests_of(number).values())
+        return estimate(figures, self.test_metric.range) if figures else None
 
     @cached_property
     def trials(self) -> list[TrialRun]:
@@ -91,7 +106,7 @@ class Group:
     def estimate_of(self, number: int) -> Estimate | None:
         """Return mean and interval of a trial's figures over its seeds."""
         figures = list(self.seeds_of(number).values())
-        return estimate(figures) if figures else None
+        return estimate(figures, self.metric.range) if figures else None
 
     @property
     def epochs(self) -> int:
@@ -107,9 +122,7 @@ class Group:
 def test_figure(run: TrialRun) -> float:
     """Return the primary test metric of a run."""
     assert run.result is not None
-    name = primary_metric(run.result)
-    assert name is not None
-    return run.result["metrics"]["test"][name]
+    return run.result["metrics"]["test"][metric_of(run.result).name]
 
 
 def load_search(folder: Path) -> list[Group]:

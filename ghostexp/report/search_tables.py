@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ghostexp.report.search_runs import Group, test_figure
-from ghostexp.report.statistics import Estimate, estimate, paired
+from ghostexp.report.statistics import Estimate, paired
 from ghostexp.report.tables import difference_text, interval
-from ghostexp.runs.metrics import format_number, metric_unit
+from ghostexp.runs.metrics import Metric, format_number
 from ghostexp.runs.text_files import markdown_table
 from ghostexp.runs.trials import TrialRun
 
@@ -18,14 +18,20 @@ def winners(groups: Sequence[Group]) -> str:
     record, has_tests = groups[0].record, any(group.has_tests for group in groups)
     compares = has_tests and len(groups) > 1 and not record.cost
     head = ["search", *record.space, "validation (searched)", record.cost or "before the next, paired"]
-    head += ["test, fresh seeds"] * has_tests + [f"difference to {groups[0].label}, paired"] * compares
+    tested = next((group.test_metric for group in groups if group.has_tests), groups[0].metric)
+    same = tested.title == groups[0].metric.title
+    head += [f"test{'' if same else f' {tested.title}'}, fresh seeds"] * has_tests + [
+        f"difference to {groups[0].label}, paired"
+    ] * compares
     rows = []
     for group in groups:
         for number in group.finalists:
             row = [_label(group), *group.values[number].values()]
-            row += [figure_text(group.estimate_of(number), _metric(group))]
+            row += [figure_text(group.estimate_of(number), group.metric)]
             row += [cost_text(group.costs[number]) if record.cost else _next(group)]
-            row += [_test_text(group, number)] * has_tests + [_difference(group, groups[0])] * compares
+            row += [figure_text(group.estimate_of_tests(number), group.test_metric)] * has_tests + [
+                _difference(group, groups[0])
+            ] * compares
             rows.append(row)
         if not group.finalists:
             rows.append([_label(group), *([""] * (len(head) - 2)), "open"])
@@ -36,16 +42,12 @@ def _label(group: Group) -> str:
     return group.label or group.record.sampler
 
 
-def _test_text(group: Group, number: int) -> str:
-    tests = list(group.tests_of(number).values())
-    return figure_text(estimate(tests), _metric(group)) if tests else ""
-
-
 def _difference(group: Group, first: Group) -> str:
     if group is first or not group.finalists or not first.finalists:
         return ""
-    found = paired(group.tests_of(group.finalists[0]), first.tests_of(first.finalists[0]))
-    return difference_text(found.estimate) if found else ""
+    metric = group.test_metric
+    found = paired(group.tests_of(group.finalists[0]), first.tests_of(first.finalists[0]), metric.difference_range)
+    return difference_text(found.estimate, metric) if found else ""
 
 
 def cost_text(cost: float) -> str:
@@ -57,19 +59,14 @@ def _next(group: Group) -> str:
     found = group.runner_up
     if found is None:
         return "no other is left"
-    return f"{difference_text(found.estimate)} (n = {found.estimate.n})"
+    return f"{difference_text(found.estimate, group.metric)} (n = {found.estimate.n})"
 
 
-def figure_text(found: Estimate | None, metric: str) -> str:
+def figure_text(found: Estimate | None, metric: Metric) -> str:
     """Format a mean with its interval and number of seeds: `93.50 % [92.10, 94.90], n = 3`."""
     if found is None:
         return ""
-    mean = f"{found.mean:.2f} %" if metric_unit(metric) else format_number(found.mean)
-    return f"{mean} {interval(found)}".rstrip() + f", n = {found.n}"
-
-
-def _metric(group: Group) -> str:
-    return group.record.metric
+    return f"{metric.text(found.mean)} {interval(found, metric)}".rstrip() + f", n = {found.n}"
 
 
 def best_trials(group: Group) -> str:
@@ -78,7 +75,7 @@ def best_trials(group: Group) -> str:
     rows = []
     for run in group.best[:SHOWN]:
         number = run.name.number
-        text = figure_text(group.estimate_of(number), _metric(group))
+        text = figure_text(group.estimate_of(number), group.metric)
         rows.append([number, *group.values[number].values(), run.epochs, text, state(group, run)])
     return markdown_table(head, rows)
 
@@ -122,7 +119,7 @@ def run_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "seed": run.name.seed,
             "state": "test" if run.name.is_test else state(group, run),
             "epochs": run.epochs,
-            _metric(group): run.figures[max(run.figures)] if run.figures else "",
+            group.record.metric: run.figures[max(run.figures)] if run.figures else "",
             "test": test_figure(run) if run.result else "",
         }
         for group in groups

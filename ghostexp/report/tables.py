@@ -8,7 +8,7 @@ from ghostexp.report.load_runs import Run, RunStatus
 from ghostexp.report.published import PublishedMatch, published_results
 from ghostexp.report.statistics import Estimate
 from ghostexp.report.variants import Study, Variant, as_text, symbol
-from ghostexp.runs.metrics import format_metric, primary_metric
+from ghostexp.runs.metrics import Metric, primary_metric
 from ghostexp.runs.text_files import markdown_table
 
 Cells = list[list[str]]  # the first row is the head
@@ -21,16 +21,15 @@ def cells(study: Study, in_millions: bool = False) -> Cells:
 
     in_millions: counts in millions with two decimals, as in papers, instead of exact.
     """
+    metric = study.metric
     count, unit = (_millions, ", M") if in_millions else (_count, "")
     columns: dict[str, Callable[[Variant], str]] = {
         "variant": lambda variant: variant.label,
         "n": lambda variant: str(variant.accuracy.n),
-        f"test {study.metric_label}": lambda variant: format_metric(study.metric, variant.accuracy.mean).removesuffix(
-            " %"
-        ),
-        "sd": lambda variant: "" if variant.accuracy.sd is None else f"{variant.accuracy.sd:.2f}",
-        "95 % interval": lambda variant: interval(variant.accuracy),
-        f"difference to {baseline_label(study)}, points": _difference,
+        f"test {metric.label}": lambda variant: metric.number(variant.accuracy.mean),
+        "sd": lambda variant: "" if variant.accuracy.sd is None else metric.number(variant.accuracy.sd),
+        "95 % interval": lambda variant: interval(variant.accuracy, metric),
+        f"difference to {baseline_label(study)}{metric.points}": lambda variant: _difference(variant, study),
         f"parameters{unit}": lambda variant: count(variant.median("params")),
         f"MACs{unit}": lambda variant: count(variant.median("macs")),
         "training, img/s": lambda variant: _count(variant.median("images_per_second")),
@@ -52,14 +51,14 @@ def baseline_label(study: Study) -> str:
     return ", ".join(f"{symbol(key)} = {as_text(value)}" for key, value in study.baseline.items()) or "a baseline"
 
 
-def interval(estimate: Estimate) -> str:
+def interval(estimate: Estimate, metric: Metric) -> str:
     """Format an interval, `[93.10, 94.20]`; of two values, `{93.10, 94.20}`; of a single one, nothing."""
-    return _in_brackets(estimate, lambda value: f"{value:.2f}")
+    return _in_brackets(estimate, metric.number)
 
 
-def difference_text(estimate: Estimate) -> str:
+def difference_text(estimate: Estimate, metric: Metric) -> str:
     """Format a difference: `+0.22 [-0.10, +0.54]`, `+0.22 {+0.10, +0.34}` of two values, or `+0.22` of one."""
-    return f"{signed(estimate.mean)} {_in_brackets(estimate, signed)}".rstrip()
+    return f"{metric.signed(estimate.mean)} {_in_brackets(estimate, metric.signed)}".rstrip()
 
 
 def _in_brackets(estimate: Estimate, text: Callable[[float], str]) -> str:
@@ -68,31 +67,26 @@ def _in_brackets(estimate: Estimate, text: Callable[[float], str]) -> str:
     return f"{{{', '.join(map(text, estimate.values))}}}" if estimate.values else ""
 
 
-def signed(points: float) -> str:
-    """Format with a sign, `+0.22`, or as `0.00` if it rounds to zero."""
-    text = f"{points:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text
-
-
 def hardware(runs: Sequence[Run]) -> list[str]:
     """Return the different machines of runs."""
     return sorted({run.machine for run in runs})
 
 
-def _difference(variant: Variant) -> str:
+def _difference(variant: Variant, study: Study) -> str:
     if variant.baseline is None:
-        return "baseline"
+        return "baseline" if study.is_baseline(variant) else "no baseline"
     if variant.difference is None:
         return "no common seeds"
     found = variant.difference.estimate
     if found.n == 1:
-        return f"{signed(found.mean)} (1 pair: no interval)"
+        return f"{study.metric.signed(found.mean)} (1 pair: no interval)"
     pairs = f" ({found.n} pairs)" if variant.difference.left_out else ""
-    return difference_text(found) + pairs
+    return difference_text(found, study.metric) + pairs
 
 
 def _published(variant: Variant, who: str) -> str:
     rows = [row for row in published_results(variant) if row.who == who]
+    signed = variant.metric.signed
     return "; ".join(f"{row.accuracy:.2f} ({signed(variant.accuracy.mean - row.accuracy)})" for row in rows)
 
 
@@ -148,32 +142,26 @@ def variant_rows(study: Study) -> list[dict[str, Any]]:
 
 def _variant_row(variant: Variant, study: Study) -> dict[str, Any]:
     found, difference = variant.accuracy, variant.difference.estimate if variant.difference else None
-    rows = published_results(variant)
+    rows, digits = published_results(variant), 4 if study.metric.unit else 8
     return {
         "variant": variant.label,
         **{key: as_text(value) for key, value in variant.values.items()},
         "n": found.n,
-        "accuracy_mean": _rounded(found.mean),
-        "accuracy_sd": _rounded(found.sd),
-        **_ends("accuracy", found),
+        **_estimate(study.metric.title, found, digits),
         "baseline": variant.baseline.label if variant.baseline else "",
         "pairs": difference.n if difference else "",
-        "difference_mean": _rounded(difference.mean) if difference else "",
-        "difference_sd": _rounded(difference.sd) if difference else "",
-        **_ends("difference", difference),
+        **_estimate("difference", difference, digits),
         **{key: variant.median(key) for key in ("params", "macs", "images_per_second", "train_seconds")},
         "hardware": "; ".join(hardware(variant.runs)),
         **{who: _all(rows, who) for who in ("paper", "replication")},
     }
 
 
-def _ends(name: str, found: Estimate | None) -> dict[str, Any]:
+def _estimate(name: str, found: Estimate | None, digits: int) -> dict[str, Any]:
     low, high = found.interval if found and found.interval else (None, None)
-    return {f"{name}_low": _rounded(low), f"{name}_high": _rounded(high)}
-
-
-def _rounded(value: float | None) -> float | str:
-    return "" if value is None else round(value, 4)
+    values = {"mean": found.mean, "sd": found.sd} if found else {"mean": None, "sd": None}
+    values |= {"low": low, "high": high}
+    return {f"{name}_{key}": "" if value is None else round(value, digits) for key, value in values.items()}
 
 
 def _all(rows: Sequence[PublishedMatch], who: str) -> str:
@@ -189,10 +177,11 @@ def run_rows(study: Study) -> list[dict[str, Any]]:
 def _run_row(run: Run, variant: str, study: Study) -> dict[str, Any]:
     test = run.result.get("metrics", {}).get("test", {})
     row = {"run": run.name, "state": run.state.value, "variant": variant}
-    row |= {key: as_text(run.values[key]) if key in run.values else "" for key in study.keys}
+    has = {key: key in run.values or run.value(key) is not None for key in study.keys}
+    row |= {key: as_text(run.value(key)) if has[key] else "" for key in study.keys}
     row |= {
         "seed": run.config.get("seed", ""),
-        study.metric_title: test.get(primary_metric(run.result) or "", ""),
+        study.metric.title: test.get(primary_metric(run.result) or "", ""),
         "loss": test.get("test/loss", ""),
     }
     row |= {

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Any
 
 from ghostexp.report.load_runs import Run
 from ghostexp.report.published import published_results
@@ -10,6 +11,9 @@ from ghostexp.report.variants import Study, Variant, as_text
 
 CLAIM = 4.5  # points: a replication claims that Ghost-ResNet-56 at s = 10 loses less than these on CIFAR-10
 LISTED = 8  # problems of one status that are listed
+COMMON = {"optimizer": "", "scheduler": "", "optimizer.lr": "learning rate"}  # keys of the setting with their names
+COMMON |= {"datamodule.batch_size": "batch", "trainer.max_epochs": "epochs"}
+CHECKPOINTS = {"last": "last epoch", "best": "best epoch on the validation set"}
 
 
 def summary(study: Study) -> str:
@@ -18,15 +22,15 @@ def summary(study: Study) -> str:
         return "No run is finished yet."
     compared = [variant for variant in study.variants if variant.baseline]
     if not compared:
-        return _alone(study.variants)
+        return f"No comparison: {'; '.join(f'{variant.label} has {_mean(variant)}' for variant in study.variants)}."
     known = [variant for variant in compared if variant.difference and variant.difference.estimate.interval]
     below = [variant for variant in known if _interval(variant)[1] < 0]
     above = [variant for variant in known if _interval(variant)[0] > 0]
     open_ = [variant for variant in known if variant not in below + above]
     unknown = [variant for variant in compared if variant not in known]
-    against = (
-        f"Test {study.metric_title} against {baseline_label(study)}, in points with 95 % intervals over common seeds, "
-    )
+    metric = study.metric
+    unit = "in points with" if metric.unit else "with"
+    against = f"Test {metric.title} against {baseline_label(study)}, {unit} 95 % intervals over common seeds, "
     against += f"{_variant_count(len(compared))} compared: "
     parts = [
         f"lower for {_list(below)}" if below else "",
@@ -34,18 +38,16 @@ def summary(study: Study) -> str:
         f"no difference that {_seeds(open_)} could show for {_list(open_)}" if open_ else "",
         f"without an interval (fewer than three common seeds): {_list(unknown)}" if unknown else "",
     ]
-    best = max(study.variants, key=lambda variant: variant.accuracy.mean)
-    highest = f"The highest mean is that of {best.label}: {_mean(best)}."
-    return f"{against}{'; '.join(part for part in parts if part)}. {highest}"
+    most, word = (max, "highest") if metric.is_better_high else (min, "lowest")
+    best = most(study.variants, key=lambda variant: variant.accuracy.mean)
+    return (
+        f"{against}{'; '.join(part for part in parts if part)}. The {word} mean is that of {best.label}: {_mean(best)}."
+    )
 
 
 def _mean(variant: Variant) -> str:
-    found = variant.accuracy
-    return f"{found.mean:.2f} % {interval(found) or '(no interval)'}, n = {found.n}"
-
-
-def _alone(variants: Sequence[Variant]) -> str:
-    return f"No comparison: {'; '.join(f'{variant.label} has {_mean(variant)}' for variant in variants)}."
+    found, metric = variant.accuracy, variant.metric
+    return f"{metric.text(found.mean)} {interval(found, metric) or '(no interval)'}, n = {found.n}"
 
 
 def _variant_count(count: int) -> str:
@@ -59,7 +61,7 @@ def _list(variants: Sequence[Variant]) -> str:
 def _difference(variant: Variant) -> str:
     if variant.difference is None:
         return "no common seeds"
-    return difference_text(variant.difference.estimate)
+    return difference_text(variant.difference.estimate, variant.metric)
 
 
 def _seeds(variants: Sequence[Variant]) -> str:
@@ -79,7 +81,7 @@ def has_claim(study: Study) -> bool:
 
 
 def _tens(study: Study) -> list[Variant]:
-    is_ratio_baseline = study.baseline.get("model.ratio") == 1
+    is_ratio_baseline = study.baseline.get("model.ratio") == 1 and study.metric.name == "test/acc1"
     return [
         variant
         for variant in study.variants
@@ -110,10 +112,10 @@ def _claim_result(variant: Variant) -> str:
 
 
 def subject(study: Study) -> str:
-    """Name the network and the data, where they are not varied."""
-    run = study.runs[0]
-    parts = [str(run.values["model"])] if "model" not in study.keys else ["several networks"]
-    return f"{parts[0]} on {_data(run) if 'datamodule' not in study.keys else 'several data'}"
+    """Name the network and the data, where they are the same for all runs."""
+    data = {_data(run) for run in study.runs}
+    shown = data.pop() if len(data) == 1 else _common(study, "datamodule") or "several data"
+    return f"{_common(study, 'model') or 'several networks'} on {shown}"
 
 
 def default_title(study: Study) -> str:
@@ -123,17 +125,21 @@ def default_title(study: Study) -> str:
 
 
 def setting(study: Study) -> str:
-    """Describe what all variants have in common."""
+    """Describe what all runs have in common."""
     if not study.runs:
         return ""
-    run = study.runs[0]
-    parts = [subject(study), *(str(run.values[key]) for key in ("optimizer", "scheduler") if key not in study.keys)]
-    common = {"optimizer.lr": "learning rate", "datamodule.batch_size": "batch", "trainer.max_epochs": "epochs"}
-    parts += [
-        f"{name} {run.values[key]}" for key, name in common.items() if key in run.values and key not in study.keys
-    ]
-    tested = "last epoch" if run.result.get("test_checkpoint") == "last" else "best epoch on the validation set"
-    return f"{', '.join(parts)}; tested at the {tested}."
+    parts = [subject(study)]
+    for key, name in COMMON.items():
+        if (value := _common(study, key)) is not None:
+            parts.append(f"{name} {value}".strip())
+    tested = {CHECKPOINTS.get(str(run.result.get("test_checkpoint")), CHECKPOINTS["best"]) for run in study.runs}
+    return f"{', '.join(parts)}; tested at the {' or the '.join(sorted(tested))}."
+
+
+def _common(study: Study, key: str) -> Any:
+    """Return the value that all runs have; None if they differ."""
+    values = [run.values.get(key) for run in study.runs]
+    return values[0] if all(value == values[0] for value in values) else None
 
 
 def _data(run: Run) -> str:
@@ -159,6 +165,9 @@ def notes(study: Study) -> list[str]:
         for variant in study.variants
         if variant.baseline and (not variant.difference or variant.difference.left_out)
     ]
+    if alone := [variant for variant in study.variants if not variant.baseline and not study.is_baseline(variant)]:
+        labels = "; ".join(variant.label for variant in alone)
+        found.append(f"Not compared, as no baseline with the same values of the other keys is finished: {labels}.")
     sources = sorted({f"{row.who}: {row.source}" for variant in study.variants for row in published_results(variant)})
     if sources:
         found.append(
@@ -177,10 +186,19 @@ def notes(study: Study) -> list[str]:
             f"Runs of one variant differ in img/s by a factor of up to {study.speed_spread:.1f}: other work ran on the "
             "machine, and the speeds of variants are not comparable."
         )
-    baselines = {name for run in study.runs for name in run.result.get("baselines", {})}
-    for name in sorted(baselines):
-        values = [run.result["baselines"][name] for run in study.runs if name in run.result.get("baselines", {})]
-        found.append(f"Without a network: {name} has {fmean(values):.2f} % on these data.")
+    return found + _without_network(study)
+
+
+def _without_network(study: Study) -> list[str]:
+    """State the accuracy of methods without a network; a range if the variants have different data."""
+    found = []
+    baselines = [[run.result.get("baselines", {}) for run in variant.runs] for variant in study.variants]
+    for name in sorted({name for runs in baselines for run in runs for name in run}):
+        of_variants = [[run[name] for run in runs if name in run] for runs in baselines]
+        means = sorted(fmean(values) for values in of_variants if values)
+        low, high = f"{means[0]:.2f}", f"{means[-1]:.2f}"
+        has = f"{low} % on these data" if low == high else f"{low} to {high} %, depending on the data of a variant"
+        found.append(f"Without a network: {name} has {has}.")
     return found
 
 

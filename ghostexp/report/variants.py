@@ -8,11 +8,11 @@ from typing import Any
 
 from ghostexp.report.load_runs import Run
 from ghostexp.report.statistics import Estimate, Paired, estimate
-from ghostexp.runs.metrics import metric_title, metric_unit, primary_metric
+from ghostexp.runs.metrics import Metric
+from ghostexp.runs.sweep_record import RECIPES
 
 RATIO = "model.ratio"
 SYMBOLS = {RATIO: "s", "model.dw_size": "d"}
-PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)  # ranges of an accuracy, and of a difference of two
 MAX_EVEN_SPEED_RATIO = 1.5  # of the fastest to the slowest run of a variant
 
 Values = Mapping[str, Any]  # values of the varied keys, by key
@@ -37,13 +37,20 @@ class Variant:
         """Return the label without one key."""
         keys = [key for key in self.label_keys if key != axis and self.values[key] is not None]
         texts = {key: as_text(self.values[key]) for key in keys}
-        groups = self.runs[0].config["choices"].keys()
-        return ", ".join(text if key in groups else f"{symbol(key)} = {text}" for key, text in texts.items())
+        options = {*self.runs[0].config["choices"], *RECIPES}
+        is_option = {key: key in options or "@" in key for key in texts}
+        return ", ".join(text if is_option[key] else f"{symbol(key)} = {text}" for key, text in texts.items())
 
     @property
     def is_ordinary(self) -> bool:
         """Return whether its networks have no ghosts, where the ratio is varied."""
-        return RATIO in self.values and self.values[RATIO] in (1, None)
+        has_plan = self.runs[0].values.get("model.plan") is not None
+        return RATIO in self.values and self.values[RATIO] in (1, None) and not has_plan
+
+    @property
+    def metric(self) -> Metric:
+        """Return the compared metric."""
+        return self.runs[0].metric
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -52,8 +59,8 @@ class Variant:
 
     @cached_property
     def accuracy(self) -> Estimate:
-        """Return mean and interval of the test accuracy in percent, over seeds."""
-        return estimate([run.accuracy for run in self.runs], PERCENT)
+        """Return mean and interval of the test accuracy in percent, or of another compared metric, over seeds."""
+        return estimate([run.accuracy for run in self.runs], self.metric.range)
 
     def median(self, key: str) -> float | None:
         """Return the median over runs of a number in result.json; None if no run has it."""
@@ -76,19 +83,13 @@ class Study:
         return [run for variant in self.variants for run in variant.runs]
 
     @property
-    def metric(self) -> str:
+    def metric(self) -> Metric:
         """Return the compared metric: `test/acc1`, `test/map` or that of `monitor`; without runs, `test/acc1`."""
-        return (primary_metric(self.runs[0].result) if self.runs else None) or "test/acc1"
+        return self.runs[0].metric if self.runs else Metric("test/acc1")
 
-    @property
-    def metric_title(self) -> str:
-        """Return the title of the compared metric: accuracy, or mAP."""
-        return metric_title(self.metric)
-
-    @property
-    def metric_label(self) -> str:
-        """Return the title of the compared metric with its unit, if it has one."""
-        return ", ".join(filter(None, (self.metric_title, metric_unit(self.metric))))
+    def is_baseline(self, variant: Variant) -> bool:
+        """Return whether a variant has the values of the baselines."""
+        return variant.values.items() >= self.baseline.items()
 
     @cached_property
     def timed_variants(self) -> list[Variant]:

@@ -34,8 +34,8 @@ def build_panels(study: Study) -> dict[str, Panels]:
 
 def _results(study: Study) -> Panels:
     """Build panels of accuracy by the varied key, against it if numeric, MACs and speed, and published values."""
-    key, metric = axis_key(study), study.metric
-    unit = f"test {study.metric_label}"
+    key, metric = axis_key(study), study.metric.name
+    unit = f"test {study.metric.label}"
     panels: Panels = []
     if key is not None:
         symbol = AXIS_TITLES.get(key, key)
@@ -75,8 +75,9 @@ def _curves(study: Study) -> Panels:
     if key is not None:
         group = wr.Config(_path(study, key))
         grouped = {"groupby": group, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
-    titles = {study.metric.replace("test/", "val/"): f"validation {study.metric_label}"}
-    return [_curve(metric, title, **grouped) for metric, title in (titles | LOSSES).items()]
+    metric = study.metric
+    titles = {metric.name.replace("test/", "val/"): f"validation {metric.label}"}
+    return [_curve(name, title, **grouped) for name, title in (titles | LOSSES).items()]
 
 
 def _curve(metric: str, title: str, **grouped: Any) -> Any:

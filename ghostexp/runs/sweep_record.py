@@ -9,13 +9,14 @@ from typing import Any
 import yaml
 
 from ghostexp.runs.directory import SafeLoader
-from ghostexp.runs.fingerprint import result_config
+from ghostexp.runs.fingerprint import BATCHNORM_IMAGES, result_config
 from ghostexp.runs.lock import locked
 from ghostexp.runs.text_files import write_atomically
 
 RECORD = "sweep.yaml"
 LOCK_SECONDS = 60.0  # longer than any process holds the lock
 RECIPES = ("experiment", "study", "pretrained")  # groups that may set any key
+BATCH_KEYS = ("datamodule", "datamodule.batch_size", "trainer")  # that decide BATCHNORM_IMAGES, trainer.KEY too
 DATA_DEPENDENT_KEYS = ("num_classes", "in_chans", "image_size")  # of the model, set from the data
 
 
@@ -119,7 +120,7 @@ def fixed_values(jobs: Iterable[tuple[Sequence[str], Mapping[str, Any]]]) -> dic
     fixed: dict[str, Any] = {}
     varied: set[str] = set()
     for overrides, config in jobs:
-        options = {key: f"{key}={value}" for key, value in map(_pair, overrides) if key in swept}
+        options = {key: f"{key}={value}" for key, value in map(override_pair, overrides) if key in swept}
         for path, value in result_config(config).items():
             causes = [text for key, text in options.items() if follows(path, [key])]
             label = " ".join([*causes, path])
@@ -130,7 +131,7 @@ def fixed_values(jobs: Iterable[tuple[Sequence[str], Mapping[str, Any]]]) -> dic
 
 def swept_keys(overrides: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """Return the keys in which the jobs of a sweep differ, except seeds."""
-    keys = (_pair(text)[0] for texts in overrides for text in texts)
+    keys = (override_pair(text)[0] for texts in overrides for text in texts)
     return tuple(dict.fromkeys(key for key in keys if not is_seed(key)))
 
 
@@ -140,13 +141,17 @@ def is_seed(key: str) -> bool:
 
 
 def follows(path: str, keys: Sequence[str]) -> bool:
-    """Return whether a path may change with one of the keys."""
-    if any(key in RECIPES or path == key or path.startswith(f"{key}.") for key in keys):
+    """Return whether a path may change with one of the keys; `model@model.backbone` is a group at `model.backbone`."""
+    places = [key.rpartition("@")[2] for key in keys]
+    if any(place in RECIPES or path == place or path.startswith(f"{place}.") for place in places):
         return True
+    if path == BATCHNORM_IMAGES:
+        return any(place in BATCH_KEYS or place.startswith("trainer.") for place in places)
     return path.rpartition(".")[2] in DATA_DEPENDENT_KEYS and any(key.partition(".")[0] == "datamodule" for key in keys)
 
 
-def _pair(override: str) -> tuple[str, str]:
+def override_pair(override: str) -> tuple[str, str]:
+    """Return key and value of an override, without + or ~."""
     key, _, value = override.lstrip("+~").partition("=")
     return key, value
 

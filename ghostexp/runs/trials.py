@@ -36,7 +36,7 @@ class TrialName:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """What defines a search, in sweep.yaml. Trials, budget, seeds and test_seeds are those of the last command.
+    """What defines a search, in sweep.yaml. Values with a default are those of the last command.
 
     space: ranges by key, as typed. groups: overrides by name. epochs: of a whole training.
     """
@@ -57,6 +57,9 @@ class SearchRecord:
     contenders: int = 1
     cost: str | None = None  # second objective: a key of result.json
     budget: int | None = None  # epochs of all trials together
+    startup: int | None = None  # trials with random values first
+    test_overrides: Sequence[str] = ()
+    tune_on_test: bool = False
 
     @property
     def stages(self) -> list[int]:

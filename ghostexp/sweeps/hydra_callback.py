@@ -58,9 +58,6 @@ def _report(composed: DictConfig) -> int:
             f"task={composed.task.name}: there is no {directory}; run the study first, or set name= or output_dir="
         )
     check_study(directory, composed.hydra.runtime.choices.get("study"))
-    compare = composed.hydra.sweeper.get("report_baseline")
-    if composed.task.baseline is None and compare is not None:
-        composed.task.baseline = compare
     return _report_on(directory, composed.task, composed)
 
 
@@ -70,6 +67,8 @@ def _report_on(directory: Path, task: Any, composed: DictConfig) -> int:
     resolved = OmegaConf.to_container(part, resolve=True)
     assert isinstance(resolved, dict)
     config = {str(key): value for key, value in resolved.items()} | {"name": directory.name}
+    baseline = composed.hydra.sweeper.get("report_baseline")
+    config["report_baseline"] = None if baseline is None else OmegaConf.to_container(baseline)
     run = RunDirectory(directory / task.name)
     run.write_config(config)
     return execute(config, run)

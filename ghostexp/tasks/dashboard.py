@@ -14,7 +14,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.text_files import write_json
 from ghostexp.runs.wandb_mode import find_problem
-from ghostexp.tasks.report import override_texts, parse_baseline
+from ghostexp.tasks.report import check_no_baseline, override_texts, parse_baseline
 
 
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
@@ -31,10 +31,11 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     found = find_study(folder) if runs is None else find_runs(runs)
     place = wandb_dashboard.find_project(found.runs)
     if runs is None and read_sweep(folder).search:
+        check_no_baseline(baseline, f"{folder} contains a search")
         title = task["title"] or search_title(folder)
         shown = wandb_dashboard.search_dashboard(folder.name, load_search(folder), found.runs)
     else:
-        study = build_study(folder.name, found, baseline)
+        study = build_study(folder.name, found, baseline, config.get("report_baseline"))
         title, shown = task["title"] or default_title(study), wandb_dashboard.study_dashboard(study)
     path = directory.path / "dashboard.json"
     write_json(path, wandb_dashboard.specification(shown, place.project, title), indent=1)

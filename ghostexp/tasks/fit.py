@@ -53,8 +53,9 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
         check_match(module.state_dict(), resumed["state_dict"], directory.last)
     loggers = instantiate.build_loggers(config, directory, resumed_step=resumed["global_step"] if resumed else None)
     monitor: str = module.monitor  # pyright: ignore[reportAssignmentType]
+    mode = getattr(module, "monitor_mode", "max")
     callbacks = [
-        *instantiate.build_callbacks(config, directory, monitor, getattr(module, "monitor_mode", "max")),
+        *instantiate.build_callbacks(config, directory, monitor, mode),
         CheckEvaluation(config, f"val/{monitor}"),
     ]
     trainer = instantiate.build_trainer(config, callbacks, loggers, directory, datamodule)
@@ -63,7 +64,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     result |= {"backbone_macs": built.backbone_macs} if built.backbone_macs else {}
     latency = directory.read_latency()
     result |= {"latency_ms": latency["latency_ms"]} if latency else {}
-    result |= {"weights": weights_record(built.weights, directory), "teacher": teacher, "monitor": monitor}
+    result |= {"weights": weights_record(built.weights, directory), "teacher": teacher}
+    result |= {"monitor": monitor, "monitor_mode": mode}
     result |= reproducibility(config, datamodule, trainer)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=directory.last if resumed else None)

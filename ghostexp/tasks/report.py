@@ -30,6 +30,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     command = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
     search_dir = directory.path.parent
     if runs is None and read_sweep(search_dir).search:
+        check_no_baseline(baseline, f"{search_dir} contains a search")
         groups = load_search(search_dir)
         title = task["title"] or search_title(search_dir)
         print(write_search_report(groups, title, command, search_dir, output_dir), f"outputs: {output_dir}", sep="\n")
@@ -40,10 +41,11 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
         profiles = find_profiles(runs or [str(directory.path.parent)])
         if not profiles:
             raise
+        check_no_baseline(baseline, "there are only profiles")
         print(write_profiles(profiles, task["title"] or directory.path.parent.name, command, output_dir))
         print(f"outputs: {output_dir}")
         return {"profiles": len(profiles), "to": str(output_dir)}
-    study = build_study(directory.path.parent.name, found, baseline)
+    study = build_study(directory.path.parent.name, found, baseline, config.get("report_baseline"))
     commands = [text for text in (sweep_command(found, study.keys), command) if text]
     text = write_report(study, task["title"] or default_title(study), commands, output_dir)
     print(text, f"outputs: {output_dir}", sep="\n")
@@ -59,6 +61,12 @@ def parse_baseline(baseline: object) -> dict[str, Any] | None:
     if baseline is not None and not isinstance(baseline, dict):
         raise ValueError(f"task.baseline={baseline}: must be a mapping such as {{model.ratio:1}}")
     return baseline
+
+
+def check_no_baseline(baseline: dict[str, Any] | None, found: str) -> None:
+    """Raise ValueError if `task.baseline` is set for what is not compared with one."""
+    if baseline is not None:
+        raise ValueError(f"task.baseline={baseline}: must be null; {found}, not the trainings of a study")
 
 
 def override_texts(runs: object) -> list[str] | None:

@@ -9,10 +9,12 @@ import pytest
 from ghostexp.report.statistics import Estimate, estimate, paired
 from ghostexp.report.tables import difference_text, interval
 from ghostexp.report.text import training_time
+from ghostexp.runs.metrics import Metric
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PAGES = sorted(path.parent for path in EXPERIMENTS.glob("*/table.csv"))
 PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)
+ACCURACY = Metric("test/acc1")
 Rows = list[dict[str, str]]
 
 
@@ -64,12 +66,12 @@ def test_tables_are_what_results_give(page: Path) -> None:
         equals(row, "accuracy", accuracy)
         assert row["n"] == cells[0] == str(len(of_variant))
         assert cells[1] == f"{accuracy.mean:.2f}"
-        assert cells[3] == interval(accuracy)
+        assert cells[3] == interval(accuracy, ACCURACY)
         if row["baseline"]:
             difference = paired(by_seed(of_variant), by_seed(runs[row["baseline"]]), POINTS)
             assert difference is not None
             equals(row, "difference", difference.estimate)
-            assert cells[4].startswith(difference_text(difference.estimate))
+            assert cells[4].startswith(difference_text(difference.estimate, ACCURACY))
         else:
             assert cells[4] == "baseline"
         for number, key in enumerate(("params", "macs"), 5):

@@ -94,12 +94,25 @@ def test_report_task_compares_profiles(tmp_path: Path, capsys: pytest.CaptureFix
     assert page in capsys.readouterr().out
 
 
+def test_report_has_the_counts_of_what_was_not_timed_with_one_image(tmp_path: Path) -> None:
+    finished(tmp_path / "sweep" / "model-a")
+    detector = finished(tmp_path / "sweep" / "model-detector", hardware="another")
+    result = detector.read_result() or {}
+    detector.write_result({key: value for key, value in result.items() if key != "latency"})
+    assert command("task=report", "name=sweep", f"output_dir={tmp_path}") == 0
+    page = (tmp_path / "sweep" / "report" / "README.md").read_text()
+    assert "| a | 5.18 | 5.2 | 141.2 | 141 | 73.9 | 20.0 (19.0 to 22.0) |" in page
+    assert "| detector | 5.18 | 5.2 | 141.2 | 141 | 73.9 |  |" in page
+    assert "Networks without a time were not timed with one image" in page
+    assert "Machines differ" in page
+
+
 def test_profile_sweep_ends_with_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ("task=profile", "model=resnet20,ghost_resnet20", "task.modes=[]", "task.batch_sizes=[1]", "task.repeats=1")
     assert command("-m", *words, "n_jobs=2", "name=costs", f"output_dir={tmp_path}") == 0
     page = (tmp_path / "costs_profile" / "report" / "README.md").read_text()
     assert "| resnet20 | 0.27 |" in page
     assert "| ghost_resnet20 | 0.14 |" in page
-    assert "None of the networks has the counts of a published one" in page
+    assert "No network with a time has the counts of a published one" in page
     output = capfd.readouterr().out
     assert output.index("2 jobs finished") < output.index("# costs_profile")

@@ -63,6 +63,10 @@ def test_report_names_baseline(tmp_path: Path) -> None:
     assert "Test accuracy against onecycle" in (folder / "report" / "README.md").read_text()
     assert command("task=report", "study=scheduler_comparison", "task.baseline={scheduler:cosine}") == 0
     assert "Test accuracy against cosine" in (folder / "report" / "README.md").read_text()
+    for path in folder.glob("scheduler-onecycle_*/result.json"):  # the study's own baseline is not finished yet
+        path.unlink()
+    assert command("task=report", "study=scheduler_comparison") == 0
+    assert "Test accuracy against constant" in (folder / "report" / "README.md").read_text()
 
 
 def test_report_writes_only_into_output_dir(tmp_path: Path) -> None:
@@ -77,10 +81,13 @@ def test_report_without_finished_runs(tmp_path: Path) -> None:
     folder = study(tmp_path / "outputs" / "ratio_ablation", {1: [95.0]})
     (folder / "ratio-1_seed-0" / "result.json").unlink()
     (folder / "report").mkdir()
-    (folder / "report" / "curves.png").write_bytes(b"of an earlier report")
+    for name in ("curves.png", "table.csv", "table.tex"):
+        (folder / "report" / name).write_bytes(b"of an earlier report")
     assert command("task=report", "study=ratio_ablation") == 0
     assert "No run is finished yet." in (folder / "report" / "README.md").read_text()
-    assert not (folder / "report" / "curves.png").exists()
+    assert "`results.csv` has every run." in (folder / "report" / "README.md").read_text()
+    for name in ("curves.png", "table.csv", "table.tex"):
+        assert not (folder / "report" / name).exists()
 
 
 def test_report_does_not_import_torch(tmp_path: Path) -> None:

@@ -134,6 +134,31 @@ def test_report_of_a_search_without_a_winner(tmp_path: Path) -> None:
     assert "no winner yet; 4 trials have started" in (folder / "report" / "README.md").read_text()
 
 
+def test_report_formats_search_and_test_by_their_own_metrics(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "mine"
+    write_search(folder, {"": []})
+    sweep = yaml.safe_load((folder / "sweep.yaml").read_text())
+    sweep["search"] |= {"metric": "val/loss", "direction": "minimize", "startup": 3, "tune_on_test": True}
+    sweep["search"] |= {"test_overrides": ["datamodule.train_fraction=0.5"]}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    for path in folder.glob("*/metrics.csv"):
+        lines = path.read_text().replace("val/acc1", "val/loss").splitlines()
+        rows = [line.split(",") for line in lines[1:]]
+        losses = [",".join([*row[:2], str((101 - float(row[2])) / 100)]) for row in rows]
+        path.write_text("\n".join([lines[0], *losses]) + "\n")
+    for seed, accuracy in ((7, 99.9), (8, 98.6), (9, 99.9)):
+        test = RunDirectory(folder / f"test-0001_seed-{seed}")
+        test.write_result({"metrics": {"test": {"test/acc1": accuracy, "test/loss": 0.1}}})
+    assert command("task=report", "name=mine") == 0
+    text = (folder / "report" / "README.md").read_text()
+    searched, tested = "0.1058 [0.09291, 0.1188], n = 3", "99.47 % [97.60, 100.00], n = 3"
+    assert f"{searched} on the validation set; accuracy of {tested} on the test set with fresh seeds." in text
+    assert "| test accuracy, fresh seeds |" in text
+    assert "search.startup=3 search.tune_on_test=True" in text
+    assert "'search.test_overrides=['" in text
+    assert command("task=report", "name=mine", "task.baseline={model.ratio:1}") == 1
+
+
 def test_report_without_trials_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "outputs" / "mine"
     write_search(folder, {"": []})

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ghostexp.report.build_study import build_study
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import describe_means
+from ghostexp.report.plots import draw_accuracy
 from ghostexp.report.published import published_results
 from ghostexp.report.readme import write_report
-from ghostexp.report.tables import cells, latex, markdown, signed, variant_rows
-from ghostexp.report.text import claim_text, notes, summary, training_time
+from ghostexp.report.tables import cells, latex, markdown, variant_rows
+from ghostexp.report.text import claim_text, notes, setting, summary, training_time
 from ghostexp.report.variants import Study
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.metrics import Metric
 from tests.report.fake_runs import finish, start, study
 
 
@@ -173,7 +176,79 @@ def test_notes_add_up_the_time_of_training(tmp_path: Path) -> None:
 
 
 def test_signed_omits_sign_of_zero() -> None:
-    assert [signed(value) for value in (-0.004, 0.0, 0.004, -0.006, 1.0)] == ["0.00", "0.00", "0.00", "-0.01", "+1.00"]
+    percent, loss = Metric("test/acc1"), Metric("test/loss")
+    values = (-0.004, 0.0, 0.004, -0.006, 1.0)
+    assert [percent.signed(value) for value in values] == ["0.00", "0.00", "0.00", "-0.01", "+1.00"]
+    assert [loss.signed(value) for value in (-0.0, -0.00412345, 1.0)] == ["0", "-0.004123", "+1"]
+
+
+def study_of(folder: Path, monitor: str, mode: str | None, values: dict[int, list[float]]) -> Study:
+    """Build a study of another metric: its values by ratio, of seeds 0, 1, 2, ..."""
+    for ratio, of_seeds in values.items():
+        for seed, value in enumerate(of_seeds):
+            others = {"monitor": monitor} | ({"monitor_mode": mode} if mode else {})
+            metrics = {"test": {"test/acc1": 90.0, f"test/{monitor}": value}}
+            run = start(folder / f"ratio-{ratio}_seed-{seed}", seed, {"model.ratio": ratio}, RESNET)
+            finish(run, 90.0, metrics=metrics, macs=2_516_608 // ratio, **others)
+    return build_study("mine", find_study(folder))
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("loss", None), ("hinge", "min")])
+def test_less_of_a_falling_metric_is_better(tmp_path: Path, monitor: str, mode: str | None) -> None:
+    found = study_of(tmp_path, monitor, mode, {1: [0.052, 0.051, 0.053], 2: [0.91, 0.92, 0.9]})
+    assert summary(found) == (
+        f"Test {monitor} against s = 1, with 95 % intervals over common seeds, 1 variant compared: "
+        "higher for s = 2 (+0.858 [+0.8307, +0.8853]). "
+        "The lowest mean is that of s = 1: 0.052 [0.04952, 0.05448], n = 3."
+    )
+    assert not found.metric.is_better_high
+
+
+def test_metric_without_unit_is_no_percentage_and_has_no_published_values(tmp_path: Path) -> None:
+    found = study_of(tmp_path, "f1", "max", {1: [0.931, 0.939, 0.935], 10: [-0.02, -0.01, -0.015]})
+    head, *rows = cells(found)
+    assert head[2:6] == ["test f1", "sd", "95 % interval", "difference to s = 1"]
+    assert rows[0][2:5] == ["0.935", "0.004", "[0.9251, 0.9449]"]
+    assert rows[1][4] == "[-0.02742, -0.002579]"  # not clipped to what an accuracy can be
+    assert not [name for name in head if "ours minus it" in name]
+    assert [row["f1_mean"] for row in variant_rows(found)] == [0.935, -0.015]
+    assert claim_text(found) == ""
+    assert draw_accuracy(found, "", tmp_path / "accuracy.png")
+
+
+def test_setting_has_only_what_all_runs_have(tmp_path: Path) -> None:
+    for number, (optimizer, rate, fraction) in enumerate([("adamw", 0.001, 0.1), ("sgd", 0.2, 1.0)]):
+        changes = {"optimizer.lr": rate, "datamodule.train_fraction": fraction}
+        run = start(tmp_path / str(number), 0, changes, {"optimizer": optimizer})
+        finish(run, 90.0, test_checkpoint=("last", "best")[number], baselines={"1-NN": 80.0 + 18 * number})
+    found = build_study("mine", find_study(tmp_path))
+    assert setting(found).startswith("ghost_resnet20 on digits, ")
+    assert "learning rate" not in setting(found)
+    assert "adamw" not in setting(found)
+    assert "10 %" not in setting(found)
+    assert setting(found).endswith("tested at the best epoch on the validation set or the last epoch.")
+    assert "Without a network: 1-NN has 80.00 to 98.00 %, depending on the data of a variant." in notes(found)
+
+
+def test_variant_without_its_baseline_is_not_compared(tmp_path: Path) -> None:
+    jobs = {}
+    for ratio, rate, state in [(1, 0.1, "ok"), (2, 0.1, "ok"), (1, 0.2, "failed"), (2, 0.2, "ok"), (1, 0.4, "missing")]:
+        name = f"ratio-{ratio}_lr-{rate}_seed-0"
+        jobs[name] = [f"model.ratio={ratio}", f"optimizer.lr={rate}", "seed=0"]
+        if state != "missing":
+            run = start(tmp_path / name, 0, {"model.ratio": ratio, "optimizer.lr": rate})
+            if state == "ok":
+                finish(run, 90.0 + ratio)
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": "s", "jobs": jobs}))
+    found = build_study("s", find_study(tmp_path))
+    baseline, compared, alone = found.variants
+    assert (compared.label, compared.baseline) == ("lr = 0.1", baseline)
+    assert (alone.label, alone.baseline) == ("lr = 0.2", None)
+    head, *rows = cells(found)
+    column = head.index("difference to s = 1, points")
+    assert [row[column] for row in rows] == ["baseline", "+1.00 (1 pair: no interval)", "no baseline"]
+    text = "Not compared, as no baseline with the same values of the other keys is finished: lr = 0.2."
+    assert text in notes(found)
 
 
 def test_report_compares_detectors_by_map(tmp_path: Path) -> None:

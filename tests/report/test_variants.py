@@ -9,6 +9,7 @@ import yaml
 from ghostexp.report.build_study import build_study
 from ghostexp.report.load_runs import RunStatus, find_runs, find_study
 from ghostexp.report.readme import sweep_command
+from ghostexp.report.tables import run_rows
 from tests.report.fake_runs import finish, start, study
 
 RATIOS = {1: [95.0, 94.0, 96.0], 2: [94.0, 94.5, 95.0], 10: [90.0, 91.0, 92.5]}
@@ -168,3 +169,51 @@ def test_labels_omit_common_ratio(tmp_path: Path) -> None:
     variants = build_study("mine", find_study(tmp_path)).variants
     assert [variant.label for variant in variants] == ["d = 1", "s = 1", "d = 5"]
     assert [variant.baseline and variant.baseline.label for variant in variants] == ["s = 1", None, "s = 1"]
+
+
+def sweep_of(folder: Path, key: str, runs: list[tuple[str, int, dict[str, object]]]) -> None:
+    """Write finished runs with values of a swept key, seeds, and changes of the configuration."""
+    jobs = {}
+    for number, (value, seed, changes) in enumerate(runs):
+        jobs[f"run-{number}"] = [f"{key}={value}", f"seed={seed}"]
+        finish(start(folder / f"run-{number}", seed, changes), 90.0 + number)
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "jobs": jobs}))
+
+
+@pytest.mark.parametrize("key", ["model@model.network", "pretrained", "experiment"])
+def test_options_that_are_no_values_of_a_run_are_variants(tmp_path: Path, key: str) -> None:
+    options = [(name, seed, {"model.network.shortcut": name}) for name in ("A", "B") for seed in (0, 1)]
+    sweep_of(tmp_path, key, options)
+    found = build_study("mine", find_study(tmp_path))
+    assert [(variant.label, variant.accuracy.n) for variant in found.variants] == [("A", 2), ("B", 2)]
+    assert [row[key] for row in run_rows(found)] == ["A", "A", "B", "B"]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "fixed"),
+    [
+        ("datamodule.batch_size", (64, 128), {"trainer.devices": 2}),
+        ("trainer.devices", (1, 2), {}),
+        ("trainer.devices", (2, 4), {}),
+    ],
+)
+def test_runs_on_several_devices_are_comparable(
+    tmp_path: Path, key: str, values: tuple[int, int], fixed: dict[str, object]
+) -> None:
+    sweep_of(tmp_path, key, [(str(value), 0, {key: value, **fixed}) for value in values])
+    for found in (find_study(tmp_path), find_runs([f"{tmp_path}/run-*"])):
+        assert len(build_study("mine", found).variants) == 2
+
+
+def test_planned_network_is_not_ordinary(tmp_path: Path) -> None:
+    finish(start(tmp_path / "ghost", 0, {}), 90.0)
+    finish(start(tmp_path / "thinner", 0, {"model.ratio": 4}), 90.0)
+    for name, plan in (("plain", None), ("planned", {"name": "fast", "layers": {"conv1": {"ratio": 2}}})):
+        run = start(tmp_path / name, 0, {"model.plan": plan}, {"model": "resnet20"})
+        config = run.read_config()
+        del config["model"]["ratio"]
+        run.write_config(config)
+        finish(run, 91.0)
+    found = build_study("mine", find_runs([str(tmp_path)]))
+    ordinary = {variant.runs[0].directory.path.name: variant.is_ordinary for variant in found.variants}
+    assert ordinary == {"ghost": False, "thinner": False, "plain": True, "planned": False}

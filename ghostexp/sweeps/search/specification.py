@@ -17,6 +17,7 @@ from ghostexp.sweeps.search.space import Dimension, Values, is_searched, read_di
 
 # By which a search goes on, and does not become another.
 CHANGEABLE = ("trials", "budget", "seeds", "test_seeds", "contenders", "groups")
+CHANGEABLE += ("startup", "test_overrides", "tune_on_test")
 NOT_SEARCHED = ("trainer.devices", "trainer.num_nodes", "trainer.max_epochs", "metrics", "monitor")
 NOT_SEARCHED += tuple(
     f"datamodule.{key}" for key in ("split_seed", "validate_on", "holdout_fraction")
@@ -181,6 +182,9 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
         seeds=spec.seeds,
         test_seeds=tests,
         budget=search["epochs"],
+        startup=search.get("startup"),
+        test_overrides=list(search["test_overrides"]),
+        tune_on_test=search["tune_on_test"],
     )
 
 
