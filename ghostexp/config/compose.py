@@ -156,6 +156,8 @@ def _apply_override(config: DictConfig, text: str) -> None:
         (override,) = OverridesParser.create().parse_overrides([text])
     except HydraException as error:
         raise to_user_error(error, [text], CONF) from error
+    if override.is_sweep_override():
+        raise ValueError(f"{text}: must be a single value with run= and resume=")
     key = override.key_or_group
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config

@@ -16,6 +16,7 @@ from ghostexp.runner.ranks import is_global_zero
 from ghostexp.runs.config_keys import COMMAND_KEYS, OVERRIDABLE_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences
+from ghostexp.runs.lock import ENDING, wait_until_free
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,17 @@ def _route_override(argument: str, command: ParsedCommand) -> None:
 def claim_run_dir(run: RunDirectory, config: dict[str, Any]) -> bool:
     """Write the configuration to the run directory; returns False if the run is finished already.
 
-    Raises ValueError: the directory contains another run, or cannot be written.
+    Raises ValueError: the directory contains another run, is in use, or cannot be written.
     """
     is_fit = config["task"]["name"] == "fit"
     if config["resume"] is not None and run.path.resolve() != Path(config["resume"]).resolve():
         raise ValueError(f"resume={config['resume']}: continues in that directory; leave out hydra.run.dir={run.path}")
-    if is_fit and run.config.is_file() and config["resume"] is None and is_global_zero():
-        _refuse(run, config)
+    if is_global_zero() and run.config.is_file():
+        if not run.result.is_file():
+            _check_in_use(run)
+        _check_task(run, config["task"]["name"])
+        if is_fit and config["resume"] is None:
+            _refuse(run, config)
     if is_fit and run.result.is_file():
         if is_global_zero():
             print(f"{run.path}: finished already", file=sys.stderr)
@@ -114,6 +119,21 @@ def claim_run_dir(run: RunDirectory, config: dict[str, Any]) -> bool:
         run.write_config(config)
         run.result.unlink(missing_ok=True)  # of an earlier task that is repeated in its directory
     return True
+
+
+def _check_in_use(run: RunDirectory) -> None:
+    """Raise ValueError if another process runs in the directory; one that is ending gets some time."""
+    try:
+        wait_until_free(run.path, ENDING)
+    except BlockingIOError:
+        raise ValueError(f"{run.path}: another process is running here") from None
+
+
+def _check_task(run: RunDirectory, task: str) -> None:
+    """Raise ValueError if the directory contains a run of another task, whose result would be lost."""
+    earlier = run.read_config("hydra.run.dir")["task"]["name"]
+    if earlier != task:
+        raise ValueError(f"hydra.run.dir={run.path}: contains a run of task={earlier}; choose another directory")
 
 
 def _refuse(run: RunDirectory, config: dict[str, Any]) -> None:

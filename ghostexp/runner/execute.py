@@ -18,7 +18,7 @@ from ghostexp.runner.ranks import is_started_by_slurm, rank
 from ghostexp.runs.config_keys import STUDY_TASKS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
-from ghostexp.runs.lock import locked
+from ghostexp.runs.lock import ENDING, locked
 from ghostexp.runs.outcome import Outcome, Outputs, Paused
 from ghostexp.runs.provenance import git_revision, versions
 from ghostexp.runs.signals import stop_signals
@@ -26,7 +26,6 @@ from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
-LOCK_SECONDS = 2.0  # a process that was just killed may still hold the lock
 
 
 class Interrupted(BaseException):
@@ -119,7 +118,7 @@ def _locked(run: RunDirectory) -> Iterator[None]:
     if rank() != 0:
         yield
         return
-    with locked(run.path, LOCK_SECONDS):
+    with locked(run.path, ENDING):
         yield
 
 

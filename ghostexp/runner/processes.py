@@ -91,7 +91,8 @@ class RunProcesses:
         """Send a signal to all processes."""
         for rank in self.ranks:
             if rank.exitcode is None and rank.pid:
-                os.kill(rank.pid, signum)
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(rank.pid, signum)
 
     def kill(self) -> None:
         """Kill all processes that still run."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 LOCK = ".lock"  # lock file in the directory
 INTERVAL = 0.1  # seconds between two attempts
+ENDING = 2.0  # seconds for which a process that was just killed may still hold a lock
 
 
 @contextmanager
@@ -27,6 +28,18 @@ def locked(directory: Path, seconds: float) -> Iterator[None]:
                     raise
                 time.sleep(INTERVAL)
         yield
+
+
+def wait_until_free(directory: Path, seconds: float) -> None:
+    """Wait while another process holds a directory's lock.
+
+    Raises BlockingIOError: it holds it for longer than `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while is_locked(directory):
+        if time.monotonic() >= deadline:
+            raise BlockingIOError
+        time.sleep(INTERVAL)
 
 
 def is_locked(directory: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostexp.runs.config_keys import STUDY_TASKS
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 
 FILE_LIMIT = 255  # bytes in the name of a file or directory
@@ -64,9 +65,11 @@ def _chosen(group: str, choices: Mapping[str, str | None], typed: Mapping[str, s
     return str(choices.get(group) or target.rpartition(".")[2])
 
 
-def record_subdir(resume: str | None) -> str | None:
-    """Return the subdirectory of Hydra's files; none for a resumed run, which keeps those of its first command."""
-    return ".hydra" if resume is None else None
+def record_subdir(resume: str | None, directory: str) -> str | None:
+    """Return the subdirectory of Hydra's files; none where there are those of a run's first command."""
+    run = RunDirectory(Path(directory))
+    is_training = run.config.is_file() and run.read_config().get("task", {}).get("name") == "fit"
+    return None if resume is not None or is_training else ".hydra"
 
 
 def stamp() -> str:

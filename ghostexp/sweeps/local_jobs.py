@@ -36,7 +36,7 @@ class JobScheduler:
     def run(self) -> int:
         """Run all jobs and return the exit code. At the first stop signal running jobs save, the second kills them."""
         with self.progress, self._none_left(), handle_signals(self._act) as received:
-            while self.running or (not self.stop and self._has_more()):
+            while (not self.stop and self._has_more()) or self.running:
                 if not self.stop:
                     self._look_elsewhere()
                     self._start()
@@ -131,8 +131,9 @@ class JobScheduler:
         self.pool.release(processes.resources)
         if code == 0:
             self._finish(job, time.monotonic() - started)
-        elif not self.stop and (job.run.result.is_file() or is_locked(job.run.path)):
-            self._leave(job)  # another command was faster
+        elif not self.stop and (job.run.result.is_file() or (code == 1 and is_locked(job.run.path))):
+            # Another command was faster. The loader workers of a killed process hold its lock for some milliseconds.
+            self._leave(job)
         elif not (self.stop and code in STOPPED):
             self._fail(job, _cause(processes, code))
 

@@ -38,6 +38,8 @@ class Sweep:
         """
         if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs < 1):
             raise ValueError(f"n_jobs={self.n_jobs}: must be an integer >= 1 or null")
+        if self.n_jobs is not None and self.launcher["backend"] == "submitit":
+            raise ValueError(f"n_jobs={self.n_jobs}: must be null with hydra/launcher=submitit_local, without a search")
         total = len(jobs) + len(errors)
         errors = [*errors, *_duplicates(jobs), *_conflicting(jobs), *changed_data(jobs)]
         record = SweepRecord(self.study, all_jobs, _fixed(jobs))
@@ -56,14 +58,20 @@ class Sweep:
         n_jobs = 1 if pinned or _is_measured(jobs) else self.n_jobs
         pool = ResourcePool(list_visible_gpus(gpus if needs_gpus else 0), n_jobs, max_processes_per_job, len(jobs))
         if self.dry_run:
-            print_dry_run(jobs, pool.n_jobs)
+            at_once = {"slurm": self._queue().get("slurm_array_parallelism", len(jobs)), "submitit": len(jobs)}
+            print_dry_run(jobs, at_once.get(backend, pool.n_jobs))
             return 0
         if backend == "local":
             resolve_for_sweep(job.config for job in todo)
         record_sweep(self.directory, record)
         if backend != "local":
-            return _cluster()(jobs, self.launcher, self.directory)
+            return _cluster()(jobs, self._queue(), self.directory, self.fail_fast)
         return JobScheduler(self.directory, jobs, pool, self.fail_fast).run()
+
+    def _queue(self) -> Mapping[str, Any]:
+        """Return the values of hydra/launcher, with n_jobs as how many jobs of an array run at a time."""
+        parallelism = {"slurm_array_parallelism": self.n_jobs} if self.n_jobs is not None else {}
+        return {**self.launcher, **parallelism}
 
 
 def _fixed(jobs: list[SweepJob]) -> dict[str, Any]:
@@ -78,7 +86,7 @@ def _is_measured(jobs: list[SweepJob]) -> bool:
     return any(job.config["task"]["name"] in ("profile", "plan") for job in jobs)
 
 
-def _cluster() -> Callable[[list[SweepJob], Mapping[str, Any], Path], int]:
+def _cluster() -> Callable[[list[SweepJob], Mapping[str, Any], Path, bool], int]:
     try:
         from ghostexp.sweeps.submitit_launcher import run_with_submitit
     except ImportError as error:

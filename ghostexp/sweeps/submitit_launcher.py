@@ -24,15 +24,16 @@ from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status, prepare_direc
 from ghostexp.sweeps.progress import SweepProgress
 
 LOOK = 2.0  # seconds between two polls of the queue
+UNANSWERED = 150  # polls in a row after which a sweep ends: five minutes
 JOB_ID = ".slurm"  # file in a run's directory
 Submitted = dict[Path, submitit.Job[int]]  # by directory of the run
 PORTS = 15000, 20000  # the first port of rank 0, and the number of ports
 
 
-def run_with_submitit(jobs: list[SweepJob], launcher: Mapping[str, Any], directory: Path) -> int:
+def run_with_submitit(jobs: list[SweepJob], launcher: Mapping[str, Any], directory: Path, fail_fast: bool) -> int:
     """Submit the jobs that are neither finished nor queued, and wait for all; returns the exit code.
 
-    An interrupt ends the waiting only.
+    fail_fast: the first failure cancels the others. An interrupt ends the waiting only.
     """
     folder = directory / ".submitit"
     todo = {job.run.path: job for job in jobs if job.state is not JobStatus.FINISHED}
@@ -45,12 +46,12 @@ def run_with_submitit(jobs: list[SweepJob], launcher: Mapping[str, Any], directo
             submitted |= submit(alike, launcher, folder, *shape)
     with SweepProgress(jobs, len(jobs)) as progress:
         try:
-            _watch(todo, submitted, progress, is_slurm)
+            cancelled = _watch(todo, submitted, progress, is_slurm, fail_fast)
         except KeyboardInterrupt:
             print("the jobs continue, and the same command waits for them; to cancel them:", file=sys.stderr)
             print("scancel", *(one.job_id for one in submitted.values()), file=sys.stderr)
             return 128 + signal.SIGINT
-    return progress.print_failures()
+    return progress.print_failures(not_started=cancelled)
 
 
 def submit(jobs: list[SweepJob], launcher: Mapping[str, Any], folder: Path, processes: int, nodes: int) -> Submitted:
@@ -72,9 +73,9 @@ def submit(jobs: list[SweepJob], launcher: Mapping[str, Any], folder: Path, proc
     return {job.run.path: one for job, one in zip(jobs, submitted, strict=True)}
 
 
-def queued_before(jobs: list[SweepJob], folder: Path) -> Submitted:
-    """Return jobs of an earlier command that are still queued or running."""
-    states = queue_states()
+def queued_before(jobs: list[SweepJob], folder: Path, states: Mapping[str, str] | None = None) -> Submitted:
+    """Return jobs of an earlier command that are still queued or running. states: those of the queue, if known."""
+    states = queue_states() if states is None else states
     notes = {job.run.path: job.run.path / JOB_ID for job in jobs}
     ids = {path: note.read_text(encoding="utf-8") for path, note in notes.items() if note.is_file()}
     return {path: submitit.SlurmJob(folder, job_id) for path, job_id in ids.items() if job_id in states}
@@ -92,11 +93,42 @@ def queue_states() -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in lines)
 
 
-def _watch(todo: dict[Path, SweepJob], submitted: Submitted, progress: SweepProgress, is_slurm: bool) -> None:
-    """Wait until every job has a result or a failure, or has left the queue without either."""
-    left = dict(todo)
+class QueueWatch:
+    """Looks at SLURM's queue while jobs run. A busy controller may not answer; it is asked again for some minutes."""
+
+    def __init__(self) -> None:
+        self.unanswered = 0
+
+    def states(self) -> dict[str, str] | None:
+        """Return state by id of this user's jobs; None: no answer this time; ValueError: none for UNANSWERED looks."""
+        try:
+            found = queue_states()
+        except ValueError:
+            self.unanswered += 1
+            if self.unanswered >= UNANSWERED:
+                raise
+            return None
+        self.unanswered = 0
+        return found
+
+    def wait(self) -> dict[str, str]:
+        """Return state by id of this user's jobs, once there is an answer."""
+        while (found := self.states()) is None:
+            time.sleep(LOOK)
+        return found
+
+
+def _watch(
+    todo: dict[Path, SweepJob], submitted: Submitted, progress: SweepProgress, is_slurm: bool, fail_fast: bool
+) -> int:
+    """Wait until every job has a result or a failure, or has left the queue without either.
+
+    fail_fast: cancel the others after the first failure; returns their number.
+    """
+    left, queue = dict(todo), QueueWatch()
     while left:
-        states = queue_states() if is_slurm else {one.job_id: one.state for one in submitted.values() if not one.done()}
+        here = {} if is_slurm else {one.job_id: one.state for one in submitted.values() if not one.done()}
+        states = queue.wait() if is_slurm else here
         for path, job in list(left.items()):
             job_id = submitted[path].job_id
             if job.run.result.is_file():
@@ -108,9 +140,14 @@ def _watch(todo: dict[Path, SweepJob], submitted: Submitted, progress: SweepProg
             else:
                 progress.failed(job, f"job {job_id} left the queue without a result (cancelled? out of memory?)")
             del left[path]
-        running = sum(states.get(submitted[path].job_id) == "RUNNING" for path in left)
-        progress.show(running, len(left) - running)
+        if fail_fast and progress.failures:
+            for path in left:
+                submitted[path].cancel()
+            return len(left)
+        count = sum(states.get(submitted[path].job_id) == "RUNNING" for path in left)
+        progress.show(count, len(left) - count)
         time.sleep(LOOK if left else 0)
+    return 0
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """Check that errors of a command are one line that names the key or the file, with a non-zero exit code."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.lock import locked
 from tests.cli import TINY, command, in_directory, processes_with, start_cold, wait_until
 
 # Arguments, and part of the expected message: the key as typed, and what is allowed.
@@ -302,6 +305,11 @@ def spoil_config(run: Path) -> None:
         (None, ["resume={run}", "datamodule.mixup_alpha=1"], "datamodule.mixup_alpha: 0.0 -> 1"),
         (None, ["resume={run}", "hydra.run.dir={run}-other"], "continues in that directory"),
         (None, ["-m", "resume={run}"], "cannot be used with -m"),
+        (
+            None,
+            ["resume={run}", "callbacks.progress=true,false"],
+            "callbacks.progress=true,false: must be a single value",
+        ),
         (None, ["run={run}"], "must be used with another task, such as task=test; use resume= to continue"),
         (
             None,
@@ -368,6 +376,36 @@ def test_error_names_corrupt_image(tmp_path: Path, capsys: pytest.CaptureFixture
     arguments += ["datamodule.num_classes=2", "datamodule.image_size=32", "datamodule.batch_size=4"]
     assert command(*arguments) != 0
     expect_one_line(capsys.readouterr().err, "train/dog/2.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted", "is_running"),
+    [
+        (
+            ["task=test", "run={run}", "hydra.run.dir={run}"],
+            "contains a run of task=fit; choose another directory",
+            False,
+        ),
+        (
+            ["model=resnet20", "optimizer.lr=0.7", "hydra.run.dir={run}"],
+            "contains a run of another configuration",
+            False,
+        ),
+        (["resume={run}", "threads=7"], "another process is running here", True),
+    ],
+)
+def test_refused_command_leaves_a_run_as_it_was(
+    arguments: list[str], wanted: str, is_running: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    assert command(*TINY, f"hydra.run.dir={run.path}") == 0
+    if is_running:
+        run.result.unlink()
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with locked(run.path, 0) if is_running else nullcontext():
+        assert command(*(text.format(run=run.path) for text in arguments)) == 1
+    assert wanted in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
 def test_error_leaves_directories_unchanged(tmp_path: Path) -> None:

@@ -106,6 +106,64 @@ def test_missing_or_failing_squeue_is_one_line_error(
     assert "error: hydra/launcher: squeue failed (slurm_load_jobs error: Unable to" in capfd.readouterr().err
 
 
+def test_controller_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[object] = [ValueError("squeue failed"), {"1": "RUNNING"}, *[ValueError("squeue failed")] * 3]
+
+    def look() -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(submitit_launcher, "queue_states", look)
+    monkeypatch.setattr(submitit_launcher, "UNANSWERED", 3)
+    monkeypatch.setattr(submitit_launcher, "LOOK", 0.0)
+    watch = submitit_launcher.QueueWatch()
+    assert watch.wait() == {"1": "RUNNING"}
+    with pytest.raises(ValueError, match="squeue failed"):
+        watch.wait()
+    assert answers == []
+
+
+def test_array_runs_n_jobs_at_a_time(queue: Queue, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("-m", *TINY, *SLURM, "seed=0,1,2", "name=sweep", "n_jobs=2", "dry_run=true") == 0
+    assert "; 2 at a time" in capfd.readouterr().out
+    assert command("-m", *TINY, *SLURM, "seed=0,1,2", "name=sweep", "n_jobs=2") == 0
+    assert queue.parameters[0]["slurm_array_parallelism"] == 2
+    assert command("-m", *TINY, "hydra/launcher=submitit_local", "seed=0,1", "n_jobs=2") == 1
+    assert "n_jobs=2: must be null with hydra/launcher=submitit_local" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("fail_fast", [True, False])
+def test_first_failure_cancels_the_others_with_fail_fast(
+    fail_fast: bool, queue: Queue, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cancelled: list[str] = []
+    states = {f"7_{number}": "RUNNING" for number in range(3)}
+
+    def submit_array(jobs: list[submitit_launcher.SubmittedJob]) -> list[SimpleNamespace]:
+        RunDirectory(Path(jobs[1].path)).write_failure(ValueError("bad"), "bad")
+        del states["7_1"]
+        return [
+            SimpleNamespace(job_id=f"7_{number}", cancel=lambda number=number: cancelled.append(f"7_{number}"))
+            for number in range(len(jobs))
+        ]
+
+    def look() -> dict[str, str]:
+        return dict(states) if fail_fast or not queue.parameters else {}
+
+    monkeypatch.setattr(queue, "submit_array", submit_array)
+    monkeypatch.setattr(submitit_launcher, "queue_states", look)
+    assert command("-m", *TINY, *SLURM, "seed=0,1,2", "name=sweep", f"fail_fast={fail_fast}") == 1
+    assert cancelled == (["7_0", "7_2"] if fail_fast else [])
+    assert ("1 failed, 2 not started" if fail_fast else "3 failed") in capfd.readouterr().err
+
+
+def test_sweep_needs_a_number_of_devices(capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("-m", *TINY, "seed=0,1", "trainer.devices=auto") == 1
+    assert "trainer.devices=auto: must be a number or a list in a sweep" in capfd.readouterr().err
+
+
 def test_cluster_needs_a_number_of_devices(capfd: pytest.CaptureFixture[str]) -> None:
     assert command("-m", *TINY, *SLURM, "seed=0,1", "trainer.devices=auto") == 1
     assert "trainer.devices=auto: must be an integer >= 1 on a cluster" in capfd.readouterr().err

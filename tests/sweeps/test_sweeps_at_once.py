@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,9 @@ class Hanging:
     def kill(self) -> None:
         self.is_killed = True
 
+    def explain(self) -> str:
+        return "killed"
+
 
 def test_job_running_elsewhere_is_not_started_or_failed(scheduler: JobScheduler) -> None:
     job = scheduler.elsewhere.pop()
@@ -138,6 +142,52 @@ def test_job_running_elsewhere_is_not_started_or_failed(scheduler: JobScheduler)
         scheduler.running = {started: (scheduler.elsewhere.pop(), 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
         scheduler._end(started, 1)  # pyright: ignore[reportArgumentType]
     assert (scheduler.elsewhere, scheduler.progress.failures) == ([job], [])
+
+
+def test_job_that_was_killed_has_failed_though_its_workers_hold_the_lock(scheduler: JobScheduler) -> None:
+    job, killed = scheduler.elsewhere.pop(), Hanging()
+    with locked(job.run.path, 0):
+        scheduler.running = {killed: (job, 0.0)}  # pyright: ignore[reportAttributeAccessIssue]
+        scheduler._end(killed, 128 + signal.SIGKILL)  # pyright: ignore[reportArgumentType]
+    assert (scheduler.elsewhere, scheduler.progress.failures) == ([], [(job, "killed")])
+
+
+def test_free_slots_get_jobs_that_are_made_while_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search makes its jobs one by one: a short one is followed by the next while a long one runs."""
+    looks = {"0": 6, "1": 1, "2": 1, "3": 1}  # at each job until it has ended
+    events: list[str] = []
+
+    class Processes(Hanging):
+        sentinels = ()
+
+        def __init__(self, config: dict[str, Any], run: RunDirectory, *_args: object, **_keys: object) -> None:
+            super().__init__()
+            self.name, self.left = run.path.name, looks[run.path.name]
+            events.append(f"start {self.name}")
+
+        def poll(self) -> int | None:
+            self.left -= 1
+            events.extend([f"end {self.name}"] * (self.left == 0))
+            return None if self.left else 0
+
+    class Growing(JobScheduler):
+        made = 0
+
+        def _has_more(self) -> bool:
+            while self.made < len(looks) and len(self.running) + len(self.waiting) < 2:
+                config = {"task": {"name": "fit"}, "seed": self.made, "trainer": {"devices": 1, "num_nodes": 1}}
+                job = SweepJob(RunDirectory(tmp_path / str(self.made)), (), config)
+                self.waiting.append(job)
+                self.made += 1
+            return super()._has_more()
+
+        def _finish(self, job: SweepJob, seconds: float | None = None) -> None:
+            pass
+
+    monkeypatch.setattr("ghostexp.sweeps.local_jobs.RunProcesses", Processes)
+    monkeypatch.setattr("ghostexp.sweeps.local_jobs.connection.wait", lambda *_args, **_keys: [])
+    Growing(tmp_path, [], ResourcePool([], 2, 1, 4), fail_fast=False).run()
+    assert events.index("end 3") < events.index("end 0")
 
 
 def test_job_that_does_not_stop_is_killed(scheduler: JobScheduler, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from ghostexp.runner.resources import ResourcePool, list_visible_gpus
-from ghostexp.runs.lock import locked
+from ghostexp.runs.lock import ENDING, locked
 from ghostexp.runs.sweep_record import SweepRecord, check_fixed, fixed_values, is_sweep_dir, read_sweep, record_sweep
 from ghostexp.runs.trials import FOLDER, SearchRecord, TrialName, parse_name, with_metric
 from ghostexp.runs.wandb_mode import resolve_for_sweep
@@ -29,7 +29,6 @@ from ghostexp.sweeps.search.specification import SearchSpec, build_record, check
 from ghostexp.sweeps.search.steps import Steps
 from ghostexp.sweeps.search.trial_search import Step, TrialSearch
 
-LOCK_SECONDS = 2.0  # a command that was just killed may still hold the lock
 MANY_JOBS = 10**6  # the number of threads, on which exact results depend, must not depend on the budget
 Compose = Callable[[str, list[str], list[str]], SweepJob]  # of name, overrides, and those that differ between jobs
 
@@ -175,7 +174,7 @@ class SearchCommand:
         folder = self.directory / FOLDER
         folder.mkdir(exist_ok=True)
         try:
-            with locked(folder, LOCK_SECONDS):
+            with locked(folder, ENDING):
                 yield
         except BlockingIOError:
             raise ValueError(f"{self.directory}: another command runs this search") from None

@@ -85,10 +85,17 @@ def read_dimension(override: Override) -> Dimension:
 def _range(key: str, typed: str, choices: tuple[str, ...]) -> Dimension:
     if len(choices) < 2:
         raise ValueError(f"{key}={typed}: must have several values")
+    kind = "int" if all(text.lstrip("-").isdigit() for text in choices) else "float"
+    if kind == "float":  # without the rounding errors of sums: 0.3, not 0.30000000000000004
+        choices = tuple(_rounded(float(text)) for text in choices)
     choices = tuple(sorted(choices, key=float))
     numbers = [float(text) for text in choices]
-    kind = "int" if all(text.lstrip("-").isdigit() for text in choices) else "float"
-    return Dimension(key, typed, kind, numbers[0], numbers[-1], numbers[1] - numbers[0], choices=choices)
+    step = float(_rounded(numbers[1] - numbers[0]))
+    return Dimension(key, typed, kind, numbers[0], numbers[-1], step, choices=choices)
+
+
+def _rounded(number: float) -> str:
+    return repr(float(f"{number:.10g}"))
 
 
 def _interval(key: str, typed: str, value: IntervalSweep) -> Dimension:

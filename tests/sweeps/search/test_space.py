@@ -4,6 +4,7 @@ import re
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import FloatDistribution
 
 from ghostexp.sweeps.search.space import is_searched, read_dimension
 from tests.sweeps.search.fake_trials import dimensions
@@ -17,6 +18,7 @@ PARSER = OverridesParser.create()
         ("a=choice(1e-4,'x y',[1,2])", "choice", ["0.0001", "x\\ y", "[1,2]"]),
         ("a=range(1,7,2)", "int", ["1", "5"]),
         ("a=range(0.1,0.5,0.1)", "float", ["0.1", "0.4"]),
+        ("a=range(0.7,1.05,0.1)", "float", ["0.7", "1.0"]),
         ("a=shuffle(range(1,4))", "int", ["1", "3"]),
         ("a=interval(0.01,1)", "float", ["0.01", "1.0"]),
         ("a=tag(log,interval(1e-5,1e-2))", "float", ["1e-05", "0.01"]),
@@ -30,6 +32,15 @@ def test_ranges_of_hydra_become_dimensions(text: str, kind: str, corners: list[s
     assert (found.kind, found.corners) == (kind, corners)
     assert [found.as_text(found.from_text(value)) for value in found.corners] == found.corners
     assert all(PARSER.parse_override(f"a={value}").value() is not None for value in found.corners)
+
+
+@pytest.mark.parametrize("text", ["range(0.1,0.5,0.1)", "range(0.3,0.7,0.1)", "range(0.7,1.0,0.1)"])
+def test_values_of_a_range_have_no_rounding_errors(text: str) -> None:
+    (found,) = dimensions(f"a={text}")
+    assert all(len(choice) == 3 for choice in found.choices)
+    distribution = FloatDistribution(found.low, found.high, step=found.step)
+    assert distribution.high == float(found.choices[-1])
+    assert all(distribution._contains(float(choice)) for choice in found.choices)
 
 
 def test_single_values_are_a_grid() -> None:
