@@ -76,6 +76,13 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(names, key=os.fsencode))
 
 
+def check_same_classes(root: Path, train: LabeledImages, test: LabeledImages) -> None:
+    """Raise ValueError if a class is in only one of two trees: the labels would be of different classes."""
+    if test.class_names != train.class_names:
+        odd = min(set(test.class_names) ^ set(train.class_names))
+        raise ValueError(f"datamodule.root={root}: class {odd} is in only one of {train.folder} and {test.folder}")
+
+
 def report_left_out(key: str, root: Path, *trees: LabeledImages) -> None:
     """Print in one line how many files of trees are not images of a class, if there are any."""
     left_out = [path for tree in trees for path in tree.left_out]

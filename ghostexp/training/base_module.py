@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ghostexp.models.finite import non_finite_weights
 from ghostexp.training.distributed import broadcast_buffers
@@ -108,7 +109,7 @@ class BaseModule(pl.LightningModule):
             torch.cuda.manual_seed(seed)
 
     def accumulate_train_metrics(self, loss: Tensor, batch_idx: int, sums: Tensor) -> None:
-        """Add a batch to the epoch's sums, and log the step's loss every `log_every_n_steps`."""
+        """Add a batch to the epoch's sums, and log rank 0's loss of a step's last batch every `log_every_n_steps`."""
         self.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.train_sums += sums
         done = self.trainer.global_step + 1
@@ -119,11 +120,24 @@ class BaseModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means over all devices, and drop the validation metrics of an earlier epoch."""
-        if not self.is_validated:
+        if self.is_validated:
+            self._step_plateau_schedulers()
+        else:
             self._drop_validation_metrics()
         self.is_validated = False
         self.log_epoch_metrics(self.average_train_metrics(self.sum_over_devices(self.train_sums)) | {"lr": self.lr})
         self.train_sums.zero_()
+
+    def _step_plateau_schedulers(self) -> None:
+        """Step them after a validation, before the checkpoint: Lightning does it after, and a resume would skip it."""
+        for scheduler in (config.scheduler for config in self.trainer.lr_scheduler_configs):
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(self.metrics[f"val/{self.monitor}"])
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a scheduler, unless it is stepped after validations."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def average_train_metrics(self, sums: list[float]) -> dict[str, float]:
         """Compute an epoch's metrics from its sums over all devices."""

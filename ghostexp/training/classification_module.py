@@ -42,6 +42,8 @@ class ClassificationModule(BaseModule):
         interval: str | None = None,
         monitor: str | None = None,
     ) -> None:
+        if num_classes < 2:
+            raise ValueError(f"datamodule.num_classes={num_classes}: must be an integer >= 2 for a classifier")
         sums = 4  # loss, top-1 and top-5 hits, images
         super().__init__(network, optimizer, schedule, seed=seed, sums=sums, interval=interval, monitor=monitor)
         self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
@@ -50,8 +52,7 @@ class ClassificationModule(BaseModule):
         self.distillation = distillation
         self.top_k = 5 if num_classes > 5 else 0
         self.accuracies = self._accuracies(num_classes)
-        self.metric_modules = nn.ModuleList(self.other_metrics.values())  # so that they move to the device
-        # Sums of loss and images under evaluation. No torchmetrics Metric: in bf16-true its sums would be bf16 too.
+        # Sums of loss and images under evaluation. No module, as the metrics: in bf16-true, sums would be bf16.
         self.eval_sums = torch.zeros(2)
         self.eval_bad = torch.zeros(())  # images under evaluation whose logits are not finite
         self.num_classes = num_classes
@@ -124,7 +125,7 @@ class ClassificationModule(BaseModule):
         self.eval_bad = torch.zeros((), device=self.device)
         self.accuracies.reset()
         for metric in self.other_metrics.values():
-            metric.reset()
+            metric.to(self.device).reset()
 
     def update_eval_metrics(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Update the metrics with a batch; returns its logits."""

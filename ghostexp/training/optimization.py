@@ -60,13 +60,14 @@ class Optimization:
             return {"scheduler": _call("scheduler", LambdaLR, optimizer, lambda step: factor(step)), "interval": "step"}
         named = inspect.signature(_function(self.schedule)).parameters
         given = {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "mode": mode}
-        if not _is_class_of(self.schedule, ReduceLROnPlateau):
+        is_plateau = _is_class_of(self.schedule, ReduceLROnPlateau)
+        if not is_plateau:
             del given["mode"]  # of CyclicLR, something else
         typed = self.schedule.keywords if isinstance(self.schedule, partial) else {}
         given = {name: value for name, value in given.items() if name in named and name not in typed}
         made = _call("scheduler", self.schedule, optimizer, **given)
         interval = self.interval or ("step" if "steps_per_epoch" in given else "epoch")
-        return {"scheduler": made, "interval": interval, "monitor": monitor}
+        return {"scheduler": made, "interval": interval} | ({"monitor": monitor} if is_plateau else {})
 
     def check(self, network: nn.Module, epochs: int) -> None:
         """Build optimizer and schedule once; raises ValueError as the training would."""

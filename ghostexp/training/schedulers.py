@@ -50,6 +50,8 @@ class Schedule(ABC):
         if ends[0] < 1 or ends != sorted(set(ends)) or ends[-1] != self.epochs:
             needed = f"must be rising epochs that end with trainer.max_epochs={self.epochs}, or null"
             raise ValueError(f"scheduler.horizon={ends}: {needed}")
+        if not self.warmup_epochs < ends[0]:
+            raise ValueError(f"scheduler.horizon={ends}: must begin after scheduler.warmup_epochs={self.warmup_epochs}")
         return [replace(self, epochs=end, horizon=None) for end in ends]
 
     def __call__(self, done: int) -> float:
@@ -145,7 +147,7 @@ class OneCycle(Schedule):
     end_factor: float = 4e-6
 
     def factor(self, epoch: float) -> float:
-        top = max(self.pct_start * self.epochs, 1e-9)
+        top = self.pct_start * self.epochs
         if epoch < top:
             return _cosine(self.start_factor, 1.0, epoch / top)
         return _cosine(1.0, self.end_factor, (epoch - top) / max(self.epochs - top, 1e-9))

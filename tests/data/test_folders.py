@@ -42,6 +42,13 @@ def test_cifar_pickles_and_class_folders_are_equal(make_tree: MakeTree) -> None:
     )
 
 
+def test_cifar_folders_of_different_classes_are_refused(make_tree: MakeTree) -> None:
+    tree = make_tree({"train": 2, "test": 1}, classes=CIFAR10_CLASSES)
+    (tree / "test" / "airplane").rename(tree / "test" / "plane")
+    with pytest.raises(ValueError, match=r"class airplane is in only one of .*train and .*test"):
+        load_datasets(cifar10(tree))
+
+
 def test_cifar100_reads_fine_labels(tmp_path: Path) -> None:
     target = tmp_path / "cifar-100-python"
     target.mkdir()

@@ -1,6 +1,7 @@
 """Status of runs in a report, variants, and their baselines."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def test_labels_omit_common_ratio(tmp_path: Path) -> None:
     assert [variant.baseline and variant.baseline.label for variant in variants] == ["s = 1", None, "s = 1"]
 
 
-def sweep_of(folder: Path, key: str, runs: list[tuple[str, int, dict[str, object]]]) -> None:
+def sweep_of(folder: Path, key: str, runs: Sequence[tuple[str, int, Mapping[str, object]]]) -> None:
     """Write finished runs with values of a swept key, seeds, and changes of the configuration."""
     jobs = {}
     for number, (value, seed, changes) in enumerate(runs):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import pytest
@@ -13,9 +14,12 @@ from torch.optim import Optimizer
 
 from ghostexp.models.finite import non_finite_weights
 from ghostexp.models.resnet_cifar import resnet20
+from ghostexp.runs.csv_table import read_rows
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.metrics import format_number
 from ghostexp.training.callbacks import checkpoint
 from ghostexp.training.callbacks.divergence import TerminateOnNaN
+from ghostexp.training.callbacks.progress_bar import EpochProgressBar
 from ghostexp.training.classification_module import ClassificationModule
 from ghostexp.training.detection_module import DetectionModule
 from tests.cli import TINY, TINY_DETECTOR, command, in_directory
@@ -145,6 +149,22 @@ def test_exploding_loss_warns_once_with_short_number(
     assert line.startswith(f"warning: the training diverges: the mean loss of epoch {first_bad + 1} is 1.526e+29, that")
     assert "epoch 2/2  train/loss 1.526e+29  val/acc1" in out
     assert "WARNING ghostexp.training.callbacks.divergence: the training diverges" in (run / "run.log").read_text()
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_first_and_shown_loss_are_not_divided_by_accumulation(accumulate: int, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    accumulation = f"trainer.accumulate_grad_batches={accumulate}"
+    assert command(*TINY, accumulation, "optimizer.lr=1e-9", in_directory(run.path)) == 0
+    (first,) = [values["first"] for name, values in torch.load(run.last)["callbacks"].items() if "Diverge" in name]
+    losses = [float(row["train/loss"]) for row in read_rows(run.metrics) if row.get("train/loss")]
+    assert first == pytest.approx(losses[0], rel=0.3)
+
+    bar = EpochProgressBar("val/acc1")
+    bar.bar, bar.task = Mock(), Mock()
+    trainer = Mock(current_epoch=0, num_training_batches=4, accumulate_grad_batches=accumulate, callback_metrics={})
+    bar.on_train_batch_end(trainer, Mock(), {"loss": torch.tensor(2.5) / accumulate}, None, 0)
+    assert bar.bar.update.call_args.kwargs["metrics"].strip() == "loss 2.5"
 
 
 def test_converging_training_does_not_warn(run: Path) -> None:

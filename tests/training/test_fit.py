@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD
+from torchmetrics.classification import MulticlassHingeLoss
 
 from ghostexp.training import schedulers
 from ghostexp.training.callbacks import checkpoint
@@ -139,13 +140,32 @@ def test_ema_follows_short_training(tmp_path: Path) -> None:
     assert result_of(tmp_path / "run")["metrics"]["test"]["test/acc1"] > 90
 
 
+def classifier_of(network: nn.Module, num_classes: int = 10, **keys: Any) -> ClassificationModule:
+    return ClassificationModule(
+        network, lambda network: SGD(network.parameters()), schedulers.Constant, num_classes=num_classes, **keys
+    )
+
+
+def test_metrics_of_a_half_precision_network_add_up_in_float32() -> None:
+    hinge = MulticlassHingeLoss(num_classes=10)
+    classifier = classifier_of(nn.Linear(4, 10), metrics={"hinge": hinge})
+    classifier.to(dtype=torch.bfloat16)  # as Lightning does with trainer.precision=bf16-true
+    classifier.reset_eval_metrics()
+    for _ in range(300):
+        hinge.update(torch.full((32, 10), 0.1), torch.zeros(32, dtype=torch.long))
+    assert float(hinge.compute()) == pytest.approx(1.0)
+
+
+def test_classifier_needs_two_classes() -> None:
+    with pytest.raises(ValueError, match=r"datamodule.num_classes=1: must be an integer >= 2 for a classifier"):
+        classifier_of(nn.Linear(4, 1), num_classes=1)
+
+
 def test_eval_loss_over_many_batches_is_exact_in_bf16() -> None:
     network = nn.Linear(4, 10)
     nn.init.zeros_(network.weight)
     nn.init.zeros_(network.bias)
-    classifier = ClassificationModule(
-        network, lambda network: SGD(network.parameters()), schedulers.Constant, num_classes=10
-    )
+    classifier = classifier_of(network)
     classifier.to(torch.bfloat16)
     classifier.on_test_epoch_start()
     for number in range(1000):

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -11,7 +12,11 @@ from timm.optim.rmsprop_tf import RMSpropTF
 from torch import nn
 from torch.optim import SGD, lr_scheduler
 
+from ghostexp.runner.execute import execute
+from ghostexp.runs.csv_table import read_rows
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.training import optimizers, schedulers
+from tests.cli import TINY, command, in_directory
 from tests.training.test_ema import OperationCounter
 
 STEPS = 7  # per epoch
@@ -68,6 +73,41 @@ def test_onecycle_equals_torch() -> None:
     assert ours == pytest.approx(torch_rates(make, 1000), abs=0.01)
 
 
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_onecycle_without_a_rise_begins_at_the_peak(interval: Literal["step", "epoch"]) -> None:
+    found = rates(schedulers.OneCycle(10, STEPS, pct_start=0.0, interval=interval), 10 * STEPS)
+    assert found[0] == 1.0
+    assert found == sorted(found, reverse=True)
+
+
+def lr_of_epochs(run: Path) -> list[float]:
+    """Return the learning rates of the epochs, relative to the first."""
+    found = [float(row["lr"]) for row in read_rows(run / "metrics.csv") if row.get("train/loss")]
+    return [rate / found[0] for rate in found]
+
+
+def test_torch_schedule_by_epoch_is_independent_of_validations(tmp_path: Path) -> None:
+    step = ("scheduler._target_=torch.optim.lr_scheduler.StepLR", "scheduler.step_size=1", "scheduler.gamma=0.5")
+    run = tmp_path / "run"
+    epochs = ("trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2")
+    assert command(*TINY, *step, *epochs, in_directory(run)) == 0
+    assert lr_of_epochs(run) == [1.0, 0.5, 0.25, 0.125]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_resume_does_not_skip_a_step_of_a_plateau_scheduler(every: int, tmp_path: Path) -> None:
+    plateau = ("scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "scheduler.factor=0.5")
+    plateau += ("scheduler.patience=0", "scheduler.threshold=1000", f"trainer.check_val_every_n_epoch={every}")
+    whole, resumed = tmp_path / "whole", RunDirectory(tmp_path / "resumed")
+    assert command(*TINY, *plateau, "trainer.max_epochs=6", in_directory(whole)) == 0
+    config = RunDirectory(whole).read_config()
+    resumed.write_config(config)
+    assert execute(config | {"pause_after": 2, "resume": str(resumed.path)}, resumed) == 0
+    assert command(f"resume={resumed.path}") == 0
+    wanted = [1.0, 1.0, 0.5, 0.25, 0.125, 0.0625] if every == 1 else [1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
+    assert lr_of_epochs(whole) == lr_of_epochs(resumed.path) == wanted
+
+
 def test_warmup_is_linear_up_to_schedule() -> None:
     schedule = schedulers.Cosine(10, 5, warmup_epochs=2, warmup_start_factor=0.1)
     rising = rates(schedule, 10)
@@ -91,6 +131,12 @@ def test_horizon_has_the_rates_of_a_training_that_ends_there(interval: Literal["
 def test_wrong_horizon_is_an_error(horizon: list[int]) -> None:
     with pytest.raises(ValueError, match=re.escape(f"scheduler.horizon={horizon}: must be rising epochs that end")):
         schedulers.Constant(10, STEPS, horizon=horizon)
+
+
+def test_horizon_within_the_warmup_is_an_error() -> None:
+    message = "scheduler.horizon=[5, 15]: must begin after scheduler.warmup_epochs=5"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        schedulers.Constant(15, STEPS, warmup_epochs=5, horizon=[5, 15])
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])

@@ -12,7 +12,7 @@ from torchvision import datasets
 
 from ghostexp.data.base import Channels
 from ghostexp.data.classification_datamodule import ClassificationDataModule
-from ghostexp.data.image_folders import list_class_folders, read_trees, report_left_out
+from ghostexp.data.image_folders import check_same_classes, list_class_folders, read_trees, report_left_out
 from ghostexp.data.in_memory import InMemoryDataset
 from ghostexp.data.splits import DatasetSplits
 from ghostexp.validation import require
@@ -96,6 +96,7 @@ class Cifar(ClassificationDataModule):
         for tree in trees:
             count = len(tree.class_names)
             self.check_matches_config("num_classes", count, f"{tree.folder} has {count} class folders")
+        check_same_classes(Path(self.root), *trees)
         report_left_out("root", Path(self.root), *trees)
         parts = [
             InMemoryDataset(images, tree.labels, *self.mean_std(), tree)

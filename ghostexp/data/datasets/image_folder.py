@@ -12,7 +12,14 @@ from torch import Tensor
 from ghostexp.data.base import Channels
 from ghostexp.data.classification_datamodule import ClassificationDataModule, ClassificationDataset
 from ghostexp.data.image_file_dataset import ImageFileDataset
-from ghostexp.data.image_folders import LabeledImages, class_folders, list_class_folders, read_trees, report_left_out
+from ghostexp.data.image_folders import (
+    LabeledImages,
+    check_same_classes,
+    class_folders,
+    list_class_folders,
+    read_trees,
+    report_left_out,
+)
 from ghostexp.data.in_memory import InMemoryDataset
 from ghostexp.data.resized_images import ResizedImages
 from ghostexp.data.splits import DatasetSplits
@@ -72,9 +79,7 @@ class ImageFolder(ClassificationDataModule):
         require(count > 1, "root", root, f"must have at least 2 classes, {train.folder} has 1")
         self.check_matches_config("num_classes", count, f"{train.folder} has {count} classes")
         test = list_images(self._test_folder(root, find_shards if is_sharded else class_folders))
-        if test.class_names != train.class_names:
-            odd = min(set(test.class_names) ^ set(train.class_names))
-            raise ValueError(f"datamodule.root={root}: class {odd} is in only one of {train.folder} and {test.folder}")
+        check_same_classes(root, train, test)
         report_left_out("root", root, train, test)
         trained, tested = self._images(train, test)
         return DatasetSplits(trained, tested, train.class_names)

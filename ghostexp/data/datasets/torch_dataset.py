@@ -88,6 +88,7 @@ class MapDataset:
         self.shape = (module.in_chans, module.image_size, module.image_size)
         self.num_classes = module.num_classes
         self.num_workers = module.num_workers
+        self.mean = module.mean_std()[0]
         self.normalize = Normalize(*module.mean_std(), torch.device("cpu"))
         self.pin_memory = False
         require(len(self.data) > 0, key.rpartition(".")[2], type(data).__name__, "must not be empty")
@@ -95,11 +96,13 @@ class MapDataset:
         self.labels = self._labels()
 
     def _labels(self) -> Tensor:
-        """Return the classes from `targets` or `labels`, or by reading all images."""
+        """Return the classes from `targets` or `labels`, or by reading all items where these have others."""
         known = next(
             (found for name in ("targets", "labels") if (found := getattr(self.data, name, None)) is not None), None
         )
         with all_seeded(0):
+            if getattr(self.data, "target_transform", None) is not None or not self._agree(known):
+                known = None
             labels = [self.data[index][1] for index in range(len(self.data))] if known is None else known
         try:
             found = torch.as_tensor([int(label) for label in labels])
@@ -112,6 +115,15 @@ class MapDataset:
             )
         return found
 
+    def _agree(self, known: Any) -> bool:
+        """Return whether some items have the labels of a sequence; None agrees."""
+        if known is None or len(known) != len(self.data):
+            return True
+        return all(bool(self.data[index][1] == known[index]) for index in self._some_indices())
+
+    def _some_indices(self) -> list[int]:
+        return np.linspace(0, len(self) - 1, min(DIGESTED, len(self))).round().astype(int).tolist()
+
     def __len__(self) -> int:
         return len(self.data)
 
@@ -122,9 +134,8 @@ class MapDataset:
 
     def digest(self) -> str:
         """Digest the labels, and some images."""
-        indices = np.linspace(0, len(self) - 1, min(DIGESTED, len(self))).round().astype(int).tolist()
         images = []
-        for index in indices:
+        for index in self._some_indices():
             with all_seeded(index):
                 images.append(self.data[index][0])
         return digest_arrays(self.labels.numpy(), *(np.ascontiguousarray(np.asarray(image)) for image in images))
@@ -165,7 +176,15 @@ class MapDataset:
         if (transform := augmentation.of_image()) is not None:
             steps.append(transform)
         if augmentation.random_erasing:
-            steps.append(v2.RandomErasing(augmentation.random_erasing))
+            fill = [round(255 * mean) for mean in self.mean]
+            steps.append(v2.RandomErasing(augmentation.random_erasing, value=fill))  # pyright: ignore[reportArgumentType]
+        with all_seeded(0):
+            first = self.data[0][0]
+        if steps and isinstance(first, Tensor) and first.is_floating_point():
+            raise ValueError(
+                f"{self.key}: {type(self.data).__name__} returns float images, which are used as they are; leave out "
+                "the augmentation (datamodule.crop_padding, hflip, ...), or return PIL images or uint8 tensors"
+            )
         batches = DatasetBatches(self, v2.Compose(steps) if steps else None, num_classes)
         return self._loader(batches, TrainBatchSampler(sampler))
 

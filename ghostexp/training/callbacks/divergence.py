@@ -92,7 +92,7 @@ class WarnOnDivergence(Callback):
     ) -> None:
         """Keep the first loss."""
         if self.first is None:
-            self.first = outputs["loss"].detach().clone()
+            self.first = outputs["loss"].detach() * trainer.accumulate_grad_batches  # by which Lightning divides it
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the previous epoch, whose mean is complete only now."""

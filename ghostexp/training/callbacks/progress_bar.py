@@ -52,7 +52,8 @@ class EpochProgressBar(ProgressBar):
             return
         self.updated_at = time.monotonic()
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
-        metrics = f"loss {format_number(float(outputs['loss']))}  {self._metrics_text(trainer)}"
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches  # by which Lightning divides it
+        metrics = f"loss {format_number(loss)}  {self._metrics_text(trainer)}"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self.bar.update(self.task, completed=done, epoch=epoch, metrics=metrics, refresh=True)
 

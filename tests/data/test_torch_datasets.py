@@ -1,0 +1,61 @@
+"""Any torch Dataset as data: its labels are those of its items, and its images are as documented."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from ghostexp.data.datasets.torch_dataset import TorchDataset
+
+
+class Images(Dataset):
+    """Eight grey images of one value; classes 0 and 1, changed by `target_transform` as in torchvision."""
+
+    def __init__(self, kind: str = "uint8", target_transform: Any = None, targets: list[int] | None = None) -> None:
+        self.kind, self.target_transform = kind, target_transform
+        self.targets = targets or [0, 1] * 4
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = torch.full((1, 8, 8), 200, dtype=torch.uint8)
+        label = index % 2
+        label = label if self.target_transform is None else self.target_transform(label)
+        if self.kind == "pil":
+            return Image.fromarray(np.asarray(image[0])), label
+        return image if self.kind == "uint8" else image / 255, label
+
+
+def batches(kind: str = "uint8", data: Dataset | None = None, **keys: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Load an epoch of training batches."""
+    train = data or Images(kind)
+    module = TorchDataset(train=train, test=train, batch_size=4, num_classes=2, in_chans=1, image_size=8, **keys)
+    module.setup("fit")
+    return list(module.train_dataloader())
+
+
+def test_labels_are_those_of_the_items() -> None:
+    for data in (Images(target_transform=lambda label: 1 - label), Images(targets=[1, 0] * 4)):
+        module = TorchDataset(train=data, test=data, batch_size=4, num_classes=2, in_chans=1, image_size=8)
+        module.setup("fit")
+        assert module.images is not None
+        assert module.images.train.labels.tolist() == [data[index][1] for index in range(8)]
+
+
+def test_float_images_are_used_as_they_are() -> None:
+    assert all(bool((images == 200 / 255).all()) for images, _ in batches("float"))
+    with pytest.raises(ValueError, match=r"datamodule.train: Images returns float images, which are used as they are"):
+        batches("float", hflip=True)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "pil"])
+def test_erased_pixels_have_the_mean(kind: str) -> None:
+    """Within the rounding of 8 bits, erased pixels are 0 after the normalisation."""
+    images = torch.cat([images for images, _ in batches(kind, random_erasing=1.0, mean=[0.6], std=[0.2])])
+    values = images.unique()
+    assert len(values) == 2
+    assert values.tolist() == pytest.approx([0.0, (200 / 255 - 0.6) / 0.2], abs=0.02)
