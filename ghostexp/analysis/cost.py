@@ -1,6 +1,7 @@
 """Count parameters, MACs, activations and peak memory of a network and of its layers."""
 
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -100,8 +101,13 @@ def layer_costs(network: nn.Module, image_shape: Shape) -> list[LayerCost]:
             module.register_forward_hook(_remember(written, name))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         meta_network(torch.empty(1, *image_shape, device="meta"))
-    flops = {name.partition(".")[2]: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    rows = [_layer(meta_network, name, outputs, flops.get(name, 0) // 2) for name, outputs in written.items()]
+    first = {id(module): name for name, module in meta_network.named_modules()}
+    names = {name: first[id(module)] for name, module in meta_network.named_modules(remove_duplicate=False)}
+    flops = Counter[str]()  # of a module with several names, under the first
+    for name, counts in counter.get_flop_counts().items():
+        path = name.partition(".")[2]
+        flops[names.get(path, path)] += sum(counts.values())
+    rows = [_layer(meta_network, name, outputs, flops[name] // 2) for name, outputs in written.items()]
     params = sum(parameter.numel() for parameter in network.parameters()) - sum(row.params for row in rows)
     macs = counter.get_total_flops() // 2 - sum(row.macs for row in rows)
     return rows + [LayerCost("(elsewhere)", "", "", "", params, macs, 0, macs)] * bool(params or macs)

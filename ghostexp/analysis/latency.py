@@ -54,7 +54,9 @@ class Latency:
     difference: float
 
 
-def build_mode(network: Network, name: str, device: torch.device) -> InferenceMode:
+def build_mode(
+    network: Network, name: str, device: torch.device, image_shape: tuple[int, int, int] | None = None
+) -> InferenceMode:
     """Copy a network into a mode: flags joined by `+`, such as `fused+channels_last+compiled`.
 
     eager: unchanged, in float32; fused: BatchNorm folded, branches re-parameterised; bf16: weights and images in
@@ -65,7 +67,7 @@ def build_mode(network: Network, name: str, device: torch.device) -> InferenceMo
     if not set(flags) <= set(MODE_FLAGS):
         known = f"flags of {', '.join(MODE_FLAGS)}, joined by +, or one of {', '.join(RUNTIMES)}"
         raise ValueError(f"task.modes={name}: must be {known}")
-    copied = (fuse(network) if "fused" in flags else copy.deepcopy(network)).eval().to(device)
+    copied = (fuse(network, image_shape) if "fused" in flags else copy.deepcopy(network)).eval().to(device)
     dtype = torch.bfloat16 if "bf16" in flags else torch.float32
     layout = torch.channels_last if "channels_last" in flags else torch.contiguous_format
     copied = copied.to(dtype=dtype).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
@@ -87,11 +89,12 @@ def build_modes(
             if device.type != "cpu":
                 raise ValueError(f"task.modes={name}: runs on CPUs; set trainer.accelerator=cpu")
     noise = torch.randn(32, *image_shape, generator=torch.Generator().manual_seed(0))
-    converter = Converter(fuse(network).cpu() if set(names) & set(RUNTIMES) else network, image_shape, lambda: [noise])
+    fused = fuse(network, image_shape).cpu() if set(names) & set(RUNTIMES) else network
+    converter = Converter(fused, image_shape, lambda: [noise])
     return {
         name: InferenceMode(converter.load(name), torch.float32, torch.contiguous_format)
         if name in RUNTIMES
-        else build_mode(network, name, device)
+        else build_mode(network, name, device, image_shape)
         for name in names
     }
 
@@ -134,7 +137,7 @@ def time_image(networks: Sequence[tuple[Network, tuple[int, int, int]]], rounds:
 
 
 def _image_step(network: Network, shape: tuple[int, int, int]) -> Callable[[], Tensor]:
-    mode, image = build_mode(network, "fused", torch.device("cpu")), torch.randn(1, *shape)
+    mode, image = build_mode(network, "fused", torch.device("cpu"), shape), torch.randn(1, *shape)
 
     @torch.inference_mode()
     def step() -> Tensor:

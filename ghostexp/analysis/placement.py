@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -75,11 +75,8 @@ def measure_layers(
         steps[key] = {form: _layer_step(layer, form, values, setting) for form in forms}
     flat = {f"{number}/{form}": step for number, key in enumerate(steps) for form, step in steps[key].items()}
     samples = alternate(flat, rounds, setting.device, SAMPLE_SECONDS, quiet_clock())
-    measured = {
-        key: _forms(different[key], {form: samples[f"{number}/{form}"] for form in steps[key]})
-        for number, key in enumerate(steps)
-    }
-    return {layer.name: [_of_layer(form, layer) for form in measured[layer.key]] for layer in layers}
+    measured = {key: {form: samples[f"{number}/{form}"] for form in steps[key]} for number, key in enumerate(steps)}
+    return {layer.name: _forms(layer, measured[layer.key]) for layer in layers}
 
 
 def _layer_step(layer: ConvLayer, form: tuple[int, int], values: Tensor, setting: Setting) -> Step:
@@ -127,10 +124,6 @@ def _forms(layer: ConvLayer, samples: Mapping[tuple[int, int], Sequence[float]])
         ms = layer.calls * base / median
         forms.append(LayerForm(layer.name, layer.title, ratio, dw_size, params, macs, ms, median, low, high))
     return forms
-
-
-def _of_layer(form: LayerForm, layer: ConvLayer) -> LayerForm:
-    return replace(form, layer=layer.name)
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,12 @@ def milliseconds(step: Step, count: int, device: torch.device, clock: Clock = ti
     """
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        for _ in range(count):
-            step()
-        end.record()
-        end.synchronize()
+        with torch.cuda.device(device):  # events are of the current device
+            start.record()
+            for _ in range(count):
+                step()
+            end.record()
+            end.synchronize()
         return start.elapsed_time(end)
     begin = clock()
     for _ in range(count):

@@ -84,7 +84,7 @@ class _Rewriter:
             return given  # of a BatchNorm, the map
         if not isinstance(given, Parts):
             return None
-        if target is CONV and not _is_depthwise(node):
+        if target is CONV and _groups(node) == 1:
             return self.summed(node, given)
         return self.each(node, given)
 
@@ -100,10 +100,10 @@ class _Rewriter:
         """Add or multiply parts; what is not in parts yet is computed in these parts, if that costs nothing."""
         operands = [operand for operand in node.args if isinstance(operand, fx.Node)]
         known = [one for operand in operands if isinstance(one := self.found[operand], Parts)]
-        if len(operands) != 2 or not known:
+        if len(operands) != 2 or not known or node.kwargs:
             return None
         channels = known[0].channels
-        if any(_shape(operand)[1] != sum(channels) for operand in operands):
+        if any(len(_shape(operand)) != 4 or _shape(operand)[1] != sum(channels) for operand in operands):
             return None
         one, other = (self.pulled(operand, channels) for operand in operands)
         if one is None or other is None:
@@ -119,7 +119,7 @@ class _Rewriter:
         source = node.args[0] if node.args else None
         if len(node.users) != 1 or not isinstance(source, fx.Node):
             return None
-        if node.target is CONV and not _is_depthwise(node):
+        if node.target is CONV and _groups(node) == 1:
             return Parts(self.convolved(node, channels), channels)
         if not _is_channelwise(node) or node.target is BATCHNORM:
             return None
@@ -214,9 +214,13 @@ def _shape(node: fx.Node) -> Sequence[Any]:
 
 def _is_depthwise(node: fx.Node) -> bool:
     """Return whether a convolution reads one channel for each of its outputs."""
-    source, groups = node.args[0], node.args[6] if len(node.args) > 6 else 1
+    source = node.args[0]
     assert isinstance(source, fx.Node)
-    return bool(groups == _shape(source)[1])
+    return bool(_groups(node) == _shape(source)[1])
+
+
+def _groups(node: fx.Node) -> Any:
+    return node.args[6] if len(node.args) > 6 else 1
 
 
 def _is_channelwise(node: fx.Node) -> bool:

@@ -16,17 +16,19 @@ from .cheap_conv import CheapConv2d
 N = TypeVar("N", bound=Network)
 
 
-def fuse(network: N) -> N:
+def fuse(network: N, image_shape: tuple[int, int, int] | None = None) -> N:
     """Return a copy for inference with each BatchNorm folded into its convolution, where nothing else reads the output.
 
     The convolution gets a bias and the BatchNorm becomes `nn.Identity`; branches are re-parameterised. Kernels are
     computed in float64, so that logits differ by rounding only. The given network is not changed.
     A BatchNorm after a ghost module with norm_act=none stays. It could be folded for the ghosts alone: the cheap
     operation reads intrinsic maps as they were before it, and pads them with zeros. That was measured to be no faster.
+
+    image_shape: (C, H, W) of the images, for networks that need more than 32 x 32 pixels, or take one size only.
     """
     fused = copy.deepcopy(network).eval()
     fused.reparameterize()
-    for conv_name, norm_name in find_foldable(fused).items():
+    for conv_name, norm_name in find_foldable(fused, image_shape).items():
         conv, norm = fused.get_submodule(conv_name), fused.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -51,18 +53,21 @@ def set_kernel(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     conv.bias = nn.Parameter(bias.detach().to(dtype))
 
 
-def find_foldable(network: Network) -> dict[str, str]:
+def find_foldable(network: Network, image_shape: tuple[int, int, int] | None = None) -> dict[str, str]:
     """Find the names {convolution: BatchNorm} where only that BatchNorm reads the convolution's output.
 
-    Runs the network once on the meta device: which layer reads which output is decided by `forward`, not by names.
+    Runs a network with BatchNorms once on the meta device, on an image of that shape: which layer reads which output is
+    decided by `forward`, not by names.
     """
     meta_network = meta_copy(network)
     kinds = (nn.Conv2d, CheapConv2d)
     convs = {id(conv.weight): name for name, conv in meta_network.named_modules() if type(conv) in kinds}
     norms = {id(norm.running_mean): name for name, norm in meta_network.named_modules() if is_foldable(norm)}
+    if not norms:
+        return {}
     first = next(module for module in meta_network.modules() if isinstance(module, nn.Conv2d))
     side = max(network.min_size, 32)
-    image = first.weight.new_empty(1, first.in_channels, side, side)
+    image = first.weight.new_empty(1, *(image_shape or (first.in_channels, side, side)))
     with torch.no_grad(), _Readers() as readers:
         meta_network(image)
     return {convs[weight]: norms[mean] for weight, mean in readers.pairs() if weight in convs and mean in norms}

@@ -7,7 +7,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from .base import Network, he_init
+from .base import Network
 from .ghost_module import NormAct
 from .ghostify import ghostify
 from .traced_network import as_network
@@ -81,8 +81,8 @@ def check_name(name: str, names: Sequence[str], library: str) -> None:
 
 
 def _set_in_channels(network: nn.Module, in_chans: int) -> None:
-    """Replace the first convolution's input channels; torchvision initialises it as `he_init` does."""
+    """Replace the first convolution's input channels; its new weights are as large as torchvision's are."""
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     first.in_channels = in_chans
-    first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, in_chans, *first.kernel_size))
-    he_init(first)
+    weight = first.weight.new_empty(first.out_channels, in_chans, *first.kernel_size)
+    first.weight = nn.Parameter(nn.init.normal_(weight, std=float(first.weight.detach().std())))

@@ -14,12 +14,13 @@ KEYS += ("model", "network", "net", "module", "weights", "params")
 OWN_PREFIX = "network."  # of this project's checkpoints, which also contain a teacher and counters
 MAX_PREFIX = 4  # parts
 
+ENDS_IN_LINEAR = "CIFAR-10 ResNets that end in `linear`"
 # Name patterns of other repositories, this project's (timm's) names, and the source. Used if the result is expected.
 RENAMES = (
     (r"(_rpr_conv\.\d+|_rpr_scale)\.bn\.", r"\1.bn1.", "huawei-noah's GhostNetV3"),
     (r"(^|\.)primary_conv\.(weight|bias)$", r"\1primary_conv.0.\2", "bvn1904/ghostnet"),
     (r"(^|\.)cheap_operations?\.(weight|bias)$", r"\1cheap_operation.0.\2", "bvn1904/ghostnet"),
-    (r"^linear\.(weight|bias)$", r"fc.\1", "CIFAR-10 ResNets that end in `linear`"),
+    (r"^linear\.(weight|bias)$", r"fc.\1", ENDS_IN_LINEAR),
 )
 # Name patterns of networks that have other layers than this project's, so that renaming cannot load them.
 OTHERS = (

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from .resnet_cifar import SliceAndPad
 from .weight_files import read_weight_file
-from .weight_layouts import identify_incompatible, recognise
+from .weight_layouts import ENDS_IN_LINEAR, identify_incompatible, recognise
 
 
 class Weights(NamedTuple):
@@ -52,6 +53,13 @@ def read_weights(network: nn.Module, source: str | Path, reset_head: bool = Fals
     except ValueError as error:
         hints = [*layout.recognised, *(f"known as {known}" for known in [identify_incompatible(theirs)] if known)]
         raise ValueError(f"{error} ({'; '.join(hints)})" if hints else str(error)) from error
+    if f"names of {ENDS_IN_LINEAR}" in layout.recognised and any(
+        isinstance(module, SliceAndPad) for module in network.modules()
+    ):
+        raise ValueError(
+            f"{key}: names of {ENDS_IN_LINEAR}, whose shortcuts without parameters have zeros on both sides of the "
+            "channels; those here (shortcut=A) have them at the end, which is another network"
+        )
     return Weights(theirs, head, layout.recognised)
 
 

@@ -46,10 +46,10 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     mean_std = datamodule.mean_std()
     network = trained.network.to(memory_format=torch.contiguous_format).eval()
     assert isinstance(network, Network)
-    fused = fuse(network)
-    reference = build_reference(network, fused, list(check_images(datamodule, count_checked)))
-    _warn_of_rounding(reference)
     shape = (datamodule.in_chans, datamodule.image_size, datamodule.image_size)
+    fused = fuse(network, shape)
+    reference = build_reference(network, fused, list(check_images(datamodule, count_checked)), shape)
+    _warn_of_rounding(reference)
     files = ExportFiles(
         network, Converter(fused, shape, lambda: _calibration(datamodule, config), _concat_free(config))
     )

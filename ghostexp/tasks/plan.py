@@ -138,7 +138,7 @@ def _measure(
         variant = apply_plan(copy.deepcopy(network), as_plan(chosen, name))
         update_bn([torch.randn(8, *shape)], variant)
         costs.append(count_cost(variant, shape))
-        built[name] = variant if setting.training else fuse(variant)
+        built[name] = variant if setting.training else fuse(variant, shape)
     times = measure_networks(built, shape, setting, rounds)
     return [replace(time, params=cost.params, macs=cost.macs) for time, cost in zip(times, costs, strict=True)]
 

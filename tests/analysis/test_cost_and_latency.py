@@ -1,6 +1,7 @@
 """Test layer costs, peak memory and latency."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -60,6 +61,13 @@ def test_layer_costs_part_of_ghost_module(network: nn.Module) -> None:
         assert part == ("" if attention else "cheap" if ".cheap_" in name else "primary"), name
     assert {parts[name] for name in parts if name not in inside} == {""}
     assert "cheap" in parts.values()
+
+
+def test_layer_costs_of_a_layer_under_two_names() -> None:
+    shared = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+    network = nn.Sequential(OrderedDict(a=nn.Sequential(shared, nn.ReLU()), b=nn.Sequential(shared)))
+    (row,) = layer_costs(network, (3, 8, 8))
+    assert (row.name, row.params, row.macs) == ("a.0", 81, 2 * 81 * 64)
 
 
 def test_layer_costs_of_shared_layer_count_twice() -> None:

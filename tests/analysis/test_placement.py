@@ -89,6 +89,16 @@ def test_layers_of_equal_shape_are_measured_once(training: bool, monkeypatch: py
     assert ghost.macs < ordinary.macs
 
 
+def test_layers_of_equal_shape_have_their_own_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "alternate", lambda steps, *_: {name: [3.0] for name in steps})
+    stem, twice, once = (nn.Conv2d(channels, 4, 3, padding=1) for channels in (1, 4, 4))
+    layers = find_conv_layers(nn.Sequential(stem, twice, twice, once), (1, 8, 8))
+    forms = measure_layers(layers, [], setting(training=False), rounds=1)
+    (_, (both,), (single,)) = forms.values()
+    assert (both.ms, single.ms) == (6.0, 3.0)
+    assert both.macs == 2 * single.macs == 2 * 4 * 4 * 9 * 64
+
+
 def form(layer: str, ratio: int, ms: float, macs: int, low: float = 2.0) -> LayerForm:
     return LayerForm(layer, "", ratio, 3, 0, macs, ms, 2.0, low, 3.0)
 

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from ghostexp.models.base import Network
 from ghostexp.models.concat_free import CAT, concat_free, has_concatenations
 from ghostexp.models.fuse import fuse
+from ghostexp.models.ghost_module import GhostModule
 from ghostexp.models.ghostify import ghostify
 from ghostexp.models.ghostnet import ghostnet_replication, ghostnet_small
 from ghostexp.models.ghostnetv2 import ghostnetv2
@@ -32,6 +34,7 @@ NETWORKS: dict[str, tuple[Callable[[], Network], int, int]] = {
     "ghost_resnet20, BatchNorm inside": (lambda: ghostify(resnet20(), norm_act="bn_relu"), 19, 7),
     "ghost_vgg16": (lambda: ghostify(vgg16()), 13, 1),
     "planned": (lambda: apply_plan(resnet20(), {"layers": {"layer1.*": {"ratio": 2}}}), 6, 3),
+    "ghost resnext of torchvision": (lambda: torchvision_network("resnext50_32x4d", ratio=2), 37, 17),
     "ghost resnet18 of torchvision": (lambda: torchvision_network("resnet18", ratio=2), 20, 1),
 }
 
@@ -58,6 +61,39 @@ def test_network_without_concatenations_computes_the_same(name: str) -> None:
     with torch.inference_mode():
         expected = fused(images)
         assert float((found(images) - expected).abs().max() / expected.std()) < EXACTLY
+
+
+class Reader(nn.Module):
+    """Reads two ghost modules in a way that treats no channel alone, or with a scalar."""
+
+    def __init__(self, read: Callable[["Reader", Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.two = (GhostModule(3, 8, kernel_size=3) for _ in range(2))
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.gain = nn.Parameter(torch.tensor(0.5))
+        self.read = read
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.read(self, self.one(images), self.two(images))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda net, one, two: net.grouped(one) + two,
+        lambda net, one, two: one + net.grouped(torch.relu(one + two)),
+        lambda net, one, two: torch.add(one, two, alpha=3),
+        lambda net, one, two: one * net.gain + two,
+        lambda net, one, two: one * 2.0 + two,
+    ],
+)
+def test_what_mixes_or_scales_channels_computes_the_same(read: Callable[[Reader, Tensor, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    network = Reader(read).eval().double()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    with torch.inference_mode():
+        found = concat_free(torch.export.export(network, (images,)))(images)
+        assert torch.allclose(found, network(images), atol=1e-12)
 
 
 def test_ordinary_network_has_no_concatenations() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ghostexp.analysis.cost import count_cost
 from ghostexp.models.base import Network
-from ghostexp.models.fuse import fuse
+from ghostexp.models.fuse import fuse, is_foldable
 from ghostexp.models.ghostify import ghostify
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
 from ghostexp.models.ghostnetv2 import ghostnetv2
@@ -183,3 +183,12 @@ def test_fuse_follows_execution_order_not_names() -> None:
     assert isinstance(fused.norm, nn.Identity)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(fused(x), network(x))
+
+
+@pytest.mark.parametrize(("name", "side"), [("vit_b_16", 224), ("alexnet", 224), ("inception_v3", 96)])
+def test_fuse_runs_networks_on_images_of_their_size(name: str, side: int) -> None:
+    with torch.device("meta"):
+        network = torchvision_network(name, num_classes=2)
+    fused = fuse(network, (3, side, side))
+    norms = [sum(is_foldable(module) for module in one.modules()) for one in (network, fused)]
+    assert norms == ([94, 0] if name == "inception_v3" else [0, 0])

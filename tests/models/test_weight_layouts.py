@@ -108,9 +108,16 @@ def test_replication_ghost_resnet_is_renamed(tmp_path: Path) -> None:
 
 
 def test_replication_head_can_be_reset(tmp_path: Path) -> None:
-    torch.save(as_replicated(ghostify(resnet20(num_classes=100)).state_dict()), tmp_path / "weights.pth")
-    network = ghostify(resnet20(num_classes=7))
+    theirs = ghostify(resnet20(num_classes=100, shortcut="B"))
+    torch.save(as_replicated(theirs.state_dict()), tmp_path / "weights.pth")
+    network = ghostify(resnet20(num_classes=7, shortcut="B"))
     assert load_weights(network, tmp_path / "weights.pth", reset_head=True) == ("fc.weight", "fc.bias")
+
+
+def test_weights_of_other_shortcuts_are_refused(tmp_path: Path) -> None:
+    """Those of a common CIFAR-10 ResNet have the names of ours, but zeros on both sides of the shortcuts' channels."""
+    content = {"state_dict": prefixed("module.", as_replicated(resnet20().state_dict()))}
+    assert "whose shortcuts without parameters have zeros on both sides" in fails(content, tmp_path)
 
 
 def test_replication_ghost_vgg_loads(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from ghostexp.models.resnet_cifar import resnet20
 from ghostexp.tasks.common import export_checks
 from ghostexp.tasks.common.export_checks import TOLERANCE, build_reference
 
+SHAPE = (1, 8, 8)
+
 
 @pytest.fixture
 def images() -> list[Tensor]:
@@ -30,7 +32,7 @@ def build_ill_conditioned_network(images: list[Tensor]) -> Network:
 def test_compare_allows_rounding_of_ill_conditioned_network(images: list[Tensor]) -> None:
     network = build_ill_conditioned_network(images)
     fused = fuse(network)
-    reference = build_reference(network, fused, images)
+    reference = build_reference(network, fused, images, SHAPE)
     check = reference.compare("the fused network", fused)
     assert check["difference"] > TOLERANCE
     assert reference.tolerance > check["difference"]
@@ -43,8 +45,8 @@ def test_build_reference_detects_wrong_fusing_below_rounding(
 ) -> None:
     network = build_ill_conditioned_network(images)
 
-    def fuse_wrongly(network: Network) -> Network:
-        fused = fuse(network)
+    def fuse_wrongly(network: Network, shape: tuple[int, int, int]) -> Network:
+        fused = fuse(network, shape)
         with torch.no_grad():
             next(fused.parameters()).mul_(1 + 1e-5)
         return fused
@@ -53,11 +55,11 @@ def test_build_reference_detects_wrong_fusing_below_rounding(
     with pytest.raises(
         ValueError, match=r"^the fused network in float64: its logits must differ by <= 1e-06 of .*, got .*$"
     ):
-        build_reference(network, fuse(network), images)
+        build_reference(network, fuse(network), images, SHAPE)
 
 
 def test_build_reference_refuses_non_finite_logits(images: list[Tensor]) -> None:
     network = resnet20(in_chans=1).eval()
     next(network.parameters()).data[0] = torch.nan
     with pytest.raises(ValueError, match=r"^the network: its logits must be finite, got NaN or infinity for 8 of 8"):
-        build_reference(network, fuse(network), images)
+        build_reference(network, fuse(network), images, SHAPE)

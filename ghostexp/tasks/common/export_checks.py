@@ -47,15 +47,18 @@ class Reference:
         return {"difference": difference, "images": sum(map(len, logits)), "same_predictions": same}
 
 
-def build_reference(network: Network, fused: Network, images: Sequence[Tensor]) -> Reference:
+def build_reference(
+    network: Network, fused: Network, images: Sequence[Tensor], shape: tuple[int, int, int]
+) -> Reference:
     """Compute the logits of a network in evaluation mode, and their change by rounding, also of the fused network.
 
+    shape: (C, H, W) of the images.
     Raises ValueError: logits are not finite, or fusing changes them in float64, where rounding is negligible.
     """
     logits = _logits("the network", network, images)
     in_float64 = [batch.double() for batch in images]
     precise = _logits("the network in float64", deepcopy(network).double(), in_float64)
-    precise_fused = _logits("the fused network in float64", fuse(deepcopy(network).double()), in_float64)
+    precise_fused = _logits("the fused network in float64", fuse(deepcopy(network).double(), shape), in_float64)
     _check_tolerance("the fused network in float64", _difference(precise, precise_fused), FLOAT64_TOLERANCE)
     rounding = [_difference(precise, one) for one in (logits, _logits("the fused network", fused, images))]
     return Reference(images, logits, max(rounding))
