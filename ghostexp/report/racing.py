@@ -49,5 +49,6 @@ def next_run(
 
 
 def winner(figures: Figures, seeds: Sequence[int]) -> int | None:
-    """Return the surviving trial of the highest mean that has all seeds; None if none has."""
-    return next((number for number in surviving(figures) if {*figures[number]} >= {*seeds}), None)
+    """Return the surviving trial of the highest mean; None while it lacks a seed."""
+    best = next(iter(surviving(figures)), None)
+    return best if best is not None and {*figures[best]} >= {*seeds} else None

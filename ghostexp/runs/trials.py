@@ -57,6 +57,7 @@ class SearchRecord:
     contenders: int = 1
     cost: str | None = None  # second objective: a key of result.json
     budget: int | None = None  # epochs of all trials together
+    hours: float | None = None  # of one command
     startup: int | None = None  # trials with random values first
     test_overrides: Sequence[str] = ()
     tune_on_test: bool = False

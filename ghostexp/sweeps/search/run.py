@@ -56,7 +56,8 @@ class SearchCommand:
             _print_errors(errors, jobs)
             return 1
         self.record = replace(self.record, metric=self.record.metric or f"val/{jobs[0].monitor}")
-        self._check_directory([job for job in jobs if not _is_test(job)])
+        of_trials = [job for job in jobs if not _is_test(job)]
+        self._check_directory(of_trials)
         searches = [TrialSearch(self.directory, group, self.record, self._sampler(group)) for group in of_each]
         if changed := error_lines(self._changed(searches)):
             print(*changed, sep="\n", file=sys.stderr)
@@ -76,12 +77,14 @@ class SearchCommand:
             return 0
         if is_local:
             resolve_for_sweep(job.config for job in jobs)
-        record_sweep(self.directory, self._sweep_record([job for job in jobs if not _is_test(job)]))
+        submit = None if is_local else _submitit()
         with self._alone():
+            self._check_directory(of_trials)
             self.latencies = Latencies(self.directory) if self.record.cost == "latency_ms" else None
+            record_sweep(self.directory, self._sweep_record(of_trials))
             steps = Steps(self.directory, searches, self.job, budget, slots)
-            if not is_local:
-                return _submitit()(steps, launcher, self.directory, slots, composed.fail_fast)
+            if submit is not None:
+                return submit(steps, launcher, self.directory, slots, composed.fail_fast)
             return SearchScheduler(self.directory, steps, pool, composed.fail_fast).run()
 
     def compose_corners(self) -> dict[str, list[SweepJob]]:
@@ -117,6 +120,7 @@ class SearchCommand:
             before = read_sweep(self.directory).search
             if not before:
                 raise ValueError(f"{self.directory}: contains a sweep without a search; name=... starts a new one")
+            self.spec.space.sort(key=lambda dimension: [*before["space"], dimension.key].index(dimension.key))
             check_same(self.directory, with_metric(before), self.record)
         check_fixed(self.directory, self._sweep_record(jobs))
 
@@ -172,7 +176,7 @@ class SearchCommand:
     def _alone(self) -> Iterator[None]:
         """Hold the search's lock: one command at a time decides which trials go on."""
         folder = self.directory / FOLDER
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             with locked(folder, ENDING):
                 yield

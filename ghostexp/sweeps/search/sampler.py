@@ -5,7 +5,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ghostexp.runs.trials import SearchRecord
@@ -83,10 +83,21 @@ class Sampler:
 
     def _ask(self, number: int, attempt: int, trials: Sequence[Observed]) -> tuple[Values, Attributes]:
         study = self.optuna.create_study(directions=self.record.directions, sampler=self._sampler(number, attempt))
-        study.add_trials([self.frozen(trial, prunes=self.record.sampler == "tpe") for trial in trials])
+        is_tpe = self.record.sampler == "tpe"
+        told = trials if is_tpe else self._with_worst(trials)
+        study.add_trials([self.frozen(trial, prunes=is_tpe) for trial in told])
         asked = study.ask(self.distributions)
         values = {dimension.key: dimension.as_text(asked.params[dimension.key]) for dimension in self.space}
         return values, study.get_trials(deepcopy=False)[-1].system_attrs
+
+    def _with_worst(self, trials: Sequence[Observed]) -> list[Observed]:
+        """Give diverged trials the worst known figure: GP and CMA-ES take no notice of a pruned one."""
+        known = [trial.objectives for trial in trials if trial.state in ("done", "stopped")]
+        figures = [objectives[0] for objectives in known if objectives]
+        if not figures or self.record.cost:
+            return list(trials)
+        worst = {0: self.record.sign * min(self.record.sign * figure for figure in figures)}
+        return [replace(one, state="done", figures=worst) if one.state == "diverged" else one for one in trials]
 
     def _sampler(self, number: int, attempt: int) -> Any:
         samplers, kind = self.optuna.samplers, self.record.sampler

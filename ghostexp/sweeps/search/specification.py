@@ -17,7 +17,7 @@ from ghostexp.sweeps.search.space import Dimension, Values, is_searched, read_di
 
 # By which a search goes on, and does not become another.
 CHANGEABLE = ("trials", "budget", "seeds", "test_seeds", "contenders", "groups")
-CHANGEABLE += ("startup", "test_overrides", "tune_on_test")
+CHANGEABLE += ("hours", "startup", "test_overrides", "tune_on_test")
 NOT_SEARCHED = ("trainer.devices", "trainer.num_nodes", "trainer.max_epochs", "metrics", "monitor")
 NOT_SEARCHED += tuple(
     f"datamodule.{key}" for key in ("split_seed", "validate_on", "holdout_fraction")
@@ -161,10 +161,12 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
         )
     if search["cost"] and search["sampler"] == "cmaes":
         raise ValueError(f"search.cost={search['cost']}: cannot be used with search=cmaes, which has one objective")
-    if search["epochs"] is not None and search["epochs"] < epochs * len(spec.groups):
+    further = 0 if search["cost"] else search["contenders"] * (len(spec.seeds) - 1)
+    least = epochs * (1 + further) * len(spec.groups)
+    if search["epochs"] is not None and search["epochs"] < least:
         each = f" for each of {len(spec.groups)} values of the grid" if len(spec.groups) > 1 else ""
-        least = f"{epochs * len(spec.groups)}, one trial of {epochs} epochs{each}"
-        raise ValueError(f"search.epochs={search['epochs']}: must be at least {least}")
+        what = f"one trial of {epochs} epochs" + (f" and {further} runs with further seeds" if further else "")
+        raise ValueError(f"search.epochs={search['epochs']}: must be at least {least}, {what}{each}")
     if not all(type(seed) is int and seed >= 0 for seed in tests) or len({*tests}) < len(tests):
         raise ValueError(f"search.test_seeds={tests}: must be different integers >= 0")
     if common := {*spec.seeds} & {*tests}:
@@ -182,6 +184,7 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
         seeds=spec.seeds,
         test_seeds=tests,
         budget=search["epochs"],
+        hours=search["hours"],
         startup=search.get("startup"),
         test_overrides=list(search["test_overrides"]),
         tune_on_test=search["tune_on_test"],

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -90,9 +90,11 @@ class TrialSearch:
     def next(self, allows: Callable[[int], bool]) -> Step | None:
         """Return the next step; allows: whether the budget has so many epochs left. None: nothing to do now."""
         step = self._interrupted() or self._promotion(allows) or self._new(allows) or self._promotion(allows)
-        if step or any(not name.is_test for name in self.running):
+        running = [name.seed for name in self.running if not name.is_test]
+        if step or self.record.seeds[0] in running:
             return step
-        return self._further_seed(allows) or self._test()
+        step = self._further_seed(allows, running)
+        return step if step or running else self._test()
 
     # The first seed: trials and rungs
 
@@ -123,7 +125,7 @@ class TrialSearch:
         number = halving.best_waiting(rungs[rung], gone_on[rung], self.record.factor, is_closed)
         assert number is not None
         step = self._step(TrialName(self.group, number, self.record.seeds[0]), rung + 1)
-        return step if allows(step.epochs) else None
+        return step if allows(step.epochs + self._reserve(rung + 2)) else None
 
     def _is_open(self, allows: Callable[[int], bool]) -> bool:
         """Return whether more trials may still reach a rung."""
@@ -134,12 +136,17 @@ class TrialSearch:
         has_more = len(self.first_seed) < min(limit, self.sampler.size) and not self.is_exhausted
         return has_more and allows(self.record.stages[0] + self._reserve())
 
-    def _reserve(self) -> int:
-        """Return the epochs that bring one trial from the first rung to the end, which the budget keeps for it."""
-        stages = self.record.stages
-        reached = max((self.level(trial) for trial in self.first_seed), default=0)
-        reached = max(reached, *(stages.index(step.until or stages[-1]) + 1 for step in self.running.values()), 1)
-        return stages[-1] - stages[min(reached, len(stages)) - 1]
+    def _reserve(self, level: int = 1) -> int:
+        """Return the epochs that the budget keeps, if another trial reaches that level.
+
+        They bring one trial to the end, and train the contenders with the further seeds.
+        """
+        stages, record = self.record.stages, self.record
+        alive = [trial for trial in self.first_seed if not trial.is_diverged and trial.name not in self.failed]
+        reached = [level, *(self.level(trial) for trial in alive)]
+        reached += [stages.index(step.until or stages[-1]) + 1 for step in self.running.values()]
+        further = 0 if record.cost else record.contenders * (len(record.seeds) - 1) * record.epochs
+        return stages[-1] - stages[min(max(reached), len(stages)) - 1] + further
 
     def _new(self, allows: Callable[[int], bool]) -> Step | None:
         if not self._may_start(allows):
@@ -160,11 +167,12 @@ class TrialSearch:
         """Return the trial that has won, or with a cost the Pareto set; empty while it is open."""
         return finalists(list(self.runs.values()), self.record)
 
-    def _further_seed(self, allows: Callable[[int], bool]) -> Step | None:
+    def _further_seed(self, allows: Callable[[int], bool], running: Sequence[int]) -> Step | None:
+        """Return a contender's run with a further seed; the next seed waits for the results of the ones before."""
         started = {(name.number, name.seed) for name, trial in self.runs.items() if not self._is_idle(trial)}
         figures = contender_figures(self.runs.values(), self.record)
         found = next_run(figures, started, self.record.seeds, drops=self.record.cost is None)
-        if found is None:
+        if found is None or any(seed != found[1] for seed in running):
             return None
         step = self._step(TrialName(self.group, *found), len(self.record.rungs))
         return step if allows(step.epochs) else None

@@ -1,5 +1,6 @@
 """Test the samplers: values in the space, none twice, and those of random and qmc by a trial's number alone."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,21 @@ def test_groups_have_values_of_their_own() -> None:
         Sampler(replace(RECORD, sampler="random"), group, dimensions(*SPACE), 1).propose(0, []) for group in "ab"
     )
     assert first != second
+
+
+@pytest.mark.parametrize("kind", ["gp", "cmaes"])
+def test_sampler_leaves_the_region_of_diverged_trials(kind: str) -> None:
+    """The figure rises with the rate up to 1, where trials diverge."""
+    space = ("lr=tag(log,interval(0.01,10))", "wd=tag(log,interval(0.01,10))")
+    sampler = Sampler(replace(RECORD, sampler=kind), "", dimensions(*space), startup=5)
+    trials: list[Observed] = []
+    for number in range(16):
+        proposed = sampler.propose(number, trials)
+        assert proposed is not None
+        rate = float(proposed[0]["lr"])
+        figures = {} if rate > 1 else {9: 90 + 5 * math.log10(rate)}
+        trials.append(Observed(number, proposed[0], "done" if figures else "diverged", figures, proposed[1]))
+    assert sum(trial.state == "diverged" for trial in trials[8:]) <= 4
 
 
 def test_grid_has_every_combination_once() -> None:

@@ -192,6 +192,69 @@ def test_budget_of_epochs_leaves_enough_for_one_trial_to_the_end(tmp_path: Path)
     assert search.search.finalists
 
 
+@pytest.mark.parametrize(
+    ("rungs", "epochs", "budget"), [([5, 15], 45, 100), ([1, 3], 9, 15), ([1, 3], 9, 20), ([5, 15], 45, 250)]
+)
+def test_promotions_leave_enough_for_one_trial_to_the_end(
+    rungs: list[int], epochs: int, budget: int, tmp_path: Path
+) -> None:
+    search, spent = FakeSearch(tmp_path, trials=None, rungs=rungs, epochs=epochs), 0
+    while step := search.start(budget=budget - spent):
+        spent += step.epochs
+        search.train(step)
+        search.end(step)
+    assert spent <= budget
+    assert search.search.finalists
+
+
+@pytest.mark.parametrize("budget", [63, 90, 180])
+def test_budget_of_epochs_leaves_enough_for_further_seeds(budget: int, tmp_path: Path) -> None:
+    changes = {"trials": None, "rungs": [], "seeds": [0, 1, 2], "test_seeds": [9], "contenders": 3}
+    search, spent = FakeSearch(tmp_path, **changes), 0
+    while step := search.start(budget=budget - spent):
+        spent += 0 if step.name.is_test else step.epochs
+        search.train(step)
+        search.end(step)
+    assert spent <= budget
+    assert len(search.search.finalists) == 1
+    assert sum(name.is_test for name in search.search.runs) == 1
+
+
+def test_further_seeds_run_side_by_side_and_the_next_ones_after_them(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, rungs=[], seeds=[0, 1, 2], test_seeds=[9], contenders=3)
+    search.run(9)
+    started = [search.start() for _ in range(4)]
+    assert [step and step.name.seed for step in started] == [1, 1, 1, None]
+    for step in started[:2]:
+        assert step is not None
+        search.train(step)
+        search.end(step)
+    assert search.start() is None  # the third may change who goes on
+    assert started[2] is not None
+    search.train(started[2])
+    search.end(started[2])
+    following = search.start()
+    assert following is not None
+    assert following.name.seed == 2
+
+
+def test_failed_seed_of_the_best_leaves_the_search_open(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, rungs=[], seeds=[0, 1], contenders=2, test_seeds=[7])
+    search.run(9)
+    best = search.start()
+    assert best is not None
+    RunDirectory(tmp_path / str(best.name)).write_failure(OSError("no space"), "no space")
+    search.end(best)
+    while step := search.start():
+        assert not step.name.is_test
+        search.train(step)
+        search.end(step)
+    assert search.search.finalists == []
+    RunDirectory(tmp_path / str(best.name)).failure.unlink()
+    again = FakeSearch(tmp_path, rungs=[], seeds=[0, 1], contenders=2, test_seeds=[7])
+    assert again.run() == [f"{best.name} 9", f"test-{best.name.number:04}_seed-7 9"]
+
+
 @pytest.mark.parametrize("kind", ["random", "qmc", "tpe", "cmaes"])
 def test_killed_search_loses_and_repeats_nothing(kind: str, tmp_path: Path) -> None:
     changes = {"sampler": kind, "seeds": [0, 1], "contenders": 2, "test_seeds": [9]}
