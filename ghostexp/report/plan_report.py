@@ -128,7 +128,7 @@ def draw_plan(rows: Sequence[Row], title: str, path: Path) -> Path:
         for place, group in zip(places, groups, strict=True):
             if form in group.forms:
                 _mark(left, place + shift, group, form, number)
-        left.plot([], [], MARKERS[number], color="black", label=form_name(form))
+        left.plot([], [], MARKERS[number % len(MARKERS)], color="black", label=form_name(form))
     left.axvline(1, color="0.4", linewidth=1)
     left.set(xlabel="speed-up of the ghost module over the convolution\nfilled: planned; lines: quartiles of rounds")
     left.set_yticks(places, [group.title for group in groups])
@@ -146,4 +146,4 @@ def _mark(axis: Any, place: float, group: LayerGroup, form: tuple[int, int], num
     shade = "black" if row["speedup"] >= 1 else "0.5"
     axis.plot([row["speedup_low"], row["speedup_high"]], [place, place], color=shade, linewidth=1.2)
     face = shade if group.planned(form) else "white"
-    axis.plot(row["speedup"], place, MARKERS[number], color=shade, markerfacecolor=face, markersize=6)
+    axis.plot(row["speedup"], place, MARKERS[number % len(MARKERS)], color=shade, markerfacecolor=face, markersize=6)

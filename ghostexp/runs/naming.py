@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import os
 import re
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,10 +15,12 @@ from typing import Any
 from ghostexp.runs.config_keys import STUDY_TASKS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
+from ghostexp.runs.text_files import write_atomically
 
 FILE_LIMIT = 255  # bytes in the name of a file or directory
 JOB_LIMIT = 128  # characters in a job's name
 DIGEST = 8  # characters
+IDENTITY = ".identity"  # file in a run's directory
 # Beginning of a value that is several in a sweep, or a range of a search.
 SWEEP_FUNCTION = re.compile(r"(range|choice|interval|glob|sort|shuffle|tag|int|float)\(")
 
@@ -147,7 +150,14 @@ def run_title(path: Path) -> str:
     return "/".join(path.absolute().parts[-2:])
 
 
+def new_identity(path: Path) -> None:
+    """Give a new run an identity of its own: another one in a directory of that name is not the same."""
+    write_atomically(path / IDENTITY, secrets.token_hex(6) + "\n")
+
+
 def run_identity(path: Path, config: Mapping[str, Any]) -> str:
-    """Return twelve hexadecimal digits, equal for a run and its resumption."""
+    """Return twelve hexadecimal digits, equal for a run and its resumption: those of `new_identity`, if it has any."""
+    if (path / IDENTITY).is_file():
+        return (path / IDENTITY).read_text(encoding="utf-8").strip()
     text = f"{run_title(path)} {fingerprint(config)}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

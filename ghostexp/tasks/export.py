@@ -18,10 +18,10 @@ from ghostexp.models.fuse import fuse
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_atomically, write_json
 from ghostexp.tasks.common import instantiate
-from ghostexp.tasks.common.class_names import known_names, readable
+from ghostexp.tasks.common.class_names import check_class_names, known_names, readable
 from ghostexp.tasks.common.export_checks import TOLERANCE, Reference, build_reference, test_accuracies
-from ghostexp.tasks.common.export_files import FILES, INEXACT, ExportFiles, check_formats, file_sha256
-from ghostexp.tasks.common.load_model import build_classification_data, check_int, load_trained_model
+from ghostexp.tasks.common.export_files import FILES, INEXACT, ExportFiles, check_formats, record_origin
+from ghostexp.tasks.common.load_model import LoadedModel, build_classification_data, check_int, load_trained_model
 from ghostexp.tasks.common.model_card import Card
 from ghostexp.tasks.common.timm_config import write_timm_config
 
@@ -53,7 +53,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     files = ExportFiles(
         network, Converter(fused, shape, lambda: _calibration(datamodule, config), _concat_free(config))
     )
-    checks = _write_files(formats, files, reference, directory.path, _test_images(datamodule, config))
+    checks = _write_files(formats, files, reference, directory.path, _test_images(datamodule, config, trained))
     cost = count_cost(fused, shape)
     names = readable(known_names(trained, datamodule.num_classes))
     if names:
@@ -69,7 +69,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     written = [path.name for path in files.files]
     if any(name.startswith("openvino") for name in formats):
         fused_cost |= {"concat_free": config["task"]["concat_free"], "concat_free_speedup": files.converter.speedups}
-    fused_cost |= {} if trained.file is None else {"checkpoint_sha256": file_sha256(trained.file)}
+    record_origin(directory.path, written, trained.file)
     return trained.record() | fused_cost | {"files": written, "checks": checks, "rounding": rounding}
 
 
@@ -85,12 +85,13 @@ def check_images(datamodule: Data, count: int) -> Iterator[Tensor]:
         yield torch.randn(size, *shape, generator=generator)
 
 
-def _test_images(datamodule: Data, config: instantiate.Config) -> Iterator[tuple[Tensor, Tensor]]:
+def _test_images(datamodule: Data, config: instantiate.Config, trained: LoadedModel) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches of images and classes on which accuracies are measured."""
     task = config["task"]
     if task["num_test_images"] == 0 or (task["num_test_images"] is None and task["num_check_images"] == 0):
         return
     datamodule.setup("test")
+    check_class_names(trained, datamodule)
     yield from datamodule.test_sample(task["num_test_images"] or datamodule.test_images)
     datamodule.teardown("test")
 

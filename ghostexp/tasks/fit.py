@@ -25,6 +25,7 @@ from ghostexp.tasks.common.summary import (
 from ghostexp.tasks.common.teacher import build_distillation
 from ghostexp.tasks.common.test_outputs import save_test_outputs
 from ghostexp.tasks.common.weights_source import weights_record
+from ghostexp.training.base_module import BaseModule
 from ghostexp.training.callbacks.checkpoint import (
     ModelCheckpoint,
     check_match,
@@ -32,6 +33,7 @@ from ghostexp.training.callbacks.checkpoint import (
     read_checkpoint,
 )
 from ghostexp.training.callbacks.throughput import Throughput
+from ghostexp.training.loggers import log_in_our_rows
 from ghostexp.training.loggers.wandb_outputs import finish, log_tested_model
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
     ]
     trainer = instantiate.build_trainer(config, callbacks, loggers, directory, datamodule)
 
+    if not isinstance(module, BaseModule):
+        log_in_our_rows(trainer)
     result: dict[str, Any] = {"params": built.cost.params, "macs": built.cost.macs}
     result |= {"backbone_macs": built.backbone_macs} if built.backbone_macs else {}
     latency = directory.read_latency()

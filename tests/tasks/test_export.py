@@ -4,17 +4,22 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
+from ghostexp.analysis.cost import Cost
 from ghostexp.data.datasets.digits import Digits
 from ghostexp.models.ghostify import ghostify
 from ghostexp.models.resnet_cifar import resnet20
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks import export
 from ghostexp.tasks.common.export_files import ExportFiles
+from ghostexp.tasks.common.model_card import Card
 from tests.cli import command, in_directory
 
 
@@ -101,3 +106,15 @@ def test_check_formats_names_missing_package_and_extra(monkeypatch: pytest.Monke
     assert export.check_formats(["torch"]) == ["torch"]
     with pytest.raises(ValueError, match=r"task.formats=onnx: needs .*onnxruntime; pip install \"ghostexp\[export\]\""):
         export.check_formats(["onnx"])
+
+
+def test_card_has_units_of_metrics_and_no_missing_ones(tmp_path: Path) -> None:
+    metrics = {"test/acc1": 91.5, "test/f1": 0.9312, "test/loss": 0.3, "test/other": None}
+    RunDirectory(tmp_path).write_result({"test_checkpoint": "last", "metrics": {"test": metrics}})
+    trained: Any = SimpleNamespace(checkpoint="last", cost=Cost(2, 3))
+    checks: Any = {"fused": {"difference": 0.0}}
+    card = Card({"run": str(tmp_path)}, trained, Cost(2, 3), ((0.0,), (1.0,)), {}, checks, 0.0, has_names=False)
+    numbers = card._numbers()
+    for row in ("| test/acc1 | 91.5000 % |", "| test/f1 | 0.9312 |", "| test/loss | 0.3000 |"):
+        assert row in numbers
+    assert "test/other" not in numbers

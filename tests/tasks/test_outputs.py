@@ -16,6 +16,7 @@ from ghostexp.tasks.common import test_outputs
 from ghostexp.training.callbacks import checkpoint
 from ghostexp.training.classification_module import ClassificationModule
 from tests.cli import TINY, TINY_DETECTOR, command, in_directory
+from tests.data.fake_image_folders import write_tree
 from tests.training.test_exact_resume import digests
 from tests.training.test_fit import result_of
 
@@ -149,3 +150,18 @@ def test_missing_best_checkpoint_falls_back_to_last(tmp_path: Path, capsys: pyte
     assert command(f"resume={run}") == 0
     assert "no validation had a val/acc1; the last epoch is tested" in capsys.readouterr().err
     assert result_of(run)["test_checkpoint"] == "last"
+
+
+def test_network_of_other_classes_is_not_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for root, names in (("a", ("cat", "dog")), ("b", ("dog", "eel")), ("c", ("cat", "dog"))):
+        write_tree(tmp_path / root, {"train": 8, "test": 4}, classes=names)
+    data = ("datamodule=image_folder", "datamodule.num_classes=2", "datamodule.image_size=8", "datamodule.batch_size=8")
+    fit = ("model=resnet20", *data, "trainer.max_epochs=1", "callbacks.progress=false", "threads=1")
+    run = tmp_path / "run"
+    assert command(*fit, f"datamodule.root={tmp_path}/a", in_directory(run)) == 0
+    for task in ("test", "export"):
+        arguments = (f"task={task}", f"run={run}", in_directory(tmp_path / task))
+        assert command(*arguments, f"datamodule.root={tmp_path}/b") == 1
+        wanted = f"datamodule.root={tmp_path}/b: class 0 is dog, but the network was trained with cat"
+        assert wanted in capsys.readouterr().err
+    assert command("task=test", f"run={run}", f"datamodule.root={tmp_path}/c", in_directory(tmp_path / "again")) == 0

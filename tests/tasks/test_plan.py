@@ -10,6 +10,7 @@ import yaml
 
 from ghostexp.report.build_study import build_study
 from ghostexp.report.load_runs import find_runs
+from ghostexp.report.plan_report import draw_plan
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.tasks.common.measure_setting import build_setting
@@ -104,3 +105,12 @@ def test_every_layer_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     task = {"batch_size": 2, "mode": "training"}
     build_setting({"trainer": trainer, "task": task, "compile": True, "channels_last": True})
     assert min(dynamo.recompile_limit, dynamo.accumulated_recompile_limit) > 1000
+
+
+def test_plan_of_many_forms_is_drawn(tmp_path: Path) -> None:
+    forms = [(1, 1), *((ratio, side) for ratio in (2, 3, 4, 5) for side in (1, 3, 5))]
+    measured = {"ms": 1.0, "speedup": 1.1, "speedup_low": 1.0, "speedup_high": 1.2, "planned": False}
+    rows = [
+        {"layer": "conv1", "shape": "3 x 8 x 8", "ratio": ratio, "dw_size": side, **measured} for ratio, side in forms
+    ]
+    assert draw_plan(rows, "twelve forms", tmp_path / "plan.png").is_file()

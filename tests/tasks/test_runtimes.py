@@ -81,8 +81,10 @@ def test_export_of_another_checkpoint_is_not_used(
     exported_run: Path, digit_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(exported_run, tmp_path / "run"))
-    record = run / "export" / "result.json"
-    record.write_text(record.read_text().replace('"checkpoint_sha256": "', '"checkpoint_sha256": "0'))
+    record = run / "export" / "checkpoints.json"
+    origins = json.loads(record.read_text())
+    assert origins["model.onnx" if "model.onnx" in origins else "model.xml"]
+    record.write_text(json.dumps(origins | {"model.xml": "0", "model.bin": "0"}))  # of an earlier export
     arguments = ("task=predict", f"run={run}", f"task.input={digit_files / '3'}")
     assert command(*arguments, "task.runtime=openvino") != 0
     assert f"is not an export of {run}/checkpoints/last.ckpt; python -m" in capsys.readouterr().err

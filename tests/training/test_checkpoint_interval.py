@@ -1,6 +1,8 @@
 """Fast epochs do not save each time."""
 
+import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -20,3 +22,15 @@ def test_fast_epochs_save_at_most_every_so_many_seconds(
     rest = ("trainer.max_epochs=4", "trainer.limit_val_batches=0", f"callbacks.min_seconds_between_saves={seconds}")
     assert command(*TINY, *rest, in_directory(tmp_path / "run")) == 0
     assert saved == epochs
+
+
+def test_metric_that_is_not_a_number_is_not_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = ModelCheckpoint(tmp_path, "val/x")
+    saved: list[int] = []
+    monkeypatch.setattr(callback, "_save_best", lambda trainer: saved.append(trainer.current_epoch))
+    for epoch, value in enumerate([math.nan, 0.5, 0.4, math.nan, 0.9]):
+        trainer = Mock(current_epoch=epoch, max_epochs=9, should_stop=False, callback_metrics={"val/x": value})
+        monkeypatch.setattr(callback, "save_last", lambda _: None)
+        callback.on_train_epoch_end(trainer, Mock())
+    assert saved == [1, 4]
+    assert (callback.best, callback.best_epoch) == (0.9, 4)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -155,6 +156,15 @@ def test_run_ignores_wandb_names_in_environment(
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "WANDB_RUN_ID" in line)
     assert line.endswith("not used; the run's directory and logger.wandb decide its id, names and project")
     assert set(IGNORED_VARIABLES) <= os.environ.keys()
+
+
+def test_run_begun_anew_in_a_directory_of_that_name_is_another(tmp_path: Path) -> None:
+    run, ids = tmp_path / "kind" / "run", []
+    for _ in range(2):
+        assert command(*TINY, "trainer.max_epochs=1", "logger=wandb", in_directory(run)) == 0
+        ids.append(run_identity(run, RunDirectory(run).read_config()))
+        shutil.rmtree(run)
+    assert len({*ids}) == 2
 
 
 def test_resumed_run_supersedes_killed_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

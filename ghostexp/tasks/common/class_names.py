@@ -1,7 +1,9 @@
 """Find the class names of a network."""
 
 import re
+from itertools import zip_longest
 
+import lightning.pytorch as pl
 import torchvision
 
 from ghostexp.data.classification_datamodule import ClassificationDataModule
@@ -21,6 +23,22 @@ def class_names(trained: LoadedModel, datamodule: ClassificationDataModule | Thi
     if not names:
         datamodule.setup("test")
     return names or datamodule.class_names
+
+
+def check_class_names(trained: LoadedModel, datamodule: pl.LightningDataModule) -> None:
+    """Raise ValueError if a network was trained on other classes than those of the data, or in another order.
+
+    The data must be set up. A checkpoint without names is not checked.
+    """
+    for kind, key in (("class", "class_names"), ("category id", "category_ids")):
+        theirs, ours = list(getattr(trained, key)), list(getattr(datamodule, key, ()))
+        if theirs and ours and theirs != ours:
+            number, (one, other) = next(
+                (number, pair) for number, pair in enumerate(zip_longest(theirs, ours)) if pair[0] != pair[1]
+            )
+            root = getattr(datamodule, "root", None)
+            place = f"datamodule.root={root}" if root is not None else "datamodule"
+            raise ValueError(f"{place}: {kind} {number} is {other}, but the network was trained with {one}")
 
 
 def known_names(trained: LoadedModel, num_classes: int) -> tuple[str, ...]:

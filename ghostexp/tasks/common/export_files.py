@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,9 +23,11 @@ from ghostexp.analysis.runtimes import (
 from ghostexp.models.base import Network
 from ghostexp.models.weights import load_weights
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common.instantiate import Config
 from ghostexp.tasks.common.load_model import LoadedModel
 
+ORIGINS = "checkpoints.json"  # the checkpoint that each file is of
 FILES = {
     "onnx": "model.onnx",
     "torch": "model.pt2",
@@ -96,6 +100,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def record_origin(folder: Path, names: Iterable[str], checkpoint: Path | None) -> None:
+    """Record the checkpoint that exported files are of; other files of the folder keep theirs."""
+    sha = None if checkpoint is None else file_sha256(checkpoint)
+    write_json(folder / ORIGINS, read_origins(folder) | dict.fromkeys(names, sha), indent=1)
+
+
+def read_origins(folder: Path) -> dict[str, str | None]:
+    """Return the checkpoint's SHA-256 by the name of an exported file; None: it was exported from other weights."""
+    path = folder / ORIGINS
+    return json.loads(path.read_bytes()) if path.is_file() else {}
+
+
 def load_exported(config: Config, trained: LoadedModel) -> Logits:
     """Load the file that `task=export` wrote for `task.runtime` from the run's folder.
 
@@ -113,7 +129,7 @@ def load_exported(config: Config, trained: LoadedModel) -> Logits:
     if not path.is_file():
         raise ValueError(f"{key}: there is no {path}; {command}")
     assert trained.file is not None
-    if (export.read_result() or {}).get("checkpoint_sha256") != file_sha256(trained.file):
+    if read_origins(export.path).get(path.name) != file_sha256(trained.file):
         checkpoint = f" task.checkpoint={trained.checkpoint}"
         raise ValueError(f"{key}: {path} is not an export of {trained.file}; {command}{checkpoint}")
     return load_onnx(path) if name == "onnx" else OpenVINO(path, BF16 if runtime.endswith(BF16) else F32)

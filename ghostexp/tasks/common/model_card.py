@@ -8,6 +8,7 @@ import yaml
 
 from ghostexp.analysis.cost import Cost
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.metrics import metric_unit
 from ghostexp.runs.text_files import markdown_table
 from ghostexp.tasks.common.instantiate import Config
 from ghostexp.tasks.common.load_model import LoadedModel
@@ -88,7 +89,7 @@ class Card:
             ("parameters, fused for inference", f"{self.fused.params:,}"),
             ("parameters, as trained", f"{self.trained.cost.params:,}"),
             ("multiply-accumulates of an image, fused", f"{self.fused.macs:,}"),
-            *((name, f"{value:.4f}" + ("" if "loss" in name else " %")) for name, value in self._metrics().items()),
+            *((name, f"{value:.4f} {metric_unit(name)}".rstrip()) for name, value in self._metrics().items()),
             ("largest difference by fusing, of the largest logit", f"{self.checks['fused']['difference']:.1e}"),
             ("largest difference by rounding to float32, of the largest logit", f"{self.rounding:.1e}"),
         ]
@@ -117,12 +118,12 @@ class Card:
         )
 
     def _metrics(self) -> dict[str, float]:
-        """Return the run's own test metrics, if they are those of this checkpoint."""
+        """Return the run's own test metrics that are numbers, if they are those of this checkpoint."""
         run = self.config["run"]
         result = RunDirectory(Path(run)).read_result() if run is not None else None
         if result is None or result.get("test_checkpoint") != self.trained.checkpoint:
             return {}
-        return result["metrics"]["test"]
+        return {name: value for name, value in result["metrics"]["test"].items() if value is not None}
 
     def _input(self) -> str:
         data = self.config["datamodule"]

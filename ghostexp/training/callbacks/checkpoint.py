@@ -1,6 +1,7 @@
 """Write checkpoints atomically, on a schedule, and read them."""
 
 import logging
+import math
 import operator
 import os
 import time
@@ -163,6 +164,8 @@ class ModelCheckpoint(Checkpoint):
         epoch = trainer.current_epoch
         metrics = latest_metrics(trainer)
         value = metrics.get(self.monitor)
+        if value is not None and math.isnan(value):
+            value = None  # the first one would stay the best
         improved = value is not None and (self.best is None or self.is_better(value, self.best))
         if improved:
             self.best, self.best_epoch = value, epoch

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from ghostexp.runs.csv_table import CSVTable
 
@@ -23,6 +24,19 @@ def log_metrics(trainer: pl.Trainer, metrics: Metrics, step: int | None = None) 
     step = trainer.global_step if step is None else step
     for logger in trainer.loggers:
         logger.log_metrics({"epoch": trainer.current_epoch + 1, **metrics}, step)
+
+
+def log_in_our_rows(trainer: pl.Trainer) -> None:
+    """Log what a LightningModule of others logs in the rows of ours: epochs from 1, completed steps, no row of a test.
+
+    Lightning counts epochs from 0, and before a validation one step less.
+    """
+
+    def log(metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if metrics and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            log_metrics(trainer, {name: float(value) for name, value in metrics.items() if name != "epoch"}, step)
+
+    trainer._logger_connector.log_metrics = log
 
 
 @dataclass(frozen=True)
