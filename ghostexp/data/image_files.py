@@ -67,7 +67,7 @@ def read_image(path: ImagePath, channels: int, is_turned: bool = True) -> Image.
             image.load()
             if is_turned:
                 _apply_orientation(image)
-            return _to_8_bits(image, channels)
+            return to_8_bits(image, channels)
     except Exception as error:  # a decoder of a damaged file may raise anything
         raise unreadable(path, error) from None
 
@@ -159,7 +159,11 @@ def _apply_orientation(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
-def _to_8_bits(image: Image.Image, channels: int) -> Image.Image:
+def to_8_bits(image: Image.Image, channels: int) -> Image.Image:
+    """Convert an image as the module describes, to grey (channels=1) or RGB (3).
+
+    Raises ValueError: values out of range.
+    """
     if image.mode == "F" or image.mode.startswith("I"):
         image = _scale(image, white=1 if image.mode == "F" else 65535)
     elif image.has_transparency_data:

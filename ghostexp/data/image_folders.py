@@ -77,10 +77,18 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def check_same_classes(root: Path, train: LabeledImages, test: LabeledImages) -> None:
-    """Raise ValueError if a class is in only one of two trees: the labels would be of different classes."""
-    if test.class_names != train.class_names:
-        odd = min(set(test.class_names) ^ set(train.class_names))
-        raise ValueError(f"datamodule.root={root}: class {odd} is in only one of {train.folder} and {test.folder}")
+    """Raise ValueError unless two trees have the same classes in the same order: labels would differ in meaning."""
+    if test.class_names == train.class_names:
+        return
+    if odd := set(test.class_names) ^ set(train.class_names):
+        where = f"in only one of {train.folder} and {test.folder}"
+        raise ValueError(f"datamodule.root={root}: class {min(odd)} is {where}")
+    pairs = enumerate(zip(train.class_names, test.class_names, strict=True))
+    number, (one, other) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+    raise ValueError(
+        f"datamodule.root={root}: {train.folder} and {test.folder} number their classes differently: "
+        f"class number {number} is {one} and {other}"
+    )
 
 
 def report_left_out(key: str, root: Path, *trees: LabeledImages) -> None:

@@ -19,7 +19,7 @@ def transform_each(images: Tensor, seeds: list[int], transform: Callable[..., An
         return rand_augment(images, seeds, transform)
     augmented = []
     for image, seed in zip(images, seeds, strict=True):
-        with seeded(seed):
+        with seeded(seed, images.device):
             augmented.append(transform(image))
     return torch.stack(augmented)
 

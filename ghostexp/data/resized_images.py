@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ghostexp.data.caches import write_cache
 from ghostexp.data.file_lists import ImagePath
-from ghostexp.data.image_files import READER_VERSION, decode_plain_jpeg, read_image, read_pixels
+from ghostexp.data.image_files import READER_VERSION, decode_plain_jpeg, read_image, read_pixels, unreadable
 
 CACHE_VERSION = 1  # increment when the same image gives another file
 JPEG_QUALITY = 95
+LONGEST_NAME = 160  # bytes of a file's name that leave room, of the 255 of file systems, for what is added to it
+LONGEST_FOLDER = 255  # bytes, which names in tar files may exceed
 
 
 @dataclass
@@ -41,7 +43,10 @@ class ResizedImages:
             raise ValueError(f"{where}; set datamodule.cache_dir to another folder")
 
     def read(self, path: ImagePath, channels: int) -> Tensor:
-        """Read an image to uint8 (channels, H, W), from the cache if it has that file's size and time of change."""
+        """Read an image to uint8 (channels, H, W), from the cache if it has that file's size and time of change.
+
+        Raises ValueError: the file cannot be read, or is not an image.
+        """
         cached = self._cached(path, channels)
         try:
             return read_pixels(cached, channels)
@@ -52,10 +57,15 @@ class ResizedImages:
         return decode_plain_jpeg(bytearray(data), channels)
 
     def _cached(self, path: ImagePath, channels: int) -> Path:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise unreadable(path, error) from None
         text = f"{CACHE_VERSION} {READER_VERSION} {channels} {status.st_size} {status.st_mtime_ns}"
         state = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-        return self.folder / f"{os.path.relpath(str(path), self.root)}.{state}.jpg"
+        *folders, name = os.path.relpath(str(path), self.root).split(os.sep)
+        folders = [_shortened(folder, LONGEST_FOLDER) for folder in folders]
+        return self.folder.joinpath(*folders, f"{_shortened(name, LONGEST_NAME)}.{state}.jpg")
 
     def _encode(self, path: ImagePath, channels: int) -> bytes:
         image = read_image(path, channels)
@@ -66,3 +76,11 @@ class ResizedImages:
         encoded = BytesIO()
         image.save(encoded, "JPEG", quality=JPEG_QUALITY)
         return encoded.getvalue()
+
+
+def _shortened(name: str, longest: int) -> str:
+    """Return a name, or its beginning and a hash if it has more than `longest` bytes."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= longest:
+        return name
+    return f"{encoded[:100].decode(errors='ignore')}-{hashlib.blake2b(encoded, digest_size=16).hexdigest()}"

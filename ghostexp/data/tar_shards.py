@@ -24,11 +24,12 @@ from ghostexp.data.image_files import display_name, is_image_name
 from ghostexp.data.image_folders import LabeledImages
 from ghostexp.validation import notice
 
-INDEX_VERSION = 1  # increment when the same archives give another index
+INDEX_VERSION = 2  # increment when the same archives give another index
 LABEL = "cls"  # extension of the member with a sample's class
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 OPEN_ARCHIVES = 64  # per process
 ANNOUNCED = 2**30  # bytes, from which on listing takes long enough to be announced
+LONGEST_END = 2**20 + 1024  # bytes: an archive ends with two blocks of zeros, and more up to a record, here of 1 MiB
 
 
 class FileStatus(NamedTuple):
@@ -53,7 +54,8 @@ class TarMember:
 
     def open(self, mode: Literal["rb"] = "rb") -> BytesIO:
         """Read the file; OSError if the archive has changed since it was listed."""
-        data = os.pread(_open(self.archive, self.mtime_ns).descriptor, self.size, self.offset)
+        archive = _open(self.archive, self.mtime_ns)  # open while it is referred to
+        data = os.pread(archive.descriptor, self.size, self.offset)
         if len(data) < self.size:
             raise changed(self.archive)
         return BytesIO(data)
@@ -102,9 +104,11 @@ def list_shards(folder: Path) -> LabeledImages:
     """List the images in a folder's tar files, in the order of archives and members; the list is cached.
 
     The class of an image NAME.jpg is the integer in NAME.cls, or else its first folder in the archive.
-    Raises ValueError: an archive is damaged, or an image has no class.
+    Raises ValueError: there is no archive, one is damaged, or an image has no class.
     """
     archives = find_shards(folder)
+    if not archives:
+        raise ValueError(f"{folder}: must have .tar files, as the training set has")
     statuses = file_status(archives)
     index = _read_index(folder, archives, statuses)
     names, times = [str(path) for path in archives], statuses[:, 1].tolist()
@@ -172,34 +176,65 @@ class _Member(NamedTuple):
 def _index(archives: Sequence[str]) -> _Index:
     members: list[_Member] = []
     labels: dict[tuple[int, str], int] = {}
+    links: list[str] = []
     for number, archive in enumerate(archives):
-        members += _list_archive(number, archive, labels)
+        members += _list_archive(number, archive, labels, links)
     images = [member for member in members if is_image_name(member.name.rpartition("/")[2])]
     if labels:
         images = [member for member in images if "." not in member.extension]  # NAME.mask.png belongs to NAME.jpg
+    else:
+        images = list({(member.archive, member.name): member for member in images}.values())  # as tar extracts them
     if not images:
         raise ValueError(f"{Path(archives[0]).parent}: must have images in its tar files, got none")
     class_names, classes = _classes_of_labels(images, labels, archives) if labels else _folders(images, archives)
     samples = {member.sample for member in images}
-    left_out = [member.name for member in members if member.sample not in samples]
+    left_out = [member.name for member in members if member.sample not in samples] + links
     places = np.array([(member.archive, member.offset, member.size) for member in images], np.int64)
     return _Index([member.name for member in images], places, np.array(classes, np.int64), class_names, left_out)
 
 
-def _list_archive(number: int, archive: str, labels: dict[tuple[int, str], int]) -> Iterator[_Member]:
-    """List the files of an archive, apart from labels, which are added to `labels` by sample."""
+def _list_archive(number: int, archive: str, labels: dict[tuple[int, str], int], links: list[str]) -> Iterator[_Member]:
+    """List the files of an archive; labels are added to `labels` by sample, symbolic links and the like to `links`.
+
+    A hard link is the earlier member that it names.
+    """
+    files: dict[str, tarfile.TarInfo] = {}
     try:
         with tarfile.TarFile(archive, encoding="utf-8") as tar:
             for info in tar:
-                member = _Member(number, os.path.normpath(info.name), info.offset_data, info.size)
-                if not info.isfile() or os.path.basename(member.name).startswith("."):
+                name = os.path.normpath(info.name)
+                file = files.get(os.path.normpath(info.linkname)) if info.islnk() else info if info.isfile() else None
+                if file is not None:
+                    files[name] = file
+                if info.isdir() or os.path.basename(name).startswith("."):
                     continue
+                if file is None:
+                    links.append(name)
+                    continue
+                member = _Member(number, name, file.offset_data, file.size)
                 if member.extension == LABEL:
-                    labels[member.sample] = _label(f"{archive}/{member.name}", tar.extractfile(info))
+                    labels[member.sample] = _label(f"{archive}/{name}", tar.extractfile(file))
                 else:
                     yield member
+            _check_end(tar)
     except tarfile.TarError as error:
         raise ValueError(f"{archive}: not a readable tar file ({error}); replace or delete it") from None
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError unless zeros follow the last member: `tarfile` ends at a damaged header as at the archive's end.
+
+    All writers end an archive with zeros, up to a whole record; an unfinished download may have more.
+    """
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    end = tar.fileobj.read(LONGEST_END + 1)
+    if any(end):
+        raise tarfile.ReadError(f"damaged at byte {tar.offset}")
+    if len(end) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"cut off at byte {tar.offset}")
+    if len(end) > LONGEST_END:
+        raise tarfile.ReadError(f"nothing but zeros from byte {tar.offset} on")
 
 
 def _label(name: str, file: IO[bytes] | None) -> int:

@@ -33,13 +33,28 @@ class ThirdPartyDataModule(Base):
     class_names: tuple[str, ...]
     validate_on: str
     given: Mapping[str, Any]
+    has_teardown: bool
+    stages_set_up: set[str | None]
 
     def setup(self, stage: str | None = None) -> None:
-        """Set up, then check the first images of each loader."""
-        super().setup(stage)  # pyright: ignore[reportArgumentType]
+        """Set up a stage and that of the test, then check the first images of each loader."""
+        self._set_up(stage)
         if stage == "fit":
             self._check("train_dataloader", self.train_dataloader())
+        self._set_up("test")
         self._check("test_dataloader", self.test_dataloader())
+
+    def _set_up(self, stage: str | None) -> None:
+        """Call its own setup, once for a stage; stage None is all of them."""
+        if not self.stages_set_up & {stage, None}:
+            super().setup(stage)  # pyright: ignore[reportArgumentType]
+            self.stages_set_up.add(stage)
+
+    def teardown(self, stage: str) -> None:
+        """Call its own teardown, after which each stage is set up anew; without one, all stay set up."""
+        super().teardown(stage)
+        if self.has_teardown:
+            self.stages_set_up.clear()
 
     def val_dataloader(self) -> Iterable[Batch]:
         """Return its loader of the validation set; without one, that of the test set."""
@@ -86,7 +101,7 @@ class ThirdPartyDataModule(Base):
 
     def train_sample(self, count: int) -> Iterable[Batch]:
         """Build a loader of up to `count` training images, evenly spaced, as its training loader prepares them."""
-        super().setup("fit")  # pyright: ignore[reportArgumentType]
+        self._set_up("fit")
         loader: Any = self.train_dataloader()
         total = len(loader.dataset)
         indices = torch.linspace(0, total - 1, min(count, total)).round().long().tolist()
@@ -150,12 +165,16 @@ def as_datamodule(datamodule: LightningDataModule, given: Mapping[str, Any]) -> 
     ]
     if lacking:
         raise ValueError(f"datamodule: {name} must define train_dataloader and test_dataloader; it lacks {lacking[0]}")
-    has_val = is_overridden("val_dataloader", datamodule, LightningDataModule)
+    has_val, has_teardown = (
+        is_overridden(method, datamodule, LightningDataModule) for method in ("val_dataloader", "teardown")
+    )
     own = {method: getattr(kind, method) for method in METHODS if hasattr(kind, method)}
     datamodule.__class__ = type(kind.__name__, (ThirdPartyDataModule, kind), own)  # pyright: ignore
     assert isinstance(datamodule, ThirdPartyDataModule)
     datamodule.given = given
     datamodule.validate_on = "holdout" if has_val else "test"
+    datamodule.has_teardown = has_teardown
+    datamodule.stages_set_up = set()
     for key in NEEDED:
         if getattr(datamodule, key, None) is None:
             setattr(datamodule, key, given[key])

@@ -11,8 +11,9 @@ from torchvision.transforms import v2
 
 from ghostexp.data import in_memory
 from ghostexp.data.in_memory import InMemoryDataset
+from ghostexp.data.rand_augment import transform_each
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
-from ghostexp.data.transforms import Augmentation, MixupCutmix, erasing_boxes
+from ghostexp.data.transforms import Augmentation, MixupCutmix, erasing_boxes, seeded
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 COUNT, SIZE, CLASSES = 50, 8, 5
@@ -150,6 +151,25 @@ def test_randaugment_equals_torchvision_seeded_per_image() -> None:
     torch.testing.assert_close(
         joined(sampler, randaugment_num_ops=2, randaugment_magnitude=7), torch.stack(expected[:48])
     )
+
+
+def test_generator_of_a_gpu_is_seeded_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)  # in the place of two GPUs' generators
+    monkeypatch.setattr(torch.cuda, "default_generators", gpus)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: gpus[device.index].get_state())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: gpus[device.index].set_state(state))
+    before = [gpu.get_state() for gpu in gpus]
+    with seeded(3, torch.device("cuda", 1)):
+        assert torch.equal(torch.rand(4, generator=gpus[1]), torch.rand(4, generator=torch.Generator().manual_seed(3)))
+    assert all(torch.equal(gpu.get_state(), state) for gpu, state in zip(gpus, before, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_noise_on_a_gpu_is_drawn_from_the_seed_of_an_image() -> None:
+    images = torch.full((3, 3, SIZE, SIZE), 100, dtype=torch.uint8, device="cuda")
+    first = transform_each(images, [1, 2, 3], v2.GaussianNoise())
+    assert torch.equal(transform_each(images, [3, 1, 2], v2.GaussianNoise()), first[[2, 0, 1]])
+    assert not torch.equal(first[0], first[1])
 
 
 def test_mixup_blends_images_and_targets() -> None:

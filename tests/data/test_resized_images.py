@@ -65,6 +65,35 @@ def test_changed_image_is_cached_again(make_tree: MakeTree) -> None:
     assert not torch.equal(first, train_images(folder(root)))
 
 
+def test_vanished_image_is_named(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree({"train": 1}, size=100)
+    path = root / "train" / "ant" / "0000.png"
+    path.unlink()
+    with pytest.raises(ValueError, match=f"^{path}: no such file$"):
+        ResizedImages(tmp_path / "cache", str(root / "train"), short_side=80).read(path, 3)
+
+
+def test_images_with_long_names_are_cached(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree({"train": 2}, size=100)
+    cache = ResizedImages(tmp_path / "cache", str(root / "train"), short_side=80)
+    for number in range(2):
+        path = root / "train" / "ant" / f"{number:04}.png"
+        path = path.rename(path.with_name(f"{'é' * 120}{number}.png"))
+        first = cache.read(path, 3)
+        assert len(list((tmp_path / "cache" / "ant").iterdir())) == number + 1
+        assert torch.equal(first, cache.read(path, 3))
+    assert cache.is_writable
+
+
+def test_cached_files_keep_their_names(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree({"train": 1}, size=100)
+    path = root / "train" / "ant" / f"{'a' * 156}.png"
+    (path.parent / "0000.png").rename(path)
+    ResizedImages(tmp_path / "cache", str(root / "train"), short_side=80).read(path, 3)
+    (cached,) = (tmp_path / "cache" / "ant").iterdir()
+    assert cached.name.startswith(f"{path.name}.")
+
+
 def test_test_images_are_not_cached(make_tree: MakeTree) -> None:
     root = make_tree({"train": 2, "val": 2}, size=100)
     module = folder(root, validate_on="holdout", holdout_fraction=0.5)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ghostexp.data import tar_shards
 from ghostexp.data.datasets.image_folder import ImageFolder
 from ghostexp.data.file_lists import ImagePath
 from ghostexp.data.image_files import read_image
@@ -197,3 +198,101 @@ def test_damaged_and_compressed_archives_raise(make_tree: MakeTree, tmp_path: Pa
     archive.rename(root / "train" / "train.tar.gz")
     with pytest.raises(ValueError, match=r"train.tar.gz: compressed; .* uncompressed .tar files only"):
         image_folder(root).setup()
+
+
+def header_of(archive: Path, name: str) -> int:
+    """Return where a member's header begins."""
+    with tarfile.open(archive) as tar:
+        return tar.getmember(name).offset
+
+
+@pytest.mark.parametrize(
+    ("end", "problem"),
+    [
+        ("flipped", "damaged at byte {header}"),
+        ("zeroed", "damaged at byte {header}"),
+        ("in a header", "damaged at byte {header}"),
+        ("at a header", "cut off at byte {header}"),
+        ("unfinished", "nothing but zeros from byte {header} on"),
+        ("twice", "damaged at byte {end}"),
+    ],
+)
+def test_archive_that_does_not_end_as_written_raises(tmp_path: Path, end: str, problem: str) -> None:
+    archive = write_tar(tmp_path / "train" / "s.tar", {"a/1.jpg": IMAGE, "b/1.jpg": IMAGE, "b/2.jpg": IMAGE})
+    assert len(list_shards(tmp_path / "train").paths) == 3
+    content, header = archive.read_bytes(), header_of(archive, "b/1.jpg")
+    last = header_of(archive, "b/2.jpg") + 1024
+    changed = {
+        "flipped": content[:header] + bytes([content[header] ^ 1]) + content[header + 1 :],
+        "zeroed": content[:header] + bytes(512) + content[header + 512 :],
+        "in a header": content[: header + 200],
+        "at a header": content[:header],
+        "unfinished": content[:header] + bytes(2**21),
+        "twice": content * 2,
+    }
+    archive.write_bytes(changed[end])
+    text = problem.format(header=header, end=last)
+    with pytest.raises(ValueError, match=re.escape(f"{archive}: not a readable tar file ({text}); replace or delete")):
+        list_shards(tmp_path / "train")
+
+
+@pytest.mark.parametrize("zeros", [512, 1024, 20 * 512, 2**20])
+def test_end_of_an_archive_may_be_of_any_record(tmp_path: Path, zeros: int) -> None:
+    archive = write_tar(tmp_path / "train" / "s.tar", {"a/1.jpg": IMAGE, "b/1.jpg": IMAGE})
+    archive.write_bytes(archive.read_bytes()[: header_of(archive, "b/1.jpg") + 1024] + bytes(zeros))
+    assert len(list_shards(tmp_path / "train").paths) == 2
+
+
+def test_test_folder_without_archives_raises(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = sharded(make_tree({"train": 2, "val": 1}), tmp_path / "shards", 1, is_labelled=False)
+    (root / "val" / "val-000.tar").unlink()
+    with pytest.raises(ValueError, match=f"^{root}/val: must have .tar files, as the training set has$"):
+        folder(root)
+
+
+def test_classes_in_another_order_raise(tmp_path: Path) -> None:
+    labelled = {f"{number}.{kind}": str(number).encode() for number in range(11) for kind in ("jpg", "cls")}
+    write_tar(tmp_path / "train" / "s.tar", labelled)
+    write_tar(tmp_path / "val" / "s.tar", {f"{number}/1.jpg": IMAGE for number in range(11)})
+    problem = f"{tmp_path}/train and {tmp_path}/val number their classes differently: class number 2 is 2 and 10"
+    with pytest.raises(ValueError, match=problem):
+        image_folder(tmp_path, num_classes=11).setup()
+
+
+def test_hard_links_are_what_they_name_and_other_links_are_left_out(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "train" / "s.tar", {"1.jpg": b"one", "1.cls": b"0", "2.jpg": b"two", "2.cls": b"1"})
+    links = [("3.jpg", "./2.jpg", tarfile.LNKTYPE), ("3.cls", "2.cls", tarfile.LNKTYPE)]
+    links += [("4.jpg", "1.jpg", tarfile.SYMTYPE), ("5.jpg", "none.jpg", tarfile.LNKTYPE)]
+    with tarfile.open(path, "a") as tar:
+        for name, target, kind in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    tree = list_shards(tmp_path / "train")
+    assert [path.open().read() for path in tree.paths] == [b"one", b"two", b"two"]
+    assert tree.labels.tolist() == [0, 1, 1]
+    assert tree.left_out == [Path("4.jpg"), Path("5.jpg")]
+
+
+def test_last_of_members_with_one_name_is_read(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "train" / "s.tar", {"a/1.jpg": b"old", "b/1.jpg": b"other"})
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo("./a/1.jpg")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"new"))
+    tree = list_shards(tmp_path / "train")
+    assert [path.open().read() for path in tree.paths] == [b"new", b"other"]
+    assert tree.labels.tolist() == [0, 1]
+
+
+def test_archive_stays_open_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "train" / "s.tar", {"a/1.jpg": IMAGE})
+    (path,) = list_shards(tmp_path / "train").paths
+    read = os.pread
+
+    def read_after_others(*where: int) -> bytes:
+        tar_shards._open.cache_clear()  # as after many other archives, opened by other threads
+        return read(*where)
+
+    monkeypatch.setattr(os, "pread", read_after_others)
+    assert path.open().read() == IMAGE

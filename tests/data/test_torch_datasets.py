@@ -59,3 +59,44 @@ def test_erased_pixels_have_the_mean(kind: str) -> None:
     values = images.unique()
     assert len(values) == 2
     assert values.tolist() == pytest.approx([0.0, (200 / 255 - 0.6) / 0.2], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [(("cat", "dog"), "class 0 is cat, but dog in"), (("dog",), "class 1 is missing, but cat in")],
+)
+def test_classes_of_both_sets_must_be_the_same(names: tuple[str, ...], problem: str) -> None:
+    train, test = Images(), Images()
+    train.classes, test.classes = ["dog", "cat"], names  # pyright: ignore[reportAttributeAccessIssue]
+    keys: dict[str, Any] = {"batch_size": 4, "num_classes": 2, "in_chans": 1, "image_size": 8}
+    with pytest.raises(ValueError, match=f"^datamodule.test: {problem} datamodule.train$"):
+        TorchDataset(train=train, test=test, **keys).setup("fit")
+    test.classes = ("dog", "cat")  # pyright: ignore[reportAttributeAccessIssue]
+    TorchDataset(train=train, test=test, **keys).setup("fit")
+
+
+class OneImage(Images):
+    """Images that are all a given one."""
+
+    def __init__(self, image: Image.Image) -> None:
+        super().__init__()
+        self.image = image
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.image, index % 2
+
+
+@pytest.mark.parametrize(
+    ("pixels", "value"),
+    [(np.full((8, 8), 128 * 257, np.uint16), 128 / 255), (np.zeros((8, 8, 4), np.uint8), 1.0)],
+    ids=["16 bits", "transparent"],
+)
+def test_pil_images_become_8_bits_as_files_do(pixels: np.ndarray, value: float) -> None:
+    images = torch.cat([images for images, _ in batches(data=OneImage(Image.fromarray(pixels)))])
+    assert images.unique().tolist() == pytest.approx([value])
+
+
+def test_pil_image_with_other_values_raises() -> None:
+    image = Image.fromarray(np.full((8, 8), 2, np.float32))
+    with pytest.raises(ValueError, match=r"datamodule.train: image 0 of OneImage: values must be in \[0, 1\], got 2"):
+        batches(data=OneImage(image))

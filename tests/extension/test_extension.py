@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
 
+from ghostexp.data.third_party_datamodule import as_datamodule
+from ghostexp.runs.csv_table import read_rows
 from tests.cli import command, finish, in_directory
 
 TINY = ("experiment=stripes", "trainer.max_epochs=1", "callbacks.progress=false", "threads=1")
@@ -87,6 +91,52 @@ def test_own_datamodule_and_lightning_module_train(third_party_run: Path) -> Non
     assert result["test_checkpoint"] == "best"  # it has a val_dataloader
     assert set(result["metrics"]["test"]) == {"test/hits"}
     assert "val/hits" in result["metrics"]["best"]
+
+
+def test_own_lightning_module_logs_completed_epochs_and_steps(third_party_run: Path) -> None:
+    rows, speed = (read_rows(third_party_run / name) for name in ("metrics.csv", "speed.csv"))
+    validated = [(row["step"], row["epoch"]) for row in rows if row.get("val/hits")]
+    assert validated == [(row["step"], row["epoch"]) for row in speed]
+    assert [int(epoch) for _, epoch in validated] == list(range(1, len(validated) + 1))
+    assert not any(name.startswith("test/") for row in rows for name in row)
+
+
+class Staged(LightningDataModule):
+    """Notes its stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: list[str] = []
+        self.sets: dict[str, TensorDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        self.stages.append(stage)
+        self.sets[stage] = TensorDataset(torch.zeros(4, 1, 8, 8), torch.zeros(4).long())
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.sets["fit"])
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.sets["test"])
+
+
+class TornDown(Staged):
+    """Forgets its data after a stage."""
+
+    def teardown(self, stage: str) -> None:
+        self.sets.clear()
+
+
+@pytest.mark.parametrize(("kind", "stages"), [(Staged, ["fit", "test"]), (TornDown, ["fit", "test", "test", "fit"])])
+def test_own_datamodule_is_set_up_once_for_a_stage(kind: type[Staged], stages: list[str]) -> None:
+    own = kind()
+    datamodule = as_datamodule(own, {"num_classes": 2, "in_chans": 1, "image_size": 8, "batch_size": 1})
+    datamodule.setup("fit")
+    assert own.stages == ["fit", "test"]
+    datamodule.teardown("fit")
+    datamodule.setup("test")
+    assert len(list(datamodule.train_sample(2))) == 2
+    assert own.stages == stages
 
 
 @pytest.mark.parametrize("run", ["doors_run", "third_party_run"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ from ghostexp.data.dataloader import (
     TrainBatchSampler,
 )
 from ghostexp.data.digest import digest_arrays
+from ghostexp.data.image_files import to_8_bits
 from ghostexp.data.image_folders import square
 from ghostexp.data.sampling import DistributedBatches, EpochSampler
 from ghostexp.data.splits import DatasetSplits
@@ -57,14 +59,24 @@ class TorchDataset(ClassificationDataModule):
         return (0.0,) * self.in_chans, (1.0,) * self.in_chans
 
     def read(self) -> DatasetSplits:
-        """Read the labels, and check the first image of each set."""
+        """Read the labels, and check the classes and the first image of each set."""
         names = getattr(self.train, "classes", None) or range(self.num_classes)
         found = len(names)
         self.check_matches_config("num_classes", found, f"{type(self.train).__name__} has {found} classes")
+        self._check_same_classes()
         sets = [
             MapDataset(data, self, f"datamodule.{key}") for key, data in (("train", self.train), ("test", self.test))
         ]
         return DatasetSplits(*sets, class_names=tuple(str(name) for name in names))
+
+    def _check_same_classes(self) -> None:
+        """Raise ValueError if both Datasets name their classes, and differently."""
+        train_names, test_names = (getattr(data, "classes", None) for data in (self.train, self.test))
+        if not train_names or not test_names:
+            return
+        for number, (train, test) in enumerate(zip_longest(train_names, test_names, fillvalue="missing")):
+            if train != test:
+                raise ValueError(f"datamodule.test: class {number} is {test}, but {train} in datamodule.train")
 
     def eval_transform(self) -> Callable[[Image.Image], Tensor]:
         """Build the transform of the test set.
@@ -153,7 +165,7 @@ class MapDataset:
             item = self.data[index]
             image = item[0] if isinstance(item, list | tuple) and len(item) == 2 else None
             if isinstance(image, Image.Image):
-                image = pil_to_tensor(square(image.convert("L" if self.shape[0] == 1 else "RGB"), self.shape[1]))
+                image = pil_to_tensor(square(self._to_8_bits(image, index), self.shape[1]))
             if not isinstance(image, Tensor) or tuple(image.shape) != self.shape:
                 found = tuple(image.shape) if isinstance(image, Tensor) else type(item).__name__
                 shape = " x ".join(str(side) for side in self.shape)
@@ -163,6 +175,12 @@ class MapDataset:
                 )
             image = image if transform is None else transform(image)
             return self.normalize(image) if image.dtype == torch.uint8 else image.float()
+
+    def _to_8_bits(self, image: Image.Image, index: int) -> Image.Image:
+        try:
+            return to_8_bits(image, self.shape[0])
+        except ValueError as error:
+            raise ValueError(f"{self.key}: image {index} of {type(self.data).__name__}: {error}") from None
 
     def train_loader(
         self, sampler: EpochSampler, augmentation: Augmentation, num_classes: int

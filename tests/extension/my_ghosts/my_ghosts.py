@@ -49,19 +49,24 @@ class StripesDataModule(pl.LightningDataModule):
         super().__init__()
         self.batch_size, self.count, self.first_class = batch_size, count, first_class
 
-    def loader(self, count: int, seed: int, shuffle: bool = False) -> DataLoader:
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.train_set, self.val_set = self.stripes(self.count, seed=0), self.stripes(self.count // 4, seed=1)
+        if stage == "test":
+            self.test_set = self.stripes(self.count // 4, seed=2)
+
+    def stripes(self, count: int, seed: int) -> TensorDataset:
         data = Stripes(count, seed)
-        dataset = TensorDataset(data.images / 255, data.targets + self.first_class)
-        return DataLoader(dataset, self.batch_size, shuffle=shuffle, drop_last=shuffle)
+        return TensorDataset(data.images / 255, data.targets + self.first_class)
 
     def train_dataloader(self) -> DataLoader:
-        return self.loader(self.count, seed=0, shuffle=True)
+        return DataLoader(self.train_set, self.batch_size, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
-        return self.loader(self.count // 4, seed=1)
+        return DataLoader(self.val_set, self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
-        return self.loader(self.count // 4, seed=2)
+        return DataLoader(self.test_set, self.batch_size)
 
 
 class Invert(nn.Module):
