@@ -15,7 +15,9 @@ MODEL: Keys = {
     "name": string("Name of the network in its library."),
     "num_classes": integer("Number of classes; taken from the datamodule.", least=1),
     "in_chans": integer("Channels of an image; taken from the datamodule.", least=1),
-    "image_size": integer("Image size in pixels; below 32, the first strides are 1.", least=1).or_null(),
+    "image_size": integer(
+        "Image size in pixels; below 32, of GhostNetV2 and V3 up to 32, the first strides are 1.", least=1
+    ).or_null(),
     "network": mapping("Network whose convolutions are replaced by ghost modules."),
     "backbone": mapping("Network that computes a detector's feature maps."),
     "ratio": Key(
@@ -40,7 +42,7 @@ MODEL: Keys = {
     "strides": array("Strides of the backbone's feature maps that a detector uses."),
     "fpn_channels": integer("Channels of every pyramid level.", least=1),
     "p6": boolean("Add a proposal level at twice the last stride."),
-    "anchor_scale": number("Size of a level's smallest anchors, in strides.", above=0),
+    "anchor_scale": number("Size of a level's smallest anchors, in strides.", least=1),
     "anchor_ratios": array("Height / width of the anchors.", needed="must be a list of numbers > 0"),
     "freeze_stages": integer("Number of finest feature maps whose layers are frozen.", least=0),
     "freeze_batchnorm": boolean("Freeze the backbone's BatchNorms."),

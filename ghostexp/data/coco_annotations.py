@@ -102,6 +102,12 @@ def is_trainable_box(ground_truth: GroundTruth) -> np.ndarray:
     return (ground_truth["iscrowd"] == 0) & (sides > 0).all(1)
 
 
+def evaluated_areas(ground_truth: GroundTruth) -> np.ndarray:
+    """Return the areas, (m,), by which torchmetrics groups objects: where they are not > 0, those of the boxes."""
+    sides = ground_truth["boxes"][:, 2:] - ground_truth["boxes"][:, :2]
+    return np.where(ground_truth["area"] > 0, ground_truth["area"], sides.prod(1))
+
+
 def scaled_size(size: Sequence[int], min_size: int, max_size: int | None) -> list[int]:
     """Compute height and width with the shorter side scaled to min_size, the longer one to at most max_size."""
     scale = min_size / min(size)

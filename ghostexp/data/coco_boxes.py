@@ -42,6 +42,13 @@ def check_boxes(path: Path, name_of: NameOf, xywh: np.ndarray, sizes: np.ndarray
     _warn(path, name_of, np.asarray((xywh[:, 2:] == 0).any(1)), "without width or height are not trained on")
 
 
+def warn_of_areas(path: Path, name_of: NameOf, xywh: np.ndarray, areas: np.ndarray) -> None:
+    """Warn once of areas (n,) that are not > 0, for which torchmetrics, but not pycocotools, uses that of the box."""
+    differs = ~(areas > 0) & (areas != xywh[:, 2] * xywh[:, 3])
+    what = "have an area that is not a number > 0: metrics here use that of the box, pycocotools' own use it as it is"
+    _warn(path, name_of, differs, what)
+
+
 def _check_unit(path: Path, name_of: NameOf, xywh: np.ndarray) -> None:
     """Raise ValueError if most boxes are in fractions of the image."""
     has_size = (xywh[:, 2:] > 0).all(1)

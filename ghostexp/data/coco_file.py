@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import UNSET
 
 from ghostexp.data.coco_annotations import Annotations, GroundTruth
-from ghostexp.data.coco_boxes import check_boxes
+from ghostexp.data.coco_boxes import check_boxes, warn_of_areas
 from ghostexp.data.coco_ids import Id, check_unique, read_ids, warn_of_annotation_ids
 
 
@@ -66,7 +66,7 @@ def read_coco(path: Path, is_evaluated: bool = False) -> CocoFile:
 
     Boxes without size, of which COCO 2017 has two, and boxes a few pixels outside their image stay in the ground truth
     unchanged, as in pycocotools; training drops the former and clips the latter, with one warning each.
-    is_evaluated: also warn of annotation ids with which pycocotools' own metrics would differ.
+    is_evaluated: also warn of annotation ids and areas with which pycocotools' own metrics would differ.
     """
     content = _parse(path)
     images, annotations = content.images, content.annotations
@@ -92,6 +92,8 @@ def read_coco(path: Path, is_evaluated: bool = False) -> CocoFile:
         iscrowd=_column(path, "annotations", annotations, ("iscrowd",), np.int64),
         area=_column(path, "annotations", annotations, ("area",), np.float32),
     )
+    if is_evaluated:
+        warn_of_areas(path, lambda number: _named(annotations, number), xywh, ground_truth["area"])
     file_names = ["" if entry.file_name is UNSET else str(entry.file_name) for entry in images]
     return CocoFile(
         file_names, class_names, Annotations.of_images(image_ids, sizes, image_index, ground_truth, category_ids)

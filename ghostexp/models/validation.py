@@ -40,7 +40,7 @@ RULES: dict[str, tuple[str, Callable]] = {
     "box_detections_per_img": ("an integer >= 1", _positive_int),
     "box_score_thresh": ("a number in [0, 1]", lambda value: _number(value) and 0 <= value <= 1),
     "box_nms_thresh": ("a number in [0, 1]", lambda value: _number(value) and 0 <= value <= 1),
-    "anchor_scale": ("a number > 0", lambda value: _number(value) and value > 0),
+    "anchor_scale": ("a number >= 1", lambda value: _number(value) and value >= 1),
     "anchor_ratios": (
         "a list of numbers > 0",
         lambda value: _non_empty_list(value) and all(_number(one) and one > 0 for one in value),

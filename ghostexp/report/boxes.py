@@ -13,6 +13,7 @@ from ghostexp.report.plot_style import literal_text, save
 
 SIDE = 480  # pixels: smaller images are enlarged to this shorter side, so that labels are readable
 TEXT = 16  # pixels: height of a label
+LONGEST = 4096  # pixels: the longer side up to which they are; JPEG ends at 65,500
 COLORS = ("#ffe100", "#56c8ff", "#ff9d2e", "#ff8fd0", "#9dff6e", "#ffffff")  # bright, on a dark rim: by class
 HEIGHT = 3.2  # inches of an image in a figure
 
@@ -41,7 +42,7 @@ class AnnotatedImage:
 
 def draw_bounding_boxes(picture: Image, boxes: Sequence[Box]) -> Image:
     """Draw boxes and their labels on an image, which is enlarged if small; later boxes lie on top."""
-    scale = max(1.0, SIDE / min(picture.size))
+    scale = max(1.0, min(SIDE / min(picture.size), LONGEST / max(picture.size)))
     drawn = picture.convert("RGB").resize((round(picture.width * scale), round(picture.height * scale)))
     pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(TEXT)
     for box in boxes:

@@ -25,10 +25,11 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
 
     Raises ValueError: invalid batch sizes, repeats or modes, or a mode that does not work on this machine.
     """
-    task = config["task"]
+    task = {**config["task"], **{key: _as_list(config["task"][key]) for key in ("batch_sizes", "modes")}}
     for key, values in (("batch_sizes", task["batch_sizes"]), ("repeats", [task["repeats"]])):
         if not values or not all(type(value) is int and value >= 1 for value in values):
-            raise ValueError(f"task.{key}={task[key]}: must be an integer >= 1, or a list of such")
+            raise ValueError(f"task.{key}={config['task'][key]}: must be an integer >= 1, or a list of such")
+    config = config | {"task": task}
     shape = _shape(config)
     network, macs = _network(config, shape, directory)
     rows = layer_costs(network, shape)
@@ -46,6 +47,10 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     }
     show_profile(result, rows, latencies, task, directory)
     return result
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _detector(
@@ -99,6 +104,7 @@ def _network(
     network = built.network
     if built.weights is None:
         # With BatchNorm's initial statistics, feature maps would grow from block to block until all gates saturate.
+        network.requires_grad_(True)  # a detector's frozen BatchNorms would keep the initial ones too
         update_bn([torch.randn(8, *shape)], network.backbone if isinstance(network, DetectionModel) else network)
     return network, built.backbone_macs
 

@@ -19,6 +19,7 @@ Batch = tuple[list[Tensor], list[Target]]
 # COCO's twelve metrics, under torchmetrics' names.
 COCO_METRICS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 COCO_METRICS += ("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large")
+AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # of a metric's objects, in pixels
 
 # COCO's thresholds. Torchmetrics' own are float32: a recall of exactly 0.2 then falls short of the threshold 0.2.
 IOUS = np.linspace(0.5, 0.95, 10).tolist()

@@ -86,6 +86,17 @@ def test_annotation_ids_pycocotools_misreads_warn(
     assert "pycocotools' own metrics on this file fail or are lower" in message
 
 
+@pytest.mark.parametrize("area", [0, -3, float("nan")])
+def test_areas_that_torchmetrics_replaces_warn(root: Path, area: float, caplog: pytest.LogCaptureFixture) -> None:
+    for part in ("train", "val"):
+        change_entry(annotations(root, part), "annotations", 0, area=area)
+        change_entry(annotations(root, part), "annotations", 1, bbox=[4, 6, 20, 0], area=0)  # in both the same
+    coco(root)
+    (message,) = [text for text in warnings(caplog) if "have an area" in text]
+    wanted = f"{annotations(root, 'val')}: 1 boxes have an area that is not a number > 0: metrics here use that of the "
+    assert message == f"{wanted}box, pycocotools' own use it as it is (annotation 10)"
+
+
 def test_relative_boxes_raise(root: Path) -> None:
     map_boxes(annotations(root), lambda box, width, height: [box[0] / width, box[1] / height, box[2] / width, 0.3])
     refused(lambda: coco(root), "boxes must be in pixels, got fractions of the image in 10 of 10, as [0.", "multiply x")

@@ -17,6 +17,7 @@ from ghostexp.models.detection.fpn import LevelAnchorGenerator
 from ghostexp.models.detection.retinanet import RetinaNet
 from ghostexp.models.ghostnet import ghostnet, ghostnet_small
 from ghostexp.models.torchvision_timm import torchvision_network
+from ghostexp.models.traced_network import as_network
 from ghostexp.tasks.common.instantiate import build_network
 
 from .tiny_detectors import BACKBONES, KINDS, found, target, total, with_quick_norms
@@ -129,6 +130,18 @@ def test_replication_config_anchor_sizes() -> None:
     assert list(network.backbone.body.feature_channels.values()) == [40, 80, 160]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_map_of_stride_64_is_a_level_of_its_own(kind: str) -> None:
+    def deep() -> nn.Module:
+        downs = [nn.Sequential(nn.Conv2d(4 if i else 3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU()) for i in range(6)]
+        return nn.Sequential(*downs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+    network = KINDS[kind](as_network(deep()), strides=(32, 64), box_score_thresh=0.0)
+    sides = [level.shape[-1] for level in network.backbone(torch.randn(2, 3, 256, 256)).values()]
+    assert sides == [256 // stride for stride in network.backbone.strides]
+    assert total(network, [torch.randn(3, 256, 256)], [target((5, 5, 200, 200))]).isfinite()
+
+
 def test_detections_do_not_depend_on_earlier_batches() -> None:
     torch.manual_seed(0)
     network = KINDS["faster_rcnn"](ghostnet_small(width=0.5), strides=(8, 16), box_score_thresh=0.0)
@@ -182,6 +195,18 @@ def test_boxes_are_float32_under_autocast(kind: str) -> None:
     assert (inside % 1 != 0).any()  # bfloat16 has even numbers only
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_float64_detector_trains_and_detects(kind: str) -> None:
+    torch.manual_seed(0)
+    network = KINDS[kind](ghostnet_small(width=0.5), strides=(8, 16), box_score_thresh=0.0).double()
+    image, truth = torch.randn(3, 96, 96, dtype=torch.float64), target((5, 5, 60, 60))
+    loss = total(network, [image], [truth | {"boxes": truth["boxes"].double()}])
+    loss.backward()
+    assert loss.isfinite()
+    (one,) = found(network, image)
+    assert len(one["boxes"]) > 0
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -192,7 +217,7 @@ def test_boxes_are_float32_under_autocast(kind: str) -> None:
         ({"freeze_stages": 5}, r"^model.freeze_stages=5: must be an integer from 0 to 4"),
         ({"freeze_stages": -1}, r"^model.freeze_stages=-1: "),
         ({"fpn_channels": 0}, r"^model.fpn_channels=0: must be an integer >= 1"),
-        ({"anchor_scale": 0}, r"^model.anchor_scale=0: must be a number > 0"),
+        ({"anchor_scale": 0.5}, r"^model.anchor_scale=0.5: must be a number >= 1"),
         ({"anchor_ratios": []}, r"^model.anchor_ratios=\[\]: must be a list of numbers > 0"),
         ({"anchor_ratios": "1"}, r"^model.anchor_ratios=1: "),
         ({"anchor_ratios": 1}, r"^model.anchor_ratios=1: "),

@@ -48,6 +48,15 @@ def test_profile_counts_deployed_network(tmp_path: Path, capsys: pytest.CaptureF
     assert f"{result['macs_deployed']:,} MACs: training branches fused" in capsys.readouterr().out
 
 
+def test_profile_takes_single_batch_size_and_mode(tmp_path: Path) -> None:
+    arguments = ("model=resnet20", "task.batch_sizes=3", "task.modes=fused", "task.repeats=1", "threads=1")
+    assert command("task=profile", "datamodule=fake", *arguments, in_directory(tmp_path / "run")) == 0
+    assert [(row["mode"], row["batch"]) for row in result_of(tmp_path / "run")["latency"]] == [
+        ("eager", 3),
+        ("fused", 3),
+    ]
+
+
 def test_profile_of_random_weights_has_small_rounding(tmp_path: Path) -> None:
     arguments = ("model=ghostnetv2", "datamodule.image_size=64", "task.batch_sizes=[1]", "task.repeats=1")
     assert command(*PROFILE, *arguments, in_directory(tmp_path / "run")) == 0

@@ -25,7 +25,9 @@ from torch.optim import SGD
 from ghostexp.analysis.cost import backbone_macs
 from ghostexp.config.compose import CONF
 from ghostexp.data.datasets.shapes import CLASSES, Shapes, generate_image
+from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.ghostnet import ghostnet_small
+from ghostexp.tasks import profile
 from ghostexp.tasks.common.detection_outputs import coco_results
 from ghostexp.training import schedulers
 from ghostexp.training.detection_module import COCO_METRICS, DetectionModule, coco_metrics
@@ -191,6 +193,23 @@ def test_predict_boxes_have_category_ids_and_names(detector_run: tuple[Path, str
     assert len(list((run / "predict" / "images").iterdir())) == 3
 
 
+def test_narrow_image_is_predicted_and_one_that_jpeg_cannot_hold_loses_only_its_picture(
+    detector_run: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(detector_run[0], tmp_path / "run"))
+    (tmp_path / "pictures").mkdir()
+    for name, size in (("a", (14, 2000)), ("b", (64, 65600)), ("c", (64, 64))):
+        Image.new("RGB", size).save(tmp_path / "pictures" / f"{name}.png")
+    assert command("task=predict", f"run={run}", f"task.input={tmp_path / 'pictures'}", "task.score_threshold=0") == 0
+    assert f"{tmp_path}/pictures/b.png: its picture with boxes cannot be written (" in capsys.readouterr().err
+    content = json.loads((run / "predict" / "predictions.json").read_text())
+    assert [Path(image["file_name"]).name for image in content["images"]] == ["a.png", "b.png", "c.png"]
+    drawn = sorted((run / "predict" / "images").iterdir())
+    assert [path.name for path in drawn] == ["00000-a.jpg", "00002-c.jpg"]
+    with Image.open(drawn[0]) as narrow:
+        assert narrow.size == (29, 4096)
+
+
 def test_limit_test_batches_of_detector(tmp_path: Path) -> None:
     short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_test_batches=1")
     assert command(*TINY_DETECTOR, *short, "model.box_score_thresh=1", in_directory(tmp_path / "run")) == 0
@@ -237,6 +256,20 @@ def test_profile_detector_parts(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert min(row.values()) > 0
     assert result["macs"] == sum(int(row["macs"]) for row in csv.DictReader((tmp_path / "layers.csv").open()))
     assert f"{result['backbone_macs']:,}: the full backbone at 224 x 224" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("frozen", ["model.freeze_batchnorm=true", "model.freeze_stages=4"])
+def test_profile_fills_statistics_of_frozen_norms(frozen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[DetectionModel] = []
+    measure = profile.module_latency
+    monkeypatch.setattr(
+        profile, "module_latency", lambda network, *rest: timed.append(network) or measure(network, *rest)
+    )
+    short = ("task=profile", "task.batch_sizes=1", "task.repeats=1", frozen)
+    assert command(*TINY_DETECTOR, *short, in_directory(tmp_path)) == 0
+    norms = [module for module in timed[0].backbone.body.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) > 20
+    assert all(norm.running_mean is not None and norm.running_mean.any() for norm in norms)
 
 
 def test_coco_metrics_without_objects_are_undefined() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torchvision.models import detection
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -56,23 +57,27 @@ class FasterRCNN(DetectionModel, detection.FasterRCNN):
 
 
 # Boxes are decoded in the precision of the heads' outputs, and bfloat16 resolves only every second pixel beyond 256:
-# the heads' outputs are float32, also under autocast.
+# the heads' outputs are float32, also under autocast; float64 stays, as RoIAlign needs boxes of the maps' precision.
 
 
 class RPNHeadFloat32(RPNHead):
-    """Torchvision's RPN head with float32 outputs."""
+    """Torchvision's RPN head with float32 outputs, or float64."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         objectness, deltas = super().forward(x)
-        return [level.float() for level in objectness], [level.float() for level in deltas]
+        return [_at_least_float32(level) for level in objectness], [_at_least_float32(level) for level in deltas]
 
 
 class BoxPredictorFloat32(FastRCNNPredictor):
-    """Torchvision's box predictor with float32 outputs."""
+    """Torchvision's box predictor with float32 outputs, or float64."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = super().forward(x)
-        return logits.float(), deltas.float()
+        return _at_least_float32(logits), _at_least_float32(deltas)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def faster_rcnn(

@@ -1,7 +1,6 @@
 """Build a feature pyramid network (FPN) on any backbone, and the anchors of its levels."""
 
 import copy
-import math
 from collections.abc import Collection, Sequence
 
 import torch
@@ -20,7 +19,7 @@ class BackboneWithFPN(nn.Module):
     """A backbone, pruned to the layers that the selected maps depend on, and a feature pyramid on these maps.
 
     (N, 3, H, W) -> {level: (N, channels, H / stride, W / stride)}, finest level first; H and W have to be multiples of
-    `divisor`. The level of the map at stride 2^l is `pl`. Source: arXiv 1612.03144.
+    `divisor`. The level of the map at stride 8 is `stride8`. Source: arXiv 1612.03144.
 
     strides: of the selected maps, each twice the one before.
     extra: adds `extra_levels` further levels, each at half the resolution of the one before, rounded up.
@@ -50,7 +49,8 @@ class BackboneWithFPN(nn.Module):
         self.out_channels = channels
         self.divisor = strides[-1]
         self.strides = [*strides, *(strides[-1] * 2 ** (level + 1) for level in range(extra_levels))]  # of all levels
-        self.map_levels = {f"p{math.log2(stride):.0f}": stride for stride in strides}
+        # Not p6 and p7, which are torchvision's names of the extra levels.
+        self.map_levels = {f"stride{stride}": stride for stride in strides}
         self.train()  # Lightning restores the modes that it finds: frozen BatchNorms would be trained
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from ghostexp.data.base import DataModule
 from ghostexp.data.digest import DataDigest, describe_difference
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.build_network import check_freezing
 
 TRAINING_KEYS = ("optimizer", "scheduler", "loss", "callbacks", "trainer", "logger")  # irrelevant to the network
 IMAGE_KEYS = ("in_chans", "num_classes", "image_size")  # all keys of the data that the network depends on
@@ -15,9 +16,9 @@ IMAGE_KEYS = ("in_chans", "num_classes", "image_size")  # all keys of the data t
 def build_all(config: instantiate.Config, directory: RunDirectory) -> Cost:
     """Build all objects of a task, and pass one image through the network; reads no data.
 
-    Raises ValueError as the task would.
+    Raises ValueError as the task would, except for weights that a recipe leaves to the command.
     """
-    return Checker().check(config, directory)
+    return Checker().build(config, directory)
 
 
 def network_key(config: instantiate.Config) -> str:
@@ -35,7 +36,14 @@ class Checker:
         self.monitor = "acc1"  # of the last LightningModule
 
     def check(self, config: instantiate.Config, directory: RunDirectory) -> Cost:
-        """Check a configuration; see `build_all`."""
+        """Check a configuration: weights to freeze are given, or resumed, and all is built."""
+        is_resumed = config["resume"] and directory.last.exists()
+        if config["run"] is None and not is_resumed:
+            check_freezing(config)
+        return self.build(config, directory)
+
+    def build(self, config: instantiate.Config, directory: RunDirectory) -> Cost:
+        """Build all objects of a task; see `build_all`."""
         instantiate.build_datamodule(config)
         built = self._network(config)
         if config["task"]["name"] == "fit":

@@ -57,6 +57,8 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
     if is_detecting and node.pop("plan", None) is not None:
         raise ValueError("model.plan: a detector has that of its backbone; model.backbone.plan=...")
     has_checkpoint = config["run"] is not None or is_resumed
+    if not has_checkpoint:
+        check_freezing(config)
     allow_tf32(config.get("tf32", True))
     torch.manual_seed(config["seed"])
     loaded, macs = None, None
@@ -71,6 +73,17 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
         network = network.to(memory_format=torch.channels_last)
     compile_network(network, config.get("compile", False))
     return BuiltModel(network, cost, loaded, macs)
+
+
+def check_freezing(config: Config) -> None:
+    """Raise ValueError if a fit, which starts from no checkpoint, would freeze a detector's random weights."""
+    model = config["model"]
+    if config["task"]["name"] != "fit" or not is_detector(model):
+        return
+    has_weights = model.get("weights") is not None or model["backbone"].get("weights") is not None
+    for key in ("freeze_stages", "freeze_batchnorm"):
+        if model.get(key) and not has_weights:
+            raise ValueError(f"model.{key}={model[key]}: needs model.backbone.weights, to freeze pretrained weights")
 
 
 def build_classifier(node: Config, config: Config, key: str = "model") -> Network:
@@ -119,10 +132,6 @@ def _build_detector(
     """
     backbone_node = dict(node.pop("backbone"))
     source, plan, loaded = backbone_node.pop("weights", None), backbone_node.pop("plan", None), None
-    is_trained = config["task"]["name"] == "fit"
-    for key in ("freeze_stages", "freeze_batchnorm"):
-        if is_trained and node.get(key) and source is None and not is_loaded:
-            raise ValueError(f"model.{key}={node[key]}: needs model.backbone.weights, to freeze pretrained weights")
     backbone = as_network(build_part(backbone_node, "model.backbone", nn.Module, {}))
     backbone = with_plan(backbone, plan, "model.backbone")
     if source is not None and not is_loaded:

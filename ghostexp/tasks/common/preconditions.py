@@ -5,24 +5,32 @@ from dataclasses import replace
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ghostexp.data.base import DataModule
+from ghostexp.data.coco_annotations import evaluated_areas
 from ghostexp.data.detection_datamodule import DetectionDataModule
 from ghostexp.tasks.common.instantiate import Config
+from ghostexp.tasks.common.nodes import find_target
+from ghostexp.training.detection_module import AREAS
 
 
 class CheckEvaluation(Callback):
     """Raise ValueError, once the data are read, for a test without batches or a validation without its metric.
 
-    The metric is needed by `datamodule.validate_on=holdout`, which tests the best epoch, and by `callbacks.patience`.
+    The metric is needed by `datamodule.validate_on=holdout`, which tests the best epoch, by `callbacks.patience`, and
+    by a scheduler that is `ReduceLROnPlateau`.
     """
 
     def __init__(self, config: Config, monitor: str) -> None:
-        is_val, has_patience = (
-            config["datamodule"].get("validate_on") == "holdout",
-            config["callbacks"].get("patience") is not None,
-        )
-        self.needed_by = "datamodule.validate_on=holdout" if is_val else "callbacks.patience" if has_patience else None
+        scheduler = find_target(config["scheduler"], "scheduler")
+        needs = {
+            "datamodule.validate_on=holdout": config["datamodule"].get("validate_on") == "holdout",
+            "callbacks.patience": config["callbacks"].get("patience") is not None,
+            f"scheduler._target_={config['scheduler']['_target_']}": isinstance(scheduler, type)
+            and issubclass(scheduler, ReduceLROnPlateau),
+        }
+        self.needed_by = next((key for key, is_needed in needs.items() if is_needed), None)
         self.monitor = monitor
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -44,9 +52,13 @@ class CheckEvaluation(Callback):
             datamodule.eval_batches, rank=datamodule.eval_batches.world_size - 1
         )  # whose images come last in each batch
         seen = indices[: last.eval_ranges(len(indices))[batches - 1][1]]
-        if not part.annotations.has_objects()[seen.numpy()].any():
+        size = self.monitor.rpartition("_")[2]
+        low, high = AREAS.get(size, (0, float("inf")))
+        areas = evaluated_areas(part.annotations.ground_truth)
+        if not part.annotations.has_objects((areas < low) | (areas > high))[seen.numpy()].any():
+            wanted = f"an object with an area in [{low}, {high:g}]" if size in AREAS else "an object"
             raise ValueError(
-                f"{self.needed_by}: none of {len(seen)} validation images has an object, so that there is no "
+                f"{self.needed_by}: none of {len(seen)} validation images has {wanted}, so that there is no "
                 f"{self.monitor}; see datamodule.holdout_fraction, datamodule.split_seed, trainer.limit_val_batches"
             )
 

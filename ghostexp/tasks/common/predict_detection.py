@@ -19,6 +19,7 @@ from ghostexp.tasks.common.detection_outputs import boxes_of
 from ghostexp.tasks.common.input_images import ImageFiles, decode_batches
 from ghostexp.tasks.common.load_model import LoadedModel, inference_device
 from ghostexp.training.detection_module import scale_to_original
+from ghostexp.validation import notice
 
 SHOWN = 40  # images on the terminal
 
@@ -62,9 +63,11 @@ def predict_boxes(
             original = {"original_size": torch.tensor([picture.height, picture.width], device=device)}
             boxes = boxes_of(scale_to_original(one, image, original), names)
             seen = [box for box in boxes if (box.score or 0) >= threshold]
-            draw_bounding_boxes(picture, seen).save(
-                directory.path / "images" / f"{len(predictions):05}-{path.stem}.jpg", quality=90
-            )
+            drawn = directory.path / "images" / f"{len(predictions):05}-{path.stem}.jpg"
+            try:
+                draw_bounding_boxes(picture, seen).save(drawn, quality=90)
+            except (OSError, ValueError) as error:  # of its size, or its name
+                notice(f"{display_name(str(path))}: its picture with boxes cannot be written ({error})")
             predictions.append(ImageDetections(path, picture.size, boxes))
     _write(predictions, list(zip(numbers, names, strict=True)), unreadable, directory)
     _show(predictions, threshold, directory)
