@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from torch import nn
 
+OF_WEIGHTS = ("weights", "reset_head")
 COSTS = ("params", "macs", "images_per_second", "train_seconds", "epochs", "steps")
 
 
@@ -144,18 +145,23 @@ def results(*paths: str | os.PathLike[str]) -> "DataFrame":
     return _pandas().DataFrame(rows)
 
 
-def create_model(name: str, num_classes: int = 1000, in_chans: int = 3, **keys: Any) -> "nn.Module":
+def create_model(name: str, /, num_classes: int = 1000, in_chans: int = 3, **keys: Any) -> "nn.Module":
     """Build a network of conf/model by its name, randomly initialised: `create_model("ghostnet", width=0.5)`.
 
-    keys: those of its file. Raises ConfigError: there is no such network or key.
+    keys: those of its file, such as `create_model("torchvision", name="resnet34", ratio=2)`; a mapping sets keys below,
+    `create_model("ghost_resnet20", network={"width": 0.5})`. Weights: `ghostexp.models.weights.load_weights`.
+    Raises ConfigError: there is no such network or key, or a key of weights.
     """
+    if refused := [key for key in OF_WEIGHTS if key in keys]:
+        instead = "load them by ghostexp.models.weights.load_weights(network, FILE), which has reset_head too"
+        raise ConfigError(f"create_model({name!r}, {refused[0]}=...): builds a network without weights; {instead}")
     typed = {"num_classes": num_classes, "in_chans": in_chans, **keys}
     of_data = [f"++datamodule.{key}={typed.get(key, 224)}" for key in ("num_classes", "in_chans", "image_size")]
-    own = [f"model.{key}={'null' if value is None else value}" for key, value in keys.items() if key != "image_size"]
+    own = [_override(f"model.{key}", value) for key, value in keys.items() if key != "image_size"]
     config, _ = _compose((f"model={name}", "datamodule=fake", *of_data, *own))
     from ghostexp.tasks.common.build_network import build_classifier, is_detector
 
-    node = {key: value for key, value in config["model"].items() if key not in ("weights", "reset_head")}
+    node = {key: value for key, value in config["model"].items() if key not in OF_WEIGHTS}
     with _one_error():
         if is_detector(node):
             raise ConfigError(f"model={name}: a detector; build it with ghostexp.models.detection")
@@ -191,6 +197,20 @@ def _compose(overrides: tuple[str, ...]) -> tuple[dict[str, Any], Path]:
             sys.argv = argv
             GlobalHydra.set_state(state)
     return config, path
+
+
+def _override(key: str, value: Any) -> str:
+    """Return the override that sets a key; a mapping may add keys, which are checked later."""
+    return f"{'++' if isinstance(value, Mapping) else ''}{key}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    """Return a value in Hydra's grammar."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_text(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_text, value)) + "]"
+    return "null" if value is None else str(value)
 
 
 def _folders(overrides: tuple[str, ...]) -> list[str]:

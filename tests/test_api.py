@@ -58,7 +58,8 @@ def test_wrong_override_raises_config_error(override: Any, wanted: str) -> None:
 def test_failed_run_raises_run_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ghostexp.RunError, match="32 x 32 is the smallest image") as failed:
         ghostexp.fit(*TINY, "model=vgg16", "datamodule.image_size=8", f"output_dir={tmp_path}")
-    assert (failed.value.directory / "failure.json").is_file()
+    record = json.loads((failed.value.directory / "failure.json").read_text())
+    assert record.keys() >= {"error", "type", "traceback", "versions", "git", "cpu"}
 
 
 def test_networks_by_name() -> None:
@@ -68,8 +69,41 @@ def test_networks_by_name() -> None:
     assert any(isinstance(module, ghostexp.GhostModule) for module in network.modules())
     assert ghostexp.ghostify(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), 2) is not None
     torch.set_rng_state(state)
-    with pytest.raises(ghostexp.ConfigError, match="detector"):
-        ghostexp.create_model("retinanet_ghostnet")
+
+
+def test_networks_by_name_take_keys_of_the_file() -> None:
+    state = torch.get_rng_state()
+    resnet = ghostexp.create_model("torchvision", name="resnet34", num_classes=7, exclude=["first", "layer1.*"])
+    assert sum(1 for name, _ in resnet.named_modules() if name.endswith(".conv2")) == 16
+    thin = ghostexp.create_model("ghost_resnet20", network={"width": 0.5, "shortcut": "B"}, image_size=32)
+    assert thin(torch.zeros(2, 3, 32, 32)).shape == (2, 1000)
+    assert thin.get_parameter("fc.weight").shape == (1000, 32)
+    mobilenet = ghostexp.create_model("torchvision", name="mobilenet_v2", kwargs={"width_mult": 0.35})
+    assert sum(weight.numel() for weight in mobilenet.parameters()) < 2_000_000
+    planned = ghostexp.create_model("resnet20", plan={"layers": {"layer2.*": {"ratio": 2}}}, image_size=32)
+    assert any(isinstance(module, ghostexp.GhostModule) for module in planned.modules())
+    torch.set_rng_state(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "wanted"),
+    [
+        ("retinanet_ghostnet", {}, "detector"),
+        ("ghostnt", {}, "model=ghostnt: not found"),
+        ("ghost_resnet20", {"network": {"wdth": 0.5}}, "model.network has no wdth"),
+        ("ghost_resnet20", {"netwrk": {"width": 0.5}}, "model has no netwrk"),
+        (
+            "ghostnet",
+            {"weights": "file.pth"},
+            "create_model('ghostnet', weights=...): builds a network without weights",
+        ),
+        ("ghostnet", {"reset_head": True}, "ghostexp.models.weights.load_weights(network, FILE)"),
+    ],
+)
+def test_wrong_key_of_a_network_raises_config_error(name: str, keys: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(ghostexp.ConfigError, match=re.escape(wanted)) as raised:
+        ghostexp.create_model(name, **keys)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("warm_fit")

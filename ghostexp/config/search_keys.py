@@ -28,7 +28,9 @@ SEARCH: Keys = {
         also=["null"],
     ),
     "contenders": integer("Number of trials that further seeds compare.", least=1),
-    "test_seeds": array("Seeds with which the winner is trained anew, on the whole training set, and tested."),
+    "test_seeds": array(
+        "Seeds with which the winner is trained anew, without holding out a validation part, and tested."
+    ),
     "test_overrides": array("Overrides of these trainings, [KEY=VALUE], beside datamodule.validate_on=test."),
     "tune_on_test": boolean("Search with datamodule.validate_on=test all the same."),
 }

@@ -12,11 +12,12 @@ Every classifier is a `base.Network`:
 
 Every detector is a `detection.base.DetectionModel` on such a network: losses in training mode, else boxes.
 
-Arguments have the same names in all ghost networks: ratio (the paper's s), dw_size (d), width (alpha), se_ratio. A bad
-value raises ValueError in one line that names the config key: `model.ratio=2.5: must be an integer >= 1`.
+Arguments have the same names in all ghost networks: ratio (the paper's s) and dw_size (d); those of `ghostnet.py`,
+`ghostnetv2.py` and `ghostnetv3.py` have width (alpha) and se_ratio too. A bad value raises ValueError in one line that
+names the config key: `model.ratio=2.5: must be an integer >= 1`.
 
-`fuse(network)` returns a copy for inference without BatchNorm; `load_weights(network, file)` loads released or own
-weights.
+`fuse(network)` returns a copy for inference in which BatchNorms are folded into their convolutions (one after a ghost
+module with norm_act=none stays); `load_weights(network, file)` loads released or own weights.
 
 Read `ghost_module.py` first, then `ghostnet.py` and `ghostify.py`. `ghostnetv2.py` and `ghostnetv3.py` add the next two
 generations, `resnet_cifar.py` and `vgg_cifar.py` are the baselines for 32 x 32 images, `torchvision_timm.py` builds the

@@ -105,25 +105,28 @@ def _sources(study: Study) -> str:
 
 
 def sweep_command(found: RunSet, keys: Sequence[str]) -> str | None:
-    """Return the command of a sweep without machine-specific paths; None if it was not recorded."""
+    """Return the command of a sweep without machine-specific paths; None if it was not recorded.
+
+    Of a study it has the seeds of the jobs: others may have been typed, or the study may have changed since.
+    """
     record = next(
         (path for run in found.runs if (path := run.directory.path / ".hydra/overrides.yaml").is_file()), None
     )
     if not found.jobs or record is None:
         return None
     overrides = [str(text) for text in yaml.safe_load(record.read_bytes())]
-    varied = {*keys, "seed"}
+    values: dict[str, dict[str, None]] = {}
+    for text in (text for overrides in found.jobs.values() for text in overrides):
+        values.setdefault(text.partition("=")[0], {})[text.partition("=")[2]] = None
+    varied = {*keys, *(["seed"] if "seed" in values else [])}
     kept = [text for text in overrides if _key(text) not in varied]
     kept = [
         f"{_key(text)}=DIR" if _key(text) in MACHINE_SPECIFIC_KEYS else text
         for text in kept
         if _key(text) != "output_dir"
     ]
-    if found.study is None:
-        values: dict[str, dict[str, None]] = {}
-        for text in (text for overrides in found.jobs.values() for text in overrides):
-            values.setdefault(text.partition("=")[0], {})[text.partition("=")[2]] = None
-        kept = ["-m", *(f"{key}={','.join(few)}" for key, few in values.items()), *kept]
+    swept = [f"{key}={','.join(few)}" for key, few in values.items() if found.study is None or key == "seed"]
+    kept = ["-m", *swept, *kept] if found.study is None else [*kept, *swept]
     return shlex.join(["python", "-m", "ghostexp", *_config_dir(record.with_name("hydra.yaml")), *kept])
 
 

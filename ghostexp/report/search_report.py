@@ -31,7 +31,7 @@ def write_search_report(groups: Sequence[Group], title: str, command: str, folde
     pictures = _draw(groups, title, folder, output_dir)
     parts = [f"# {title}", *build_text(groups)]
     parts += [f"![{caption}]({name})" for name, caption in pictures.items()]
-    commands = [search_command(groups), test_command(groups), command]
+    commands = [search_command(groups), command, "# further seeds for the test", test_command(groups)]
     parts += ["## Reproduce", "```bash\n" + "\n".join(commands) + "\n```"]
     text = "\n\n".join(parts) + "\n\n`trials.csv` has every run.\n"
     write_rows(output_dir / "trials.csv", search_tables.run_rows(groups))
@@ -109,7 +109,10 @@ def _notes(groups: Sequence[Group]) -> str:
             "per network. It has noise of some percent, so that networks of nearly equal latency may change places."
         )
     if any(group.has_tests for group in groups):
-        notes.append("Tests with fresh seeds train on the whole training set and test the last epoch.")
+        notes.append(
+            "Tests with fresh seeds hold out no validation part (datamodule.train_fraction still applies), and test "
+            "the last epoch."
+        )
     return "\n".join(f"- {note}" for note in notes)
 
 
@@ -125,7 +128,11 @@ def saved(groups: Sequence[Group]) -> str:
 
 def _full_grid(groups: Sequence[Group], trained: int) -> str:
     record = groups[0].record
-    sizes = [text.count(",") + 1 if text.startswith("choice(") else math.inf for text in record.space.values()]
+    choices = [text.removeprefix("choice(").removesuffix(")") for text in record.space.values()]
+    is_choice = [text.startswith("choice(") for text in record.space.values()]
+    sizes = [
+        len(yaml.safe_load(f"[{one}]")) if known else math.inf for one, known in zip(choices, is_choice, strict=True)
+    ]
     if math.inf in sizes:
         return ""
     whole = int(math.prod(sizes)) * record.epochs * len(groups)
@@ -153,6 +160,7 @@ def _settings(record: SearchRecord, with_tests: bool) -> list[str]:
     if record.trials is not None or record.sampler != "grid":
         named["trials"] = "null" if record.trials is None else record.trials
     named |= {"epochs": record.budget} if record.budget is not None else {}
+    named |= {"hours": record.hours} if record.hours is not None else {}
     named |= {"rungs": list(record.rungs)} if record.rungs else {}
     named |= {"test_seeds": list(record.test_seeds)} if record.test_seeds and with_tests else {}
     named |= {"test_overrides": list(record.test_overrides)} if record.test_overrides else {}
@@ -169,7 +177,8 @@ def test_command(groups: Sequence[Group]) -> str:
 
 def _fixed(group: Group) -> list[str]:
     """Return the overrides that all trials share, as recorded by the first."""
-    record = next((path for run in group.runs if (path := run.run.path / ".hydra" / "overrides.yaml").is_file()), None)
+    trials = (run.run.path / ".hydra" / "overrides.yaml" for run in group.runs if not run.name.is_test)
+    record = next(filter(Path.is_file, trials), None)
     lines = [str(text) for text in yaml.safe_load(record.read_bytes())] if record else []
     varied = {"seed", "output_dir", "scheduler.horizon", "n_jobs", "fail_fast", *group.record.space}
     varied |= {text.partition("=")[0] for text in group.overrides}

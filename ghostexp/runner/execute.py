@@ -76,7 +76,7 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None, rep
                 with suppress(OSError):  # such as a full disk; the first result is complete
                     run.write_result(record(result | failed))
     except Exception as error:
-        return _fail(error, config, run, report)
+        return _fail(error, config, run, report, source)
     except Paused as pause:
         log.info("%s; to continue: %s", pause, run.resume_command)
     except BaseException as error:  # stop signal
@@ -175,7 +175,9 @@ def _prepare(config: dict[str, Any], num_threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _fail(error: Exception, config: dict[str, Any], run: RunDirectory, report: Report | None) -> int:
+def _fail(
+    error: Exception, config: dict[str, Any], run: RunDirectory, report: Report | None, source: dict[str, Any]
+) -> int:
     if isinstance(error, TargetNotFoundError) and (earlier := config["run"] or config["resume"]):
         error = error.of_run(earlier)
     log.error("failed", exc_info=error)
@@ -185,7 +187,7 @@ def _fail(error: Exception, config: dict[str, Any], run: RunDirectory, report: R
         print_error(error, traceback=config["traceback"])
     if rank() == 0:
         try:
-            run.write_failure(error, format_error(error))
+            run.write_failure(error, format_error(error), source)
         except OSError as second:
             print_error(second, traceback=False)
     return 1

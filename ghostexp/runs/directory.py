@@ -3,12 +3,14 @@
 import json
 import shlex
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ghostexp.runs.provenance import machine, versions
 from ghostexp.runs.text_files import write_atomically, write_json
 from ghostexp.runs.third_party import arguments_for
 
@@ -110,14 +112,17 @@ class RunDirectory:
         self.failure.unlink(missing_ok=True)
         write_json(self.result, result)
 
-    def write_failure(self, error: BaseException, message: str) -> None:
-        """Write the error message and traceback of a failed run."""
+    def write_failure(self, error: BaseException, message: str, source: Mapping[str, Any] | None = None) -> None:
+        """Write the error message and traceback of a failed run, versions and machine.
+
+        source: versions and git revision; None: the versions alone.
+        """
         record = {
             "error": message,
             "type": type(error).__name__,
             "traceback": "".join(traceback.format_exception(error)),
         }
-        write_json(self.failure, record)
+        write_json(self.failure, {**record, **machine(), **(source or {"versions": versions()})})
 
 
 def cannot_write(path: Path, error: OSError) -> ValueError:

@@ -4,8 +4,11 @@ import os
 import platform
 import re
 import subprocess
+import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("ghostexp", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "wandb")
 
@@ -49,9 +52,21 @@ def nvidia_driver() -> str | None:
     return found[1] if found else None
 
 
+def machine() -> dict[str, Any]:
+    """Describe the machine without importing torch: the CPU and, of a GPU, its driver, and its name if it is in use."""
+    found: dict[str, Any] = {"cpu": cpu()}
+    if driver := nvidia_driver():
+        found["gpu"] = {"driver": driver}
+        torch = sys.modules.get("torch")
+        with suppress(Exception):  # after an error of CUDA, each further call may raise it again
+            if torch is not None and torch.cuda.is_initialized():
+                found["gpu"]["name"] = torch.cuda.get_device_name()
+    return found
+
+
 def cpu() -> str:
     """Return the CPU's name and the number of cores that this process may use."""
-    name = platform.processor() or platform.machine()
+    names: list[str] = []
     info = Path("/proc/cpuinfo")
     if info.is_file():
         names = [
@@ -59,6 +74,6 @@ def cpu() -> str:
             for line in info.read_text(encoding="utf-8", errors="replace").splitlines()
             if "model name" in line
         ]
-        name = names[0] if names else name
+    name = names[0] if names else platform.processor() or platform.machine()  # on Linux, processor() starts a process
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name} ({cores} cores)"

@@ -89,7 +89,9 @@ def test_report_has_winner_elimination_and_commands(tmp_path: Path) -> None:
         assert (tmp_path / "outputs" / "mine" / "report" / f"{name}.png").is_file()
     search = "python -m ghostexp -m model=resnet20 data_dir=DIR name=mine 'optimizer.lr=tag(log,interval(0.01,1))'"
     assert f"{search} 'optimizer.weight_decay=choice(0.1,0.2)' seed=0,1,2 search=tpe search.factor=2" in text
-    assert "'search.test_seeds=[100,101,102,103,104]'" in text
+    further = text.partition("python -m ghostexp task=report name=mine\n# further seeds for the test\n")[2]
+    assert "'search.test_seeds=[100,101,102,103,104]'" in further.partition("```")[0]
+    assert "hold out no validation part (datamodule.train_fraction still applies), and test the last epoch." in text
     assert str(tmp_path) not in text
     assert "<td>winner</td>" in (tmp_path / "outputs" / "mine" / "report" / "report.html").read_text()
     table = (tmp_path / "outputs" / "mine" / "report" / "trials.csv").read_text()

@@ -122,12 +122,12 @@ def test_find_runs_sweep_directory_has_missing_jobs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "wanted"),
     [
-        ("ratio_ablation", ["study=ratio_ablation"], "python -m ghostexp study=ratio_ablation"),
+        ("ratio_ablation", ["study=ratio_ablation"], "python -m ghostexp study=ratio_ablation seed=0,1"),
         (None, ["name=mine"], "python -m ghostexp -m model.ratio=1,2 seed=0,1 name=mine"),
         (
             "ratio_ablation",
             ["study=ratio_ablation", "output_dir=/of/mine", "datamodule.root=/of/mine", "trainer.max_epochs=3"],
-            "python -m ghostexp study=ratio_ablation datamodule.root=DIR trainer.max_epochs=3",
+            "python -m ghostexp study=ratio_ablation datamodule.root=DIR trainer.max_epochs=3 seed=0,1",
         ),
     ],
 )
@@ -139,6 +139,24 @@ def test_sweep_command_leaves_out_machine_paths(
     record = [overrides[0], "model.ratio=1", "seed=0", *overrides[1:]]
     (folder / "ratio-1_seed-0" / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(record))
     assert sweep_command(find_study(folder), ["model.ratio"]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("mine", "python -m ghostexp study=mine seed=3"),
+        (None, "python -m ghostexp -m model.ratio=1,2 study=mine seed=3"),
+    ],
+)
+def test_sweep_command_keeps_seed_that_no_job_names(name: str | None, wanted: str, tmp_path: Path) -> None:
+    jobs = {f"ratio-{ratio}": [f"model.ratio={ratio}"] for ratio in (1, 2)}
+    for ratio in (1, 2):
+        run = start(tmp_path / f"ratio-{ratio}", 3, {"model.ratio": ratio})
+        (run.path / ".hydra").mkdir()
+        record = ["study=mine", f"model.ratio={ratio}", "seed=3"]
+        (run.path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(record))
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": name, "jobs": jobs}))
+    assert sweep_command(find_study(tmp_path), ["model.ratio"]) == wanted
 
 
 @pytest.mark.parametrize(("folder", "shown"), [("/home/mine/conf", "conf"), ("/elsewhere/conf", "DIR")])

@@ -9,6 +9,7 @@ from ghostexp.runs.csv_table import CSVTable, read_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences, fingerprint
 from ghostexp.runs.naming import job_dirname, run_dir
+from ghostexp.runs.provenance import cpu, versions
 
 CONFIG = {
     "seed": 0,
@@ -113,7 +114,10 @@ def test_resumed_csv_table_equals_that_of_uninterrupted_run(tmp_path: Path) -> N
 def test_result_replaces_failure(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.write_failure(ValueError("model.ratio=0"), "model.ratio=0")
-    assert json.loads(run.failure.read_text())["type"] == "ValueError"
+    record = json.loads(run.failure.read_text())
+    assert record["type"] == "ValueError"
+    assert record["versions"] == versions()
+    assert record["cpu"] == cpu()
     assert run.read_result() is None
     run.write_result({"seed": 0})
     assert run.read_result() == {"seed": 0}
