@@ -17,6 +17,7 @@ from ghostexp.runs.config_keys import COMMAND_KEYS, OVERRIDABLE_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences
 from ghostexp.runs.lock import ENDING, wait_until_free
+from ghostexp.runs.naming import record_identity
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def claim_run_dir(run: RunDirectory, config: dict[str, Any]) -> bool:
         return False
     if is_global_zero():
         run.write_config(config)
+        record_identity(run, config)
         run.result.unlink(missing_ok=True)  # of an earlier task that is repeated in its directory
     return True
 

@@ -29,7 +29,7 @@ LABEL = "cls"  # extension of the member with a sample's class
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 OPEN_ARCHIVES = 64  # per process
 ANNOUNCED = 2**30  # bytes, from which on listing takes long enough to be announced
-LONGEST_END = 2**20 + 1024  # bytes: an archive ends with two blocks of zeros, and more up to a record, here of 1 MiB
+LONGEST_END = 2**24  # bytes: an archive ends with two blocks of zeros, and more up to a record, of any size
 
 
 class FileStatus(NamedTuple):
@@ -224,13 +224,20 @@ def _list_archive(number: int, archive: str, labels: dict[tuple[int, str], int],
 def _check_end(tar: tarfile.TarFile) -> None:
     """Raise ReadError unless zeros follow the last member: `tarfile` ends at a damaged header as at the archive's end.
 
-    All writers end an archive with zeros, up to a whole record; an unfinished download may have more.
+    Writers end an archive with zeros, up to a whole record; an unfinished download may have more. Behind two blocks of
+    zeros, only another archive is an error.
     """
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     end = tar.fileobj.read(LONGEST_END + 1)
-    if any(end):
+    if any(end[: 2 * tarfile.BLOCKSIZE]):
         raise tarfile.ReadError(f"damaged at byte {tar.offset}")
+    if rest := end.lstrip(b"\0"):
+        first = (len(end) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        with suppress(tarfile.HeaderError):
+            tarfile.TarInfo.frombuf(end[first : first + tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+            raise tarfile.ReadError(f"another archive begins at byte {tar.offset + first}")
+        return
     if len(end) < tarfile.BLOCKSIZE:
         raise tarfile.ReadError(f"cut off at byte {tar.offset}")
     if len(end) > LONGEST_END:

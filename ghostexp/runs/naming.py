@@ -150,13 +150,15 @@ def run_title(path: Path) -> str:
     return "/".join(path.absolute().parts[-2:])
 
 
-def new_identity(path: Path) -> None:
-    """Give a new run an identity of its own: another one in a directory of that name is not the same."""
-    write_atomically(path / IDENTITY, secrets.token_hex(6) + "\n")
+def record_identity(run: RunDirectory, config: Mapping[str, Any]) -> None:
+    """Give a run that is new to W&B an identity of its own: an earlier one in a directory of that name was another."""
+    began = any(path.exists() for path in (run.path / IDENTITY, run.path / "wandb", run.last))
+    if "wandb" in (config.get("logger") or {}) and not began:
+        write_atomically(run.path / IDENTITY, secrets.token_hex(6) + "\n")
 
 
 def run_identity(path: Path, config: Mapping[str, Any]) -> str:
-    """Return twelve hexadecimal digits, equal for a run and its resumption: those of `new_identity`, if it has any."""
+    """Return twelve hexadecimal digits, equal for a run and its resumption: those of `record_identity`, if any."""
     if (path / IDENTITY).is_file():
         return (path / IDENTITY).read_text(encoding="utf-8").strip()
     text = f"{run_title(path)} {fingerprint(config)}"

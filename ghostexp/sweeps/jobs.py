@@ -7,6 +7,7 @@ from typing import Any
 
 from ghostexp.runs.directory import RunDirectory, cannot_write
 from ghostexp.runs.fingerprint import differences
+from ghostexp.runs.naming import record_identity
 from ghostexp.runs.text_files import write_atomically
 
 LAST = "overrides.yaml"  # file of .hydra/ that is written last
@@ -94,4 +95,5 @@ def prepare_directory(job: SweepJob) -> None:
         except OSError as error:
             raise cannot_write(job.run.path, error) from error
     job.run.write_config(job.config)
+    record_identity(job.run, job.config)
     job.run.failure.unlink(missing_ok=True)

@@ -75,8 +75,10 @@ def _check(config: dict[str, Any], run: RunDirectory, checker: Any, is_here: boo
                 f"trainer.num_nodes={trainer['num_nodes']}: needs hydra/launcher=submitit_slurm in a sweep"
             )
         ranks.check_strategy(trainer.get("strategy", "auto"))
-        if is_here and trainer["devices"] in ("auto", -1, "-1"):
-            raise ValueError(f"trainer.devices={trainer['devices']}: must be a number or a list in a sweep")
+        if is_here and trainer["devices"] in ("auto", -1, "-1") and ranks.num_processes(trainer) > 1:
+            raise ValueError(
+                f"trainer.devices={trainer['devices']}: must be a number or a list in a sweep on several GPUs"
+            )
         processes = ranks.num_processes(trainer) if is_here else ranks.parse_num_devices(trainer["devices"])
         ranks.check_task(config["task"]["name"], processes, trainer["num_nodes"])
         if not is_here:

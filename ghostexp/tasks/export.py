@@ -53,7 +53,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     files = ExportFiles(
         network, Converter(fused, shape, lambda: _calibration(datamodule, config), _concat_free(config))
     )
-    checks = _write_files(formats, files, reference, directory.path, _test_images(datamodule, config, trained))
+    tested = _test_images(datamodule, config, trained)
+    checks = _write_files(formats, files, reference, directory.path, tested, trained.file)
     cost = count_cost(fused, shape)
     names = readable(known_names(trained, datamodule.num_classes))
     if names:
@@ -69,7 +70,6 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     written = [path.name for path in files.files]
     if any(name.startswith("openvino") for name in formats):
         fused_cost |= {"concat_free": config["task"]["concat_free"], "concat_free_speedup": files.converter.speedups}
-    record_origin(directory.path, written, trained.file)
     return trained.record() | fused_cost | {"files": written, "checks": checks, "rounding": rounding}
 
 
@@ -125,6 +125,7 @@ def _write_files(
     reference: Reference,
     folder: Path,
     test_images: Iterator[tuple[Tensor, Tensor]],
+    checkpoint: Path | None,
 ) -> Checks:
     """Write the files under temporary names, compare them with the network, test them, then rename them."""
     functions: dict[str, Logits] = {"network": files.network, "fused": files.converter.network}
@@ -137,8 +138,11 @@ def _write_files(
                 functions[form] = function
         for form, tested in test_accuracies(functions, test_images).items():
             checks[form] |= tested
+        names = [path.name for path in files.files]
+        record_origin(folder, names, None)  # until all are in place
         for path in sorted(files.files, key=lambda path: path.suffix != ".bin"):  # weights before what refers to them
             path.replace(folder / path.name)
+        record_origin(folder, names, checkpoint)
     return checks
 
 

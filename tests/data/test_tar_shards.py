@@ -214,24 +214,23 @@ def header_of(archive: Path, name: str) -> int:
         ("in a header", "damaged at byte {header}"),
         ("at a header", "cut off at byte {header}"),
         ("unfinished", "nothing but zeros from byte {header} on"),
-        ("twice", "damaged at byte {end}"),
+        ("twice", "another archive begins at byte {end}"),
     ],
 )
 def test_archive_that_does_not_end_as_written_raises(tmp_path: Path, end: str, problem: str) -> None:
     archive = write_tar(tmp_path / "train" / "s.tar", {"a/1.jpg": IMAGE, "b/1.jpg": IMAGE, "b/2.jpg": IMAGE})
     assert len(list_shards(tmp_path / "train").paths) == 3
     content, header = archive.read_bytes(), header_of(archive, "b/1.jpg")
-    last = header_of(archive, "b/2.jpg") + 1024
     changed = {
         "flipped": content[:header] + bytes([content[header] ^ 1]) + content[header + 1 :],
         "zeroed": content[:header] + bytes(512) + content[header + 512 :],
         "in a header": content[: header + 200],
         "at a header": content[:header],
-        "unfinished": content[:header] + bytes(2**21),
+        "unfinished": content[:header] + bytes(2**24 + 1024),
         "twice": content * 2,
     }
     archive.write_bytes(changed[end])
-    text = problem.format(header=header, end=last)
+    text = problem.format(header=header, end=len(content))
     with pytest.raises(ValueError, match=re.escape(f"{archive}: not a readable tar file ({text}); replace or delete")):
         list_shards(tmp_path / "train")
 
@@ -241,6 +240,10 @@ def test_end_of_an_archive_may_be_of_any_record(tmp_path: Path, zeros: int) -> N
     archive = write_tar(tmp_path / "train" / "s.tar", {"a/1.jpg": IMAGE, "b/1.jpg": IMAGE})
     archive.write_bytes(archive.read_bytes()[: header_of(archive, "b/1.jpg") + 1024] + bytes(zeros))
     assert len(list_shards(tmp_path / "train").paths) == 2
+    with archive.open("ab") as file:
+        file.write(b"rest of a record")
+    if zeros >= 1024:
+        assert len(list_shards(tmp_path / "train").paths) == 2
 
 
 def test_test_folder_without_archives_raises(make_tree: MakeTree, tmp_path: Path) -> None:

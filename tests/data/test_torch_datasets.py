@@ -1,5 +1,6 @@
 """Any torch Dataset as data: its labels are those of its items, and its images are as documented."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,11 @@ def batches(kind: str = "uint8", data: Dataset | None = None, **keys: Any) -> li
 
 
 def test_labels_are_those_of_the_items() -> None:
-    for data in (Images(target_transform=lambda label: 1 - label), Images(targets=[1, 0] * 4)):
-        module = TorchDataset(train=data, test=data, batch_size=4, num_classes=2, in_chans=1, image_size=8)
-        module.setup("fit")
-        assert module.images is not None
-        assert module.images.train.labels.tolist() == [data[index][1] for index in range(8)]
+    data = Images(target_transform=lambda label: 1 - label)
+    module = TorchDataset(train=data, test=data, batch_size=4, num_classes=2, in_chans=1, image_size=8)
+    module.setup("fit")
+    assert module.images is not None
+    assert module.images.train.labels.tolist() == [data[index][1] for index in range(8)] == [1, 0] * 4
 
 
 def test_float_images_are_used_as_they_are() -> None:
@@ -88,15 +89,22 @@ class OneImage(Images):
 
 @pytest.mark.parametrize(
     ("pixels", "value"),
-    [(np.full((8, 8), 128 * 257, np.uint16), 128 / 255), (np.zeros((8, 8, 4), np.uint8), 1.0)],
-    ids=["16 bits", "transparent"],
+    [
+        (np.full((8, 8), 128 * 257, np.uint16), 128 / 255),
+        (np.zeros((8, 8, 4), np.uint8), 1.0),
+        (np.full((8, 8), 200, np.int32), 200 / 255),
+        (np.full((8, 8), 200, np.float32), 200 / 255),
+    ],
+    ids=["16 bits", "transparent", "of integers", "of floats"],
 )
 def test_pil_images_become_8_bits_as_files_do(pixels: np.ndarray, value: float) -> None:
     images = torch.cat([images for images, _ in batches(data=OneImage(Image.fromarray(pixels)))])
     assert images.unique().tolist() == pytest.approx([value])
 
 
-def test_pil_image_with_other_values_raises() -> None:
-    image = Image.fromarray(np.full((8, 8), 2, np.float32))
-    with pytest.raises(ValueError, match=r"datamodule.train: image 0 of OneImage: values must be in \[0, 1\], got 2"):
+@pytest.mark.parametrize(("value", "mode"), [(300, "I"), (-0.5, "F")])
+def test_pil_image_with_other_values_raises(value: float, mode: str) -> None:
+    image = Image.fromarray(np.full((8, 8), value, {"I": np.int32, "F": np.float32}[mode]))
+    text = f"datamodule.train: image 0 of OneImage: values of mode {mode} must be in [0, 255], got {value:g}"
+    with pytest.raises(ValueError, match=re.escape(text)):
         batches(data=OneImage(image))

@@ -139,6 +139,28 @@ def test_own_datamodule_is_set_up_once_for_a_stage(kind: type[Staged], stages: l
     assert own.stages == stages
 
 
+class OneSet(Staged):
+    """Has one attribute for the data of all stages, of as many images as the stage has letters."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.data = TensorDataset(torch.zeros(len(stage), 1, 8, 8), torch.zeros(len(stage)).long())
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.data)
+
+    test_dataloader = train_dataloader
+
+
+def test_own_datamodule_trains_on_the_data_of_its_training(folder: Path) -> None:
+    own = OneSet()
+    datamodule = as_datamodule(own, {"num_classes": 2, "in_chans": 1, "image_size": 8, "batch_size": 1})
+    datamodule.setup("fit")
+    assert (own.stages, len(datamodule.train_dataloader())) == (["fit"], len("fit"))
+    datamodule.setup("test")
+    assert (own.stages, len(datamodule.test_dataloader())) == (["fit", "test"], len("test"))
+
+
 @pytest.mark.parametrize("run", ["doors_run", "third_party_run"])
 def test_tasks_on_own_runs(run: str, folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     trained: Path = request.getfixturevalue(run)

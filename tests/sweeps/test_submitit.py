@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.sweeps import submitit_launcher
+from ghostexp.sweeps import preflight, submitit_launcher
 from ghostexp.sweeps.jobs import SweepJob
 from tests.cli import TINY, command
 
@@ -159,9 +160,16 @@ def test_first_failure_cancels_the_others_with_fail_fast(
     assert ("1 failed, 2 not started" if fail_fast else "3 failed") in capfd.readouterr().err
 
 
-def test_sweep_needs_a_number_of_devices(capfd: pytest.CaptureFixture[str]) -> None:
-    assert command("-m", *TINY, "seed=0,1", "trainer.devices=auto") == 1
-    assert "trainer.devices=auto: must be a number or a list in a sweep" in capfd.readouterr().err
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_sweep_on_several_gpus_needs_a_number_of_devices(
+    gpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ghostexp.runner.ranks.count_gpus", lambda _: gpus)
+    trainer = {"devices": "auto", "num_nodes": 1, "strategy": "auto", "accelerator": "auto"}
+    config = {"trainer": trainer, "task": {"name": "fit"}}
+    found = preflight._check(config, RunDirectory(tmp_path), Mock(monitor=None), is_here=True)
+    refused = "trainer.devices=auto: must be a number or a list in a sweep on several GPUs" if gpus == 2 else None
+    assert (found.error, found.processes) == (refused, 1)
 
 
 def test_cluster_needs_a_number_of_devices(capfd: pytest.CaptureFixture[str]) -> None:

@@ -108,13 +108,13 @@ class MapDataset:
         self.labels = self._labels()
 
     def _labels(self) -> Tensor:
-        """Return the classes from `targets` or `labels`, or by reading all items where these have others."""
+        """Return the classes from `targets` or `labels`, with `target_transform`, or by reading all items."""
         known = next(
             (found for name in ("targets", "labels") if (found := getattr(self.data, name, None)) is not None), None
         )
         with all_seeded(0):
-            if getattr(self.data, "target_transform", None) is not None or not self._agree(known):
-                known = None
+            if known is not None and (change := getattr(self.data, "target_transform", None)) is not None:
+                known = [change(label) for label in known]
             labels = [self.data[index][1] for index in range(len(self.data))] if known is None else known
         try:
             found = torch.as_tensor([int(label) for label in labels])
@@ -127,15 +127,6 @@ class MapDataset:
             )
         return found
 
-    def _agree(self, known: Any) -> bool:
-        """Return whether some items have the labels of a sequence; None agrees."""
-        if known is None or len(known) != len(self.data):
-            return True
-        return all(bool(self.data[index][1] == known[index]) for index in self._some_indices())
-
-    def _some_indices(self) -> list[int]:
-        return np.linspace(0, len(self) - 1, min(DIGESTED, len(self))).round().astype(int).tolist()
-
     def __len__(self) -> int:
         return len(self.data)
 
@@ -146,8 +137,9 @@ class MapDataset:
 
     def digest(self) -> str:
         """Digest the labels, and some images."""
+        indices = np.linspace(0, len(self) - 1, min(DIGESTED, len(self))).round().astype(int).tolist()
         images = []
-        for index in self._some_indices():
+        for index in indices:
             with all_seeded(index):
                 images.append(self.data[index][0])
         return digest_arrays(self.labels.numpy(), *(np.ascontiguousarray(np.asarray(image)) for image in images))
@@ -178,6 +170,11 @@ class MapDataset:
 
     def _to_8_bits(self, image: Image.Image, index: int) -> Image.Image:
         try:
+            if image.mode in ("I", "F"):  # of an array; those of 16-bit files are I;16
+                low, high = np.asarray(image).min(), np.asarray(image).max()
+                if not (low >= 0 and high <= 255):
+                    raise ValueError(f"values of mode {image.mode} must be in [0, 255], got {low:g} to {high:g}")
+                image = image.convert("L")
             return to_8_bits(image, self.shape[0])
         except ValueError as error:
             raise ValueError(f"{self.key}: image {index} of {type(self.data).__name__}: {error}") from None

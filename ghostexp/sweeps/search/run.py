@@ -120,7 +120,8 @@ class SearchCommand:
             before = read_sweep(self.directory).search
             if not before:
                 raise ValueError(f"{self.directory}: contains a sweep without a search; name=... starts a new one")
-            self.spec.space.sort(key=lambda dimension: [*before["space"], dimension.key].index(dimension.key))
+            self.spec.space.sort(key=lambda one: [*before["space"], one.key].index(one.key))
+            self.record = replace(self.record, space={one.key: one.text for one in self.spec.space})
             check_same(self.directory, with_metric(before), self.record)
         check_fixed(self.directory, self._sweep_record(jobs))
 

@@ -1,6 +1,7 @@
 """Read what a command searches: the grid, the ranges, and the settings of conf/search."""
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -161,7 +162,9 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
         )
     if search["cost"] and search["sampler"] == "cmaes":
         raise ValueError(f"search.cost={search['cost']}: cannot be used with search=cmaes, which has one objective")
-    further = 0 if search["cost"] else search["contenders"] * (len(spec.seeds) - 1)
+    size = math.prod(len(one.choices) if one.is_finite else math.inf for one in spec.space)
+    contenders = min(search["contenders"], math.inf if search["trials"] is None else search["trials"], size)
+    further = 0 if search["cost"] else int(contenders) * (len(spec.seeds) - 1)
     least = epochs * (1 + further) * len(spec.groups)
     if search["epochs"] is not None and search["epochs"] < least:
         each = f" for each of {len(spec.groups)} values of the grid" if len(spec.groups) > 1 else ""

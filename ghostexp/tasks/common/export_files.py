@@ -108,8 +108,10 @@ def record_origin(folder: Path, names: Iterable[str], checkpoint: Path | None) -
 
 def read_origins(folder: Path) -> dict[str, str | None]:
     """Return the checkpoint's SHA-256 by the name of an exported file; None: it was exported from other weights."""
-    path = folder / ORIGINS
-    return json.loads(path.read_bytes()) if path.is_file() else {}
+    path, result = folder / ORIGINS, RunDirectory(folder).read_result() or {}
+    if path.is_file():
+        return json.loads(path.read_bytes())
+    return dict.fromkeys(result.get("files", ()), result.get("checkpoint_sha256"))  # of an earlier version
 
 
 def load_exported(config: Config, trained: LoadedModel) -> Logits:

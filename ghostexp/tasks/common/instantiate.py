@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 
 import lightning.pytorch as pl
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
 
@@ -19,7 +18,7 @@ from ghostexp.data.third_party_datamodule import ThirdPartyDataModule, as_datamo
 from ghostexp.runs.config_keys import THIRD_PARTY_DATA_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import world_size
-from ghostexp.runs.naming import IDENTITY, new_identity, run_identity, run_title
+from ghostexp.runs.naming import run_identity, run_title
 from ghostexp.tasks.common.build_module import build_lightning_module
 from ghostexp.tasks.common.build_network import BuiltModel, build_network, is_detector
 from ghostexp.tasks.common.nodes import (
@@ -98,9 +97,6 @@ def build_loggers(config: Config, run: RunDirectory, resumed_step: int | None = 
     A logger of another library gets the run's directory as `save_dir`, if it takes one, and the configuration.
     """
     task = config["task"]["name"]
-    is_new = resumed_step is None and not (run.path / IDENTITY).exists() and not (run.path / "wandb").exists()
-    if is_new and "wandb" in config["logger"] and rank_zero_only.rank == 0:
-        new_identity(run.path)
     identity, title = run_identity(run.path, config), run_title(run.path)
     logged = RunInfo(run.path, identity, title, task, config, resumed_step)
     return [_build_logger(dict(node), f"logger.{name}", logged) for name, node in config["logger"].items()]

@@ -220,6 +220,18 @@ def test_budget_of_epochs_leaves_enough_for_further_seeds(budget: int, tmp_path:
     assert sum(name.is_test for name in search.search.runs) == 1
 
 
+def test_budget_keeps_no_more_than_the_further_seeds_that_there_can_be(tmp_path: Path) -> None:
+    search, spent = FakeSearch(tmp_path, trials=2, rungs=[], seeds=[0, 1, 2], contenders=3), 0
+    for budget in (54, 54):  # repeated, it trains nothing more
+        while step := search.start(budget=budget - spent):
+            spent += step.epochs
+            search.train(step)
+            search.end(step)
+        assert (spent, len(search.search.runs)) == (54, 6)
+    more = FakeSearch(tmp_path, trials=None, rungs=[], seeds=[0, 1, 2], contenders=2)
+    assert more.start(budget=9) is not None  # a higher budget buys a trial: the further seeds have been trained
+
+
 def test_further_seeds_run_side_by_side_and_the_next_ones_after_them(tmp_path: Path) -> None:
     search = FakeSearch(tmp_path, rungs=[], seeds=[0, 1, 2], test_seeds=[9], contenders=3)
     search.run(9)
