@@ -133,7 +133,7 @@ def _check_in_use(run: RunDirectory) -> None:
 
 def _check_task(run: RunDirectory, task: str) -> None:
     """Raise ValueError if the directory contains a run of another task, whose result would be lost."""
-    earlier = run.read_config("hydra.run.dir")["task"]["name"]
+    earlier = run.read_config("hydra.run.dir").get("task", {}).get("name")
     if earlier != task:
         raise ValueError(f"hydra.run.dir={run.path}: contains a run of task={earlier}; choose another directory")
 

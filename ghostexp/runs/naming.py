@@ -70,8 +70,12 @@ def _chosen(group: str, choices: Mapping[str, str | None], typed: Mapping[str, s
 
 def record_subdir(resume: str | None, directory: str) -> str | None:
     """Return the subdirectory of Hydra's files; none where there are those of a run's first command."""
-    run = RunDirectory(Path(directory))
-    is_training = run.config.is_file() and run.read_config().get("task", {}).get("name") == "fit"
+    run, is_training = RunDirectory(Path(directory)), False
+    if run.config.is_file():
+        try:
+            is_training = run.read_config().get("task", {}).get("name") == "fit"
+        except ValueError:  # it cannot be read, which is reported later
+            is_training = True
     return None if resume is not None or is_training else ".hydra"
 
 

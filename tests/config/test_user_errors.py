@@ -408,6 +408,23 @@ def test_refused_command_leaves_a_run_as_it_was(
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ("a: [", "config.yaml: not valid YAML"),
+        ("- 1", "config.yaml: contains no configuration"),
+        ("a: 1", "contains a run of task=None"),
+    ],
+)
+def test_directory_with_another_config_file_is_refused(
+    content: str, wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    assert command(*TINY, f"hydra.run.dir={tmp_path}") == 1
+    expect_one_line(capsys.readouterr().err, wanted)
+    assert (tmp_path / "config.yaml").read_text() == content
+
+
 def test_error_leaves_directories_unchanged(tmp_path: Path) -> None:
     assert command("seed=-1") != 0
     assert not list((tmp_path / "outputs").rglob("*.yaml"))
