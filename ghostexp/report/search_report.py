@@ -128,10 +128,11 @@ def saved(groups: Sequence[Group]) -> str:
 
 def _full_grid(groups: Sequence[Group], trained: int) -> str:
     record = groups[0].record
-    choices = [text.removeprefix("choice(").removesuffix(")") for text in record.space.values()]
-    is_choice = [text.startswith("choice(") for text in record.space.values()]
     sizes = [
-        len(yaml.safe_load(f"[{one}]")) if known else math.inf for one, known in zip(choices, is_choice, strict=True)
+        len(yaml.safe_load(f"[{text.removeprefix('choice(').removesuffix(')')}]"))
+        if text.startswith("choice(")
+        else math.inf
+        for text in record.space.values()
     ]
     if math.inf in sizes:
         return ""

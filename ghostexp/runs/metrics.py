@@ -64,10 +64,6 @@ class Metric:
         """Return the unit of a difference as the end of a title: `, points`, or nothing."""
         return ", points" if self.unit else ""
 
-    def is_better(self, value: float, other: float) -> bool:
-        """Return whether a value is better than another."""
-        return value > other if self.is_better_high else value < other
-
     def number(self, value: float) -> str:
         """Format a value without its unit: `98.61`, `0.9812`."""
         return f"{value:.2f}" if self.unit else format_number(value)

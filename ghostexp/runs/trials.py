@@ -67,6 +67,11 @@ class SearchRecord:
         """Return the epochs at which trials are compared, the end of the training included."""
         return [*self.rungs, self.epochs]
 
+    def further_runs(self, size: float) -> int:
+        """Return how many runs with further seeds there can be; size: number of different trials."""
+        limit = min(self.contenders, math.inf if self.trials is None else self.trials, size)
+        return 0 if self.cost else int(limit) * (len(self.seeds) - 1)
+
     @property
     def directions(self) -> list[str]:
         """Return the direction of each objective."""

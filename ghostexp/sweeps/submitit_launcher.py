@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,7 +25,7 @@ from ghostexp.sweeps.jobs import JobStatus, SweepJob, load_status, prepare_direc
 from ghostexp.sweeps.progress import SweepProgress
 
 LOOK = 2.0  # seconds between two polls of the queue
-UNANSWERED = 150  # polls in a row after which a sweep ends: five minutes
+UNANSWERED = 150  # polls in a row, of five minutes, after which a sweep ends
 JOB_ID = ".slurm"  # file in a run's directory
 Submitted = dict[Path, submitit.Job[int]]  # by directory of the run
 PORTS = 15000, 20000  # the first port of rank 0, and the number of ports
@@ -93,29 +94,13 @@ def queue_states() -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in lines)
 
 
-class QueueWatch:
-    """Looks at SLURM's queue while jobs run. A busy controller may not answer; it is asked again for some minutes."""
-
-    def __init__(self) -> None:
-        self.unanswered = 0
-
-    def states(self) -> dict[str, str] | None:
-        """Return state by id of this user's jobs; None: no answer this time; ValueError: none for UNANSWERED looks."""
-        try:
-            found = queue_states()
-        except ValueError:
-            self.unanswered += 1
-            if self.unanswered >= UNANSWERED:
-                raise
-            return None
-        self.unanswered = 0
-        return found
-
-    def wait(self) -> dict[str, str]:
-        """Return state by id of this user's jobs, once there is an answer."""
-        while (found := self.states()) is None:
-            time.sleep(LOOK)
-        return found
+def wait_for_states() -> dict[str, str]:
+    """Return state by id of this user's jobs, while jobs run: a controller that does not answer is asked again."""
+    for _ in range(UNANSWERED - 1):
+        with suppress(ValueError):
+            return queue_states()
+        time.sleep(LOOK)
+    return queue_states()
 
 
 def _watch(
@@ -125,10 +110,10 @@ def _watch(
 
     fail_fast: cancel the others after the first failure; returns their number.
     """
-    left, queue = dict(todo), QueueWatch()
+    left = dict(todo)
     while left:
         here = {} if is_slurm else {one.job_id: one.state for one in submitted.values() if not one.done()}
-        states = queue.wait() if is_slurm else here
+        states = wait_for_states() if is_slurm else here
         for path, job in list(left.items()):
             job_id = submitted[path].job_id
             if job.run.result.is_file():

@@ -199,8 +199,8 @@ def test_boxes_are_float32_under_autocast(kind: str) -> None:
 def test_float64_detector_trains_and_detects(kind: str) -> None:
     torch.manual_seed(0)
     network = KINDS[kind](ghostnet_small(width=0.5), strides=(8, 16), box_score_thresh=0.0).double()
-    image, truth = torch.randn(3, 96, 96, dtype=torch.float64), target((5, 5, 60, 60))
-    loss = total(network, [image], [truth | {"boxes": truth["boxes"].double()}])
+    image, annotations = torch.randn(3, 96, 96, dtype=torch.float64), target((5, 5, 60, 60))
+    loss = total(network, [image], [annotations | {"boxes": annotations["boxes"].double()}])
     loss.backward()
     assert loss.isfinite()
     (one,) = found(network, image)

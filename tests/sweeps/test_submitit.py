@@ -119,10 +119,9 @@ def test_controller_that_does_not_answer_is_asked_again(monkeypatch: pytest.Monk
     monkeypatch.setattr(submitit_launcher, "queue_states", look)
     monkeypatch.setattr(submitit_launcher, "UNANSWERED", 3)
     monkeypatch.setattr(submitit_launcher, "LOOK", 0.0)
-    watch = submitit_launcher.QueueWatch()
-    assert watch.wait() == {"1": "RUNNING"}
+    assert submitit_launcher.wait_for_states() == {"1": "RUNNING"}
     with pytest.raises(ValueError, match="squeue failed"):
-        watch.wait()
+        submitit_launcher.wait_for_states()
     assert answers == []
 
 

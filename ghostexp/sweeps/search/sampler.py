@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ghostexp.runs.trials import SearchRecord
-from ghostexp.sweeps.search.space import Dimension, Values
+from ghostexp.sweeps.search.space import Dimension, Values, count_trials
 
 MISSING = 'needs Optuna: pip install "ghostexp[search]"'
 ATTEMPTS = 30  # to propose values that no earlier trial has
@@ -59,9 +59,8 @@ class Sampler:
 
     @property
     def size(self) -> float:
-        """Return the number of different trials: of a finite space, all combinations."""
-        sizes = [len(dimension.choices) if dimension.is_finite else math.inf for dimension in self.space]
-        return math.prod(sizes)
+        """Return the number of different trials."""
+        return count_trials(self.space)
 
     def propose(self, number: int, trials: Sequence[Observed]) -> tuple[Values, Attributes] | None:
         """Return the values of a new trial, which no other has; None if none are left."""

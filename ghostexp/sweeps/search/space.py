@@ -1,5 +1,7 @@
 """Read the space of a search from Hydra's grammar: choice, range, interval, with the tag log, and int."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,6 +59,11 @@ def is_searched(override: Override) -> bool:
     """Return whether an override has a range of its own, and not single values, `1,2,3`, which are a grid."""
     value = override.value()
     return isinstance(value, IntervalSweep | RangeSweep) or (isinstance(value, ChoiceSweep) and not value.simple_form)
+
+
+def count_trials(space: Sequence[Dimension]) -> float:
+    """Return the number of different trials: of a finite space, all combinations."""
+    return math.prod(len(dimension.choices) if dimension.is_finite else math.inf for dimension in space)
 
 
 def read_dimension(override: Override) -> Dimension:

@@ -1,7 +1,6 @@
 """Read what a command searches: the grid, the ranges, and the settings of conf/search."""
 
 import itertools
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +13,7 @@ from ghostexp.runs.config_keys import COMMAND_KEYS, IGNORED_KEYS, RESULT_KEYS, S
 from ghostexp.runs.naming import job_dirname
 from ghostexp.runs.sweep_record import is_seed
 from ghostexp.runs.trials import SearchRecord
-from ghostexp.sweeps.search.space import Dimension, Values, is_searched, read_dimension
+from ghostexp.sweeps.search.space import Dimension, Values, count_trials, is_searched, read_dimension
 
 # By which a search goes on, and does not become another.
 CHANGEABLE = ("trials", "budget", "seeds", "test_seeds", "contenders", "groups")
@@ -162,21 +161,13 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
         )
     if search["cost"] and search["sampler"] == "cmaes":
         raise ValueError(f"search.cost={search['cost']}: cannot be used with search=cmaes, which has one objective")
-    size = math.prod(len(one.choices) if one.is_finite else math.inf for one in spec.space)
-    contenders = min(search["contenders"], math.inf if search["trials"] is None else search["trials"], size)
-    further = 0 if search["cost"] else int(contenders) * (len(spec.seeds) - 1)
-    least = epochs * (1 + further) * len(spec.groups)
-    if search["epochs"] is not None and search["epochs"] < least:
-        each = f" for each of {len(spec.groups)} values of the grid" if len(spec.groups) > 1 else ""
-        what = f"one trial of {epochs} epochs" + (f" and {further} runs with further seeds" if further else "")
-        raise ValueError(f"search.epochs={search['epochs']}: must be at least {least}, {what}{each}")
     if not all(type(seed) is int and seed >= 0 for seed in tests) or len({*tests}) < len(tests):
         raise ValueError(f"search.test_seeds={tests}: must be different integers >= 0")
     if common := {*spec.seeds} & {*tests}:
         raise ValueError(f"search.test_seeds={tests}: must be other seeds than seed={min(common)}")
     space = {dimension.key: dimension.text for dimension in spec.space}
     named = {name: search[name] for name in ("sampler", "seed", "direction", "horizon", "trials", "contenders", "cost")}
-    return SearchRecord(
+    record = SearchRecord(
         **named,
         space=space,
         groups=spec.groups,
@@ -192,6 +183,18 @@ def build_record(spec: SearchSpec, search: Mapping[str, Any], config: Mapping[st
         test_overrides=list(search["test_overrides"]),
         tune_on_test=search["tune_on_test"],
     )
+    _check_budget(record, spec)
+    return record
+
+
+def _check_budget(record: SearchRecord, spec: SearchSpec) -> None:
+    """Raise ValueError if the epochs are too few for one trial and the further seeds."""
+    further = record.further_runs(count_trials(spec.space))
+    least = record.epochs * (1 + further) * len(spec.groups)
+    if record.budget is not None and record.budget < least:
+        each = f" for each of {len(spec.groups)} values of the grid" if len(spec.groups) > 1 else ""
+        what = f"one trial of {record.epochs} epochs" + (f" and {further} runs with further seeds" if further else "")
+        raise ValueError(f"search.epochs={record.budget}: must be at least {least}, {what}{each}")
 
 
 def _rungs(rungs: Sequence[Any], trainer: Mapping[str, Any]) -> list[int]:

@@ -63,14 +63,13 @@ class Queue:
         self.launcher, self.directory, self.folder = launcher, directory, directory / ".submitit"
         self.is_slurm = launcher["backend"] == "slurm"
         self.jobs: dict[Path, tuple[SweepJob, Any]] = {}
-        self.watch = submitit_launcher.QueueWatch()
         if self.is_slurm:
             submitit_launcher.queue_states()  # without SLURM, the search does not begin
 
     def submit(self, job: SweepJob) -> None:
         """Submit a job, unless it is queued already or finished; ValueError: wrong values of hydra/launcher."""
         with sweep_lock(self.directory):
-            states = self.watch.wait() if self.is_slurm else {}
+            states = submitit_launcher.wait_for_states() if self.is_slurm else {}
             before = submitit_launcher.queued_before([job], self.folder, states) if self.is_slurm else {}
             if job.state is JobStatus.FINISHED:
                 before = {job.run.path: None}
@@ -80,7 +79,7 @@ class Queue:
 
     def ended(self) -> list[SweepJob]:
         """Remove and return the jobs that have left the queue."""
-        states = self.watch.wait() if self.is_slurm else {}
+        states = submitit_launcher.wait_for_states() if self.is_slurm else {}
         left = [
             path
             for path, (_, one) in self.jobs.items()

@@ -27,12 +27,6 @@ class Step:
     epochs: int  # that it trains
 
 
-def further_runs(record: SearchRecord, size: float) -> int:
-    """Return how many runs with further seeds a search may need; size: number of different trials."""
-    limit = min(record.contenders, math.inf if record.trials is None else record.trials, size)
-    return 0 if record.cost else int(limit) * (len(record.seeds) - 1)
-
-
 @dataclass
 class TrialSearch:
     """Trials of one value of the grid."""
@@ -151,15 +145,10 @@ class TrialSearch:
         alive = [trial for trial in self.first_seed if not trial.is_diverged and trial.name not in self.failed]
         reached = [level, *(self.level(trial) for trial in alive)]
         reached += [stages.index(step.until or stages[-1]) + 1 for step in self.running.values()]
-        done = [
-            name for name, run in self.runs.items() if self._is_further(name) and (run.result or name in self.running)
-        ]
-        further = max(0, further_runs(record, self.sampler.size) - len(done))
+        of_further = [name for name in self.runs if not name.is_test and name.seed != record.seeds[0]]
+        done = [name for name in of_further if self.runs[name].result or name in self.running]
+        further = max(0, record.further_runs(self.sampler.size) - len(done))
         return stages[-1] - stages[min(max(reached), len(stages)) - 1] + further * record.epochs
-
-    def _is_further(self, name: TrialName) -> bool:
-        """Return whether a run is that of a contender with a further seed."""
-        return not name.is_test and name.seed != self.record.seeds[0]
 
     def _new(self, allows: Callable[[int], bool]) -> Step | None:
         if not self._may_start(allows):
