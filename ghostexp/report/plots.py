@@ -136,7 +136,7 @@ def _against(axis: Axes, study: Study, variants: Sequence[Variant], key: str, un
         runs = [run.result[key] / unit for run in variant.runs if run.result.get(key) is not None]
         axis.plot([min(runs), max(runs)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
         point(axis, value, variant, look, variant.label)
-    sign = 1 if study.metric.is_better_high else -1
+    sign = 1 if study.metric.higher_is_better else -1
     best = pareto_front([(value, sign * variant.accuracy.mean) for value, variant in known])
     axis.plot(
         [x for x, _ in best], [sign * y for _, y in best], color="0.4", linewidth=0.8, drawstyle="steps-post", zorder=0

@@ -38,7 +38,7 @@ def summary(study: Study) -> str:
         f"no difference that {_seeds(open_)} could show for {_list(open_)}" if open_ else "",
         f"without an interval (fewer than three common seeds): {_list(unknown)}" if unknown else "",
     ]
-    most, word = (max, "highest") if metric.is_better_high else (min, "lowest")
+    most, word = (max, "highest") if metric.higher_is_better else (min, "lowest")
     best = most(study.variants, key=lambda variant: variant.accuracy.mean)
     return (
         f"{against}{'; '.join(part for part in parts if part)}. The {word} mean is that of {best.label}: {_mean(best)}."

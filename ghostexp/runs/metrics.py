@@ -32,7 +32,7 @@ class Metric:
     """The metric that compares runs, such as `test/acc1`: its unit, format, range and direction."""
 
     name: str
-    is_better_high: bool = True
+    higher_is_better: bool = True
 
     @property
     def title(self) -> str:

@@ -201,7 +201,7 @@ def test_less_of_a_falling_metric_is_better(tmp_path: Path, monitor: str, mode: 
         "higher for s = 2 (+0.858 [+0.8307, +0.8853]). "
         "The lowest mean is that of s = 1: 0.052 [0.04952, 0.05448], n = 3."
     )
-    assert not found.metric.is_better_high
+    assert not found.metric.higher_is_better
 
 
 def test_metric_without_unit_is_no_percentage_and_has_no_published_values(tmp_path: Path) -> None:
