@@ -1,5 +1,6 @@
 """Depthwise convolution with several filters for each map, made fast on CPUs."""
 
+import math
 from typing import Any
 
 import torch
@@ -28,29 +29,17 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[A
     is_faster = x.dtype == torch.bfloat16 or groups >= MIN_FLOAT32_MAPS
     on_cpu = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
     if is_faster and on_cpu and not torch.compiler.is_exporting():
-        x, groups = _RepeatMaps.apply(x, filters // groups), filters
+        x, groups = _repeat_maps(x, filters // groups), filters
     return F.conv2d(x, weight, bias, *geometry, groups)
 
 
-class _RepeatMaps(torch.autograd.Function):
-    """Each map `multiplier` times in a row, in channels_last: (N, C, H, W) -> (N, multiplier * C, H, W)."""
+def _repeat_maps(x: Tensor, times: int) -> Tensor:
+    """Each map `times` times in a row, in channels_last: (N, C, H, W) -> (N, times * C, H, W).
 
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, multiplier: int) -> Tensor:
-        maps = x.permute(0, 2, 3, 1)
-        return maps.unsqueeze(-1).expand(*maps.shape, multiplier).flatten(-2).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        ctx.multiplier = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Add slices, which is faster than to sum the last axis; in float32 at least, as a convolution does."""
-        first, *others = gradient.permute(0, 2, 3, 1).unflatten(-1, (-1, ctx.multiplier)).unbind(-1)
-        total = first.to(torch.promote_types(gradient.dtype, torch.float32))
-        for other in others:
-            total = total + other
-        return total.to(gradient.dtype).permute(0, 3, 1, 2), None
+    By a product with ones and zeros: exact in bfloat16 too, and many times as fast as copies and their sums backward.
+    Blocks of maps bound its work, which would grow with the square of C.
+    """
+    maps, channels = x.permute(0, 2, 3, 1), x.shape[1]
+    block = math.gcd(channels, 16) if channels % 8 == 0 else channels
+    ones = torch.eye(block, dtype=x.dtype, device=x.device).repeat_interleave(times, 0)
+    return F.linear(maps.unflatten(-1, (-1, block)), ones).flatten(-2).permute(0, 3, 1, 2)
