@@ -58,7 +58,7 @@ def equal_cost_summary(study: Study) -> str:
 
 def equal_cost_cells(study: Study) -> Cells:
     """Format the pairs of equal MACs as a table; no rows without pairs."""
-    compared = f"{study.metric.title}, ghost minus ordinary{study.metric.points}"
+    compared = study.metric.difference_label(f"{study.metric.title}, ghost minus ordinary")
     head = ["ghost network", "MACs", "ordinary network", "MACs", compared]
     return [
         head,

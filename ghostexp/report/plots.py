@@ -179,7 +179,7 @@ def draw_differences(study: Study, title: str, path: Path) -> Path | None:
     intervals = " with 95 % intervals" if has_interval else ""
     axis.set_yticks(range(len(variants)), [variant.label for variant in variants])
     axis.set(
-        xlabel=f"test {study.metric.title} minus that of {baseline_label(study)}{study.metric.points}",
+        xlabel=study.metric.difference_label(f"test {study.metric.title} minus that of {baseline_label(study)}"),
         ylim=(-0.6, len(variants) - 0.3),
     )
     axis.grid(alpha=0.3)

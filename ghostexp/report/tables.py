@@ -29,7 +29,7 @@ def cells(study: Study, in_millions: bool = False) -> Cells:
         f"test {metric.label}": lambda variant: metric.number(variant.accuracy.mean),
         "sd": lambda variant: "" if variant.accuracy.sd is None else metric.number(variant.accuracy.sd),
         "95 % interval": lambda variant: interval(variant.accuracy, metric),
-        f"difference to {baseline_label(study)}{metric.points}": lambda variant: _difference(variant, study),
+        metric.difference_label(f"difference to {baseline_label(study)}"): lambda variant: _difference(variant, study),
         f"parameters{unit}": lambda variant: count(variant.median("params")),
         f"MACs{unit}": lambda variant: count(variant.median("macs")),
         "training, img/s": lambda variant: _count(variant.median("images_per_second")),

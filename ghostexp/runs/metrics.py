@@ -59,10 +59,9 @@ class Metric:
         """Return the possible values of a difference of two."""
         return (-100.0, 100.0) if self.unit else (-math.inf, math.inf)
 
-    @property
-    def points(self) -> str:
-        """Return the unit of a difference as the end of a title: `, points`, or nothing."""
-        return ", points" if self.unit else ""
+    def difference_label(self, title: str) -> str:
+        """Return a title of differences with their unit, if they have one: `difference to s = 1, points`."""
+        return f"{title}, points" if self.unit else title
 
     def number(self, value: float) -> str:
         """Format a value without its unit: `98.61`, `0.9812`."""

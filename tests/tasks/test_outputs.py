@@ -153,7 +153,8 @@ def test_missing_best_checkpoint_falls_back_to_last(tmp_path: Path, capsys: pyte
 
 
 def test_network_of_other_classes_is_not_tested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for root, names in (("a", ("cat", "dog")), ("b", ("dog", "eel")), ("c", ("cat", "dog"))):
+    """Numbered classes are those of data without names."""
+    for root, names in (("a", ("cat", "dog")), ("b", ("dog", "eel")), ("c", ("cat", "dog")), ("d", ("0", "1"))):
         write_tree(tmp_path / root, {"train": 8, "test": 4}, classes=names)
     data = ("datamodule=image_folder", "datamodule.num_classes=2", "datamodule.image_size=8", "datamodule.batch_size=8")
     fit = ("model=resnet20", *data, "trainer.max_epochs=1", "callbacks.progress=false", "threads=1")
@@ -164,4 +165,6 @@ def test_network_of_other_classes_is_not_tested(tmp_path: Path, capsys: pytest.C
         assert command(*arguments, f"datamodule.root={tmp_path}/b") == 1
         wanted = f"datamodule.root={tmp_path}/b: class 0 is dog, but the network was trained with cat"
         assert wanted in capsys.readouterr().err
-    assert command("task=test", f"run={run}", f"datamodule.root={tmp_path}/c", in_directory(tmp_path / "again")) == 0
+    for root in ("c", "d"):
+        again = in_directory(tmp_path / f"again_{root}")
+        assert command("task=test", f"run={run}", f"datamodule.root={tmp_path}/{root}", again) == 0

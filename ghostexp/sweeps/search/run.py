@@ -22,10 +22,11 @@ from ghostexp.sweeps.preflight import check_jobs
 from ghostexp.sweeps.search.budget import Budget
 from ghostexp.sweeps.search.latency import Latencies, check_measurable
 from ghostexp.sweeps.search.progress import print_trials
+from ghostexp.sweeps.search.record import build_record, check_same, describe_early_rungs
 from ghostexp.sweeps.search.sampler import Sampler
 from ghostexp.sweeps.search.scheduler import SearchScheduler
-from ghostexp.sweeps.search.space import Values
-from ghostexp.sweeps.search.specification import SearchSpec, build_record, check_same, corners, describe_early_rungs
+from ghostexp.sweeps.search.space import Values, corners
+from ghostexp.sweeps.search.specification import SearchSpec
 from ghostexp.sweeps.search.steps import Steps
 from ghostexp.sweeps.search.trial_search import Step, TrialSearch
 

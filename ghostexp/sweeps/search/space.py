@@ -66,6 +66,12 @@ def count_trials(space: Sequence[Dimension]) -> float:
     return math.prod(len(dimension.choices) if dimension.is_finite else math.inf for dimension in space)
 
 
+def corners(space: Sequence[Dimension]) -> list[Values]:
+    """Return the values to check before a search: the first corner, and from it each end or choice of each key."""
+    first = {dimension.key: dimension.corners[0] for dimension in space}
+    return [first, *(first | {one.key: text} for one in space for text in one.corners[1:])]
+
+
 def read_dimension(override: Override) -> Dimension:
     """Convert a range of Hydra.
 

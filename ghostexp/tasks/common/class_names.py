@@ -1,6 +1,7 @@
 """Find the class names of a network."""
 
 import re
+from collections.abc import Sequence
 from itertools import zip_longest
 
 import lightning.pytorch as pl
@@ -28,17 +29,22 @@ def class_names(trained: LoadedModel, datamodule: ClassificationDataModule | Thi
 def check_class_names(trained: LoadedModel, datamodule: pl.LightningDataModule) -> None:
     """Raise ValueError if a network was trained on other classes than those of the data, or in another order.
 
-    The data must be set up. A checkpoint without names is not checked.
+    The data must be set up. Names that are not known, because a checkpoint has none or a datamodule of others numbers
+    its classes, are not checked.
     """
     for kind, key in (("class", "class_names"), ("category id", "category_ids")):
         theirs, ours = list(getattr(trained, key)), list(getattr(datamodule, key, ()))
-        if theirs and ours and theirs != ours:
+        if theirs and ours and theirs != ours and not any(map(_are_numbers, (theirs, ours))):
             number, (one, other) = next(
                 (number, pair) for number, pair in enumerate(zip_longest(theirs, ours)) if pair[0] != pair[1]
             )
             root = getattr(datamodule, "root", None)
             place = f"datamodule.root={root}" if root is not None else "datamodule"
             raise ValueError(f"{place}: {kind} {number} is {other}, but the network was trained with {one}")
+
+
+def _are_numbers(names: Sequence[object]) -> bool:
+    return list(names) == [str(number) for number in range(len(names))]
 
 
 def known_names(trained: LoadedModel, num_classes: int) -> tuple[str, ...]:
