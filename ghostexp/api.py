@@ -28,7 +28,7 @@ from ghostexp.config.run_overlay import parse_command_line
 from ghostexp.errors import ConfigError, RunError, format_error
 from ghostexp.report.load_runs import find_runs
 from ghostexp.runs import naming
-from ghostexp.runs.csv_table import read_rows
+from ghostexp.runs.csv_table import number, read_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -244,10 +244,7 @@ def _pandas() -> Any:
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if value == "" else float(value) if "." in value or "e" in value else int(value)
-        for name, value in row.items()
-    }
+    return {name: None if value == "" else number(value) for name, value in row.items()}
 
 
 def _scalar(value: Any) -> Any:

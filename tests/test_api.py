@@ -39,6 +39,14 @@ def test_compose_gives_config_and_changes_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_history_has_numbers_of_every_kind(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,val/loss,val/f1\n50,1e-05,\n78,inf,nan\n")
+    history = ghostexp.Result(tmp_path).history
+    assert list(history["step"]) == [50, 78]
+    assert list(history["val/loss"]) == [1e-5, float("inf")]
+    assert history["val/f1"].isna().all()
+
+
 @pytest.mark.parametrize(
     ("override", "wanted"),
     [

@@ -22,6 +22,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from ghostexp.config.arguments import hydra_args
 from ghostexp.config.compose import CONF, register_resolvers, resolve_config
 from ghostexp.config.config_files import list_options
 from ghostexp.config.key_table import with_key_tables
@@ -62,16 +63,24 @@ def run_with_stubs(script: str) -> str:
     return subprocess.run(command_line, env=environment, capture_output=True, text=True, cwd="/", timeout=60).stdout
 
 
+def ghostexp_arguments(script: str) -> list[list[str]]:
+    """The arguments of every ghostexp command in a script."""
+    printed = run_with_stubs(script)
+    return [record.split("\x1f")[1:] for record in re.findall(r"COMMAND([^\x1e]*)\x1e", printed)]
+
+
 def extract_commands(readme: Path) -> list[list[str]]:
     """The arguments of every ghostexp command in a README, from code blocks and from inline code."""
     text = readme.read_text()
-    printed = run_with_stubs("\n".join(content for language, content in blocks(text) if language == "bash"))
-    found = [record.split("\x1f")[1:] for record in re.findall(r"COMMAND([^\x1e]*)\x1e", printed)]
+    found = ghostexp_arguments("\n".join(content for language, content in blocks(text) if language == "bash"))
     inline = re.findall(r"`python -m ghostexp(?![\w.]) *([^`]*)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     return found + [shlex.split(arguments) for arguments in inline]
 
 
-COMMANDS = sorted({shlex.join(arguments) for readme in READMES + PAGES for arguments in extract_commands(readme)})
+COMMANDS = {shlex.join(arguments) for readme in READMES + PAGES for arguments in extract_commands(readme)}
+COMMENTS = "\n".join(config.read_text() for config in CONF.rglob("*.yaml"))
+IN_COMMENTS = re.findall(r"^ *# +(python -m ghostexp .*?)(?:  .*)?$", re.sub(r"\\\n *# *", "", COMMENTS), re.MULTILINE)
+COMMANDS_IN_COMMENTS = {shlex.join(arguments) for arguments in ghostexp_arguments("\n".join(IN_COMMENTS))}
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +89,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "" in COMMANDS
     run = tmp_path_factory.mktemp("readme") / "run"
     assert command(*SHORT, in_directory(run)) == 0
+    (run / "plan.yaml").write_text("layers: {layer1.*: {ratio: 2}}")
     return run
 
 
@@ -102,7 +112,9 @@ def fill_placeholders(arguments: list[str], run: Path) -> list[str]:
     filled = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if key in ("run", "resume") or value in ("outputs/...", "DIR", "RUN", "RUNS", "FILE"):
+        if key == "model.plan":
+            value = str(run / "plan.yaml")
+        elif key in ("run", "resume") or value in ("outputs/...", "DIR", "RUN", "RUNS", "FILE"):
             value = str(run)
         filled.append(f"{key}{equals}{value}")
     return filled
@@ -127,7 +139,7 @@ def check_composes(arguments: list[str]) -> None:
 
     Of a study that a README shows, all jobs: `test_study_configs.py` checks those of `conf/study`.
     """
-    parsed = parse_command_line(arguments)
+    parsed = parse_command_line(hydra_args(arguments))
     flags = get_args_parser().parse_intermixed_args(parsed.hydra_args)
     search = [f"hydra.searchpath=[{Path(flags.config_dir).absolute()}]"] if flags.config_dir else []
     is_study = any(text.startswith("study=") for text in flags.overrides)
@@ -147,7 +159,7 @@ def test_readme_scripts_run_nothing_else() -> None:
     assert run_with_stubs("uname; ls; /bin/ls; pytest --version; python -m ghostexp a=1") == "COMMAND\x1fa=1\x1e"
 
 
-@pytest.mark.parametrize("text", [text for text in COMMANDS if text and text not in RUN])
+@pytest.mark.parametrize("text", sorted((COMMANDS | COMMANDS_IN_COMMENTS) - {"", *RUN}))
 def test_readme_command_composes(text: str, trained_run: Path) -> None:
     check_composes(fill_placeholders(shlex.split(text), trained_run))
 

@@ -67,7 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     printed = {row.name: row for table in ACCURACIES for row in read_published_tables()[table].rows}
     runs = {name: profile(arguments.outputs, name) for name in NETWORKS}
-    profiles = [read_profile(name, [run], "eager", printed[name]) for name, run in runs.items()]
+    profiles = [read_profile(name, run, "eager", printed[name]) for name, run in runs.items()]
     latencies = benchmark_modes(
         {name: ready(run) for name, run in runs.items()}, torch.randn(1, 3, 224, 224), arguments.rounds
     )

@@ -85,7 +85,9 @@ def find_conv_layers(network: nn.Module, image_shape: tuple[int, int, int]) -> l
             name, conv = ours[id(module)]
             _, *size = inputs[0].shape
             is_first = inputs[0] is image
-            found[id(module)] = ConvLayer(name, conv, (size[0], size[1], size[2]), _pixels(output), is_first)
+            found[id(module)] = ConvLayer(
+                name, conv, (size[0], size[1], size[2]), math.prod(output.shape[2:]), is_first
+            )
             last[id(output)] = found[id(module)]
         elif _follows(module) and (layer := last.pop(id(inputs[0]), None)) is not None and _fits(layer, module):
             layer.after.append(_like(network, meta_network, module))
@@ -96,10 +98,6 @@ def find_conv_layers(network: nn.Module, image_shape: tuple[int, int, int]) -> l
     with torch.no_grad():
         meta_network(image)
     return list(found.values())
-
-
-def _pixels(output: Tensor) -> int:
-    return math.prod(output.shape[2:])
 
 
 def _follows(module: nn.Module) -> bool:

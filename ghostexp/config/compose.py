@@ -3,7 +3,7 @@
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ghostexp.runs import naming
 from ghostexp.runs.config_keys import ADDED_KEYS, COMMAND_KEYS, STUDY_TASKS, SWEEP_ONLY_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences
+from ghostexp.runs.third_party import texts
 
 Config = dict[str, Any]
 PACKAGE = Path(__file__).parent.parent
@@ -86,23 +87,11 @@ def checked(composed: DictConfig) -> Config:
     if isinstance(composed.get("data_dir"), str):
         composed.data_dir = str(Path(composed.data_dir).absolute())
     config = plain_node(composed)
-    missing = sorted(_missing_keys(config))
+    missing = sorted(key for key, text in texts(config) if text == "???")  # OmegaConf's search would resolve again
     if missing:
         raise ValueError(f"{missing[0]}: must be set; {missing[0]}=...")
     check(config, variables=_referred(composed) if config.keys() - ROOT.keys() else ())
     return config
-
-
-def _missing_keys(value: object, path: str = "") -> Iterator[str]:
-    """Yield the keys without a value; OmegaConf's own search resolves every interpolation a second time."""
-    if value == "???":
-        yield path
-    elif isinstance(value, Mapping):
-        for key, child in value.items():
-            yield from _missing_keys(child, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for number, child in enumerate(value):
-            yield from _missing_keys(child, f"{path}[{number}]")
 
 
 def plain_node(node: DictConfig) -> Config:

@@ -28,7 +28,7 @@ def describe_groups() -> str:
     sources = GlobalHydra.instance().config_loader().get_sources()
     folders = [Path(source.path) for source in sources if source.scheme() == "file"]
     groups = sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir()} - {"hydra"})
-    options = {group: list_options(group, *folders) for group in groups}
+    options = {group: list_options(group, *folders) for group in (*groups, "hydra/launcher")}
     return "\n".join(f"{group}: {', '.join(names)}" for group, names in options.items() if names)
 
 
@@ -84,11 +84,10 @@ def _holds(node: object, package: str, path: str) -> bool:
     """Return whether a file's content, merged at a package, sets a key."""
     if package and path != package and not path.startswith(f"{package}."):
         return False
-    rest = path.removeprefix(package).lstrip(".")
-    if isinstance(node, dict) and rest in node:
-        return True
-    for part in rest.split(".") if rest else ():
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
+    return _has_key(node, path.removeprefix(package).lstrip("."))
+
+
+def _has_key(node: object, path: str) -> bool:
+    """Return whether a node has a key, also one with dots in its name."""
+    head, _, rest = path.partition(".")
+    return not path or (isinstance(node, dict) and (path in node or (head in node and _has_key(node[head], rest))))

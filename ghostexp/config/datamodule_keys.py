@@ -27,7 +27,9 @@ DATAMODULE: Keys = {
     ).or_null(),
     "seed": integer("Seed of shuffling and augmentation.", least=0),
     "validate_on": choice("Validate on the test set, or on a holdout part of the training set.", "test", "holdout"),
-    "split_seed": integer("Seed of the holdout split and of train_fraction, independent of seed.", least=0),
+    "split_seed": integer(
+        "Seed of the holdout split, train_fraction and the digits' test set; independent of seed.", least=0
+    ),
     "holdout_fraction": number("Fraction of the training set held out with validate_on=holdout.", above=0, below=1),
     "train_fraction": number("Fraction of the training set used for training.", above=0, most=1),
     "keep_empty": boolean("Train on images without boxes too."),
@@ -44,6 +46,8 @@ DATAMODULE: Keys = {
     "randaugment_magnitude": integer("RandAugment magnitude.", least=0),
     "mixup_alpha": number("Mixup alpha; 0: off.", least=0),
     "cutmix_alpha": number("CutMix alpha; 0: off; with Mixup, each is applied with probability 1/2.", least=0),
-    "transforms": mapping("Transforms of torchvision v2 by name, applied to uint8 images after the others.").or_null(),
+    "transforms": mapping(
+        "Transforms of torchvision v2 by name, of uint8 images, after crop, flip and RandAugment."
+    ).or_null(),
     "scale_jitter": number("Random scaling: 0.25 scales an image by 1/1.25 to 1.25.", least=0, most=4),
 }

@@ -23,7 +23,6 @@ Json = dict[str, Any]
 CONF = Path(__file__).parent.parent.parent / "conf"
 RECIPES = ("experiment", "study", "pretrained", "debug")  # folders of files that may set any key
 CHOSEN = ("model", "datamodule", "optimizer", "scheduler")  # groups in which a recipe may choose a user's own file
-DRAFT = "http://json-schema.org/draft-07/schema#"
 REFERENCE = {"type": "string", "pattern": r"^\?\?\?$|\$\{"}  # to another key, or a missing value
 DEFAULTS = {"type": "array", "description": "Files that this one extends; see hydra.cc, The Defaults List."}
 OF_NODES: Json = {name: {} for name in OF_HYDRA} | {

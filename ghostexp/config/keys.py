@@ -37,7 +37,8 @@ ROOT: Keys = {
         "CPU threads of this run; null: torch's default, divided among the processes of one machine.", least=1
     ).or_null(),
     "n_jobs": integer(
-        "Jobs of a sweep that run in parallel; null: one per GPU, or per core, or per trainer.devices of them.", least=1
+        "Jobs of a sweep in parallel; null: one per GPU or core, or trainer.devices of them; of SLURM its array limit.",
+        least=1,
     ).or_null(),
     "fail_fast": boolean("Stop a sweep at its first failed job."),
     "dry_run": boolean("List the jobs of a sweep with their directories, costs and status, without running them."),

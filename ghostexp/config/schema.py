@@ -75,7 +75,7 @@ def check_sweeper(sweeper: Node) -> None:
     """Raise SchemaError for an invalid `hydra.sweeper`, which has the grid of a study."""
     fault = next(_keys(sweeper, SWEEPER, "hydra.sweeper"), None)
     if fault is not None:
-        raise SchemaError(fault, sweeper[fault.path.rpartition(".")[2]])
+        raise SchemaError(fault, sweeper.get(fault.path.rpartition(".")[2]))
 
 
 def check_search(search: Node) -> None:
@@ -94,7 +94,7 @@ def check_launcher(launcher: Node) -> None:
     known = {name: value for name, value in launcher.items() if is_local or name in LAUNCHER}
     fault = next(_keys(known, {"backend": LAUNCHER["backend"]} if is_local else LAUNCHER, "hydra.launcher"), None)
     if fault is not None:
-        raise SchemaError(fault, launcher[fault.path.rpartition(".")[2]])
+        raise SchemaError(fault, launcher.get(fault.path.rpartition(".")[2]))
 
 
 def key_of(path: str, task: str = "fit") -> Key | None:

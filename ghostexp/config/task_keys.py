@@ -63,9 +63,7 @@ TASKS: dict[str, Keys] = {
     },
     "export": {
         "formats": array("Formats: onnx, torch, safetensors, openvino, openvino+int8.", also=["string"]),
-        "num_check_images": integer(
-            "Test images on which each file is compared with the network; 0: none, no data are read.", least=0
-        ),
+        "num_check_images": integer("Test images on which each file is compared with the network; 0: none.", least=0),
         "concat_free": choice(
             "OpenVINO's form without concatenations of ghosts: auto, true or false.",
             "auto",

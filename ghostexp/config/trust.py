@@ -5,13 +5,14 @@ the source, without an import: only what a known package itself defines counts, 
 an interpolation gets around the list.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from ghostexp.config.signatures import defined_in
 from ghostexp.errors import TargetNotFoundError
 from ghostexp.runs.config_keys import TRUSTED_PACKAGES
+from ghostexp.runs.third_party import texts
 
 CLASSES = ("ghostexp.models.", "ghostexp.data.", "ghostexp.training.", "torch.nn.", "torch.optim.", "torch.utils.data.")
 CLASSES += ("torchvision.models.", "torchvision.transforms.", "torchvision.datasets.", "torchvision.ops.")
@@ -28,7 +29,7 @@ def check_saved_config(config: Any, path: Path, allowed: Collection[str]) -> Non
 
     path: of the run. allowed: packages or modules that the user trusts.
     """
-    for key, value in _texts(config):
+    for key, value in texts(config):
         if "${" in value:
             raise ValueError(f"{path}/config.yaml: {key} has an interpolation, as no saved configuration has")
         if key.rpartition(".")[2] == "_target_" and not _is_trusted(value, allowed):
@@ -50,16 +51,3 @@ def _is_trusted(target: str, allowed: Collection[str]) -> bool:
     if found is None or found.module.partition(".")[0] != target.partition(".")[0]:
         return False
     return target.startswith(CLASSES) if found.is_class else target.startswith(FUNCTIONS)
-
-
-def _texts(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield path and value of every text in nested containers, keys included."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _texts(str(key), path)
-            yield from _texts(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            yield from _texts(value, f"{path}[{number}]")
-    elif isinstance(node, str):
-        yield path, node

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import default_convert
 from torchvision.transforms import v2
 
 from ghostexp.data.base import Channels, DataModule
@@ -118,15 +119,7 @@ class DetectionLoader(MultiprocessLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for images, targets in super().__iter__():
-            yield images, [as_tensors(target) for target in targets]
-
-
-def as_tensors(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Convert a dictionary of arrays to tensors, recursively."""
-    return {
-        name: as_tensors(value) if isinstance(value, dict) else torch.from_numpy(value)
-        for name, value in arrays.items()
-    }
+            yield images, [default_convert(target) for target in targets]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

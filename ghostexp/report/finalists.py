@@ -33,11 +33,10 @@ def contender_figures(runs: Iterable[TrialRun], record: SearchRecord) -> dict[in
     }
 
 
-def signed_figure(trial: TrialRun, record: SearchRecord) -> float:
-    """Return the last figure of a trained trial, of which more is better; -inf if it has diverged."""
-    if trial.is_diverged or not trial.figures:
-        return -math.inf
-    return record.sign * trial.figures[max(trial.figures)]
+def signed_figure(trial: TrialRun, record: SearchRecord, until: float = math.inf) -> float:
+    """Return a trial's last figure up to an epoch, of which more is better; -inf if it has diverged, later too."""
+    known = [epochs for epochs in trial.figures if epochs <= until]
+    return -math.inf if trial.is_diverged or not known else record.sign * trial.figures[max(known)]
 
 
 def costs_of(runs: Iterable[TrialRun], record: SearchRecord) -> dict[int, float]:
@@ -47,7 +46,7 @@ def costs_of(runs: Iterable[TrialRun], record: SearchRecord) -> dict[int, float]
 
 
 def pareto_set(figures: Mapping[int, float], costs: Mapping[int, float]) -> list[int]:
-    """Return the trials that no other equals or beats in both; more of a figure is better, and less of a cost."""
+    """Return the keys that no other equals or beats in both; more of a figure is better, and less of a cost."""
     ranked = sorted(figures.keys() & costs.keys(), key=lambda number: (costs[number], -figures[number], number))
     best, found = -math.inf, []
     for number in ranked:

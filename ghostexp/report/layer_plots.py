@@ -167,8 +167,3 @@ def _finish(figure: Figure, axis: Axes, names: Sequence[str], title: str, path: 
     axis.tick_params(axis="x", labelsize=8)
     axis.set_title(title, fontsize=9)
     save(figure, None, path, dpi=DPI)
-
-
-def _blank(axis: Axes) -> None:
-    axis.set_xticks([])
-    axis.set_yticks([])

@@ -129,7 +129,8 @@ def find_runs(patterns: Sequence[str]) -> RunSet:
 
 def directories(pattern: str) -> list[Path]:
     """Return the run directories that a path or a glob matches, or that lie in a matched folder."""
-    paths = [Path(match) for match in sorted(glob.glob(str(Path(pattern).expanduser())))]
+    path = Path(pattern).expanduser()
+    paths = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(path)))]
     inner = [[path] if (path / "config.yaml").is_file() else map(path.joinpath, _inside(path)) for path in paths]
     return [path for paths in inner for path in paths]
 

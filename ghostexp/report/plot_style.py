@@ -79,20 +79,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def error_bar(variant: Variant) -> tuple[float, float] | None:
-    """Return the distances of an interval's ends from the mean accuracy, down and up."""
-    found = variant.accuracy
-    return None if found.interval is None else (found.mean - found.interval[0], found.interval[1] - found.mean)
-
-
 def point(axis: Axes, x: float, variant: Variant, look: dict[str, Any], label: str | None = None) -> None:
     """Plot a variant's mean with its interval."""
-    error = error_bar(variant)
+    found = variant.accuracy
     size = {"markersize": 6.5, "capsize": 3, "elinewidth": 1.2, "zorder": 3}
-    spread = None if error is None else [[error[0]], [error[1]]]
+    spread = [[found.mean - found.interval[0]], [found.interval[1] - found.mean]] if found.interval else None
     kept = {key: value for key, value in look.items() if key != "linestyle"}
     label = None if label is None else legend_label(label)
-    axis.errorbar([x], [variant.accuracy.mean], spread, linestyle="", label=label, **kept, **size)
+    axis.errorbar([x], [found.mean], spread, linestyle="", label=label, **kept, **size)
 
 
 def plain_log(axis: Axes, which: Literal["x", "y"]) -> None:

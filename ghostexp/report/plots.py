@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
+from ghostexp.report.finalists import pareto_set
 from ghostexp.report.plot_style import (
     axis_key,
     axis_positions,
@@ -137,24 +138,13 @@ def _against(axis: Axes, study: Study, variants: Sequence[Variant], key: str, un
         axis.plot([min(runs), max(runs)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
         point(axis, value, variant, look, variant.label)
     sign = 1 if study.metric.higher_is_better else -1
-    best = pareto_front([(value, sign * variant.accuracy.mean) for value, variant in known])
-    axis.plot(
-        [x for x, _ in best], [sign * y for _, y in best], color="0.4", linewidth=0.8, drawstyle="steps-post", zorder=0
-    )
-    costs = [value for value, _ in known]
+    costs, means = [value for value, _ in known], [variant.accuracy.mean for _, variant in known]
+    best = pareto_set({number: sign * mean for number, mean in enumerate(means)}, dict(enumerate(costs)))
+    x, y = [costs[number] for number in best], [means[number] for number in best]
+    axis.plot(x, y, color="0.4", linewidth=0.8, drawstyle="steps-post", zorder=0)
     if known and max(costs) > WIDE * min(costs):
         plain_log(axis, "x")
     axis.margins(x=0.12)
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that no other is above at the same or less cost, sorted by cost."""
-    best = [
-        (cost, accuracy)
-        for cost, accuracy in points
-        if not any(other != (cost, accuracy) and other[0] <= cost and other[1] >= accuracy for other in points)
-    ]
-    return sorted(set(best))
 
 
 @literal_text

@@ -31,7 +31,7 @@ def write_profiles(runs: Sequence[RunDirectory], title: str, command: str, folde
     timed = [result for result in results if _modes(result)]
     mode = next((mode for mode in MODES if all(mode in _modes(result) for result in timed)), "eager")
     profiles = [
-        read_profile(name, [run], mode if result in timed else None)
+        read_profile(name, run, mode if result in timed else None)
         for name, run, result in zip(_names(runs), runs, results, strict=True)
     ]
     try:

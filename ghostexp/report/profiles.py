@@ -53,26 +53,20 @@ class Profile:
         }
 
 
-def read_profile(
-    name: str, runs: Sequence[RunDirectory], mode: str | None, paper: PublishedResult | None = None
-) -> Profile:
-    """Read the profile of one network from one or several runs; counts are those of the deployed network.
+def read_profile(name: str, run: RunDirectory, mode: str | None, paper: PublishedResult | None = None) -> Profile:
+    """Read the profile of a network from a run; counts are those of the deployed network.
 
-    The spread is that of the repeats of a single run, or of the medians of several. mode: None reads no times.
-    paper: the published row; by default the one with these counts. Raises ValueError: a run is not finished, or did
-    not measure this mode at batch 1.
+    The spread is that of the repeats. mode: None reads no times. paper: the published row; by default the one with
+    these counts. Raises ValueError: the run is not finished, or did not measure this mode at batch 1.
     """
-    results = [_result(run) for run in runs]
-    first = results[0]
-    rows = [row for result in results for row in result.get("latency", [])]
-    found = [row for row in rows if (row["mode"], row["batch"]) == (mode, 1)]
-    if mode is not None and len(found) != len(runs):
-        raise ValueError(f"{runs[0].path}: task.modes has no {mode}, or task.batch_sizes no 1")
-    columns = ("low_ms", "median_ms", "high_ms") if len(runs) == 1 else ("median_ms",)
-    times = [row[column] for row in found for column in columns]
-    counts = first["params_deployed"], first["macs_deployed"]
-    memory = first["activations"], first["peak_bytes"]
-    return Profile(name, *counts, *memory, tuple(times), paper or match_published_network(*counts))
+    result = _result(run)
+    found = [row for row in result.get("latency", []) if (row["mode"], row["batch"]) == (mode, 1)]
+    if mode is not None and len(found) != 1:
+        raise ValueError(f"{run.path}: task.modes has no {mode}, or task.batch_sizes no 1")
+    times = tuple(row[column] for row in found for column in ("low_ms", "median_ms", "high_ms"))
+    counts = result["params_deployed"], result["macs_deployed"]
+    memory = result["activations"], result["peak_bytes"]
+    return Profile(name, *counts, *memory, times, paper or match_published_network(*counts))
 
 
 def _result(run: RunDirectory) -> dict[str, Any]:

@@ -96,12 +96,7 @@ class Group:
     def _rank(self, run: TrialRun) -> tuple[float, ...]:
         figures = self.seeds_of(run.name.number)
         mean = self.record.sign * statistics.fmean(figures.values()) if figures else float("-inf")
-        return (run.is_diverged, -self.level(run), -mean, run.name.number)
-
-    def level(self, run: TrialRun) -> int:
-        """Return how many rungs a trial has reached, the end of the training included."""
-        stages = self.record.stages
-        return len(stages) if run.result else sum(epochs in run.figures for epochs in stages[:-1])
+        return (run.is_diverged, -self.record.level(run), -mean, run.name.number)
 
     def estimate_of(self, number: int) -> Estimate | None:
         """Return mean and interval of a trial's figures over its seeds."""

@@ -89,7 +89,7 @@ def state(group: Group, run: TrialRun) -> str:
         return best if run.name.number in group.finalists else "trained to the end"
     if run.failure is not None:
         return "failed"
-    level = group.level(run)
+    level = group.record.level(run)
     return f"stopped after epoch {group.record.stages[level - 1]}" if level else "unfinished"
 
 
@@ -97,9 +97,10 @@ def rungs(groups: Sequence[Group]) -> str:
     """Return the table of rungs: how many trials have reached each, and how many went on."""
     stages = groups[0].record.stages
     trials = [(group, run) for group in groups for run in group.trials]
-    reached = [sum(group.level(run) > number for group, run in trials) for number in range(len(stages))]
+    reached = [sum(group.record.level(run) > number for group, run in trials) for number in range(len(stages))]
     diverged = [
-        sum(run.is_diverged and group.level(run) == number for group, run in trials) for number in range(len(stages))
+        sum(run.is_diverged and group.record.level(run) == number for group, run in trials)
+        for number in range(len(stages))
     ]
     rows = [
         [epochs, reached[number], reached[number + 1] if number + 1 < len(stages) else "", diverged[number]]

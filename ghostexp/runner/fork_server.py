@@ -1,5 +1,6 @@
 """Fork server with heavy modules preloaded, so that each job starts in a fresh process without import cost."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from ghostexp.runner.execute import execute
 from ghostexp.runner.exit import end_process
 from ghostexp.runner.streams import outlive_terminal
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.third_party import texts
 
 # A fresh process takes 0.03 s instead of 8; on macOS a fork after loading frameworks crashes.
 CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -40,10 +42,7 @@ def end_server() -> None:
 
 def targets(node: Any) -> set[str]:
     """Return the modules of all `_target_` of a configuration."""
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    found = {name for child in children for name in targets(child)}
-    target = node.get("_target_") if isinstance(node, dict) else None
-    return found | ({target.rpartition(".")[0]} if isinstance(target, str) else set())
+    return {text.rpartition(".")[0] for key, text in texts(node) if key.rpartition(".")[2] == "_target_"}
 
 
 def call_in_process(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -65,6 +64,17 @@ def call_in_process(function: Callable[..., Result], *arguments: Any) -> Result:
     if error is not None:
         raise error
     return result
+
+
+def call_quietly(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a new process, whose log messages and warnings are discarded; see `call_in_process`."""
+    return call_in_process(_quietly, function, arguments)
+
+
+def _quietly(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    logging.disable()
+    return function(*arguments)
 
 
 def _answer(sender: connection.Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

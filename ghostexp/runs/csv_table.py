@@ -81,6 +81,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if None not in row and None not in row.values()]
 
 
+def number(text: str) -> float:
+    """Convert the text of a metric: `12` is an int, `0.5`, `1e-05` and `nan` are floats."""
+    return int(text) if text.isdecimal() else float(text)
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a table atomically; its columns are those of all rows, in order of appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -89,7 +89,7 @@ def stamp() -> str:
 
 def _common_directory(runs: str | Sequence[str]) -> str:
     """Return the common parent directory of paths and globs."""
-    paths = [Path(str(text)).absolute() for text in ([runs] if isinstance(runs, str) else runs)]
+    paths = [Path(str(text)).expanduser().absolute() for text in ([runs] if isinstance(runs, str) else runs)]
     fixed = [Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)) for path in paths]
     return os.path.commonpath(fixed)
 

@@ -6,14 +6,25 @@ from typing import Any
 from ghostexp.runs.config_keys import TRUSTED_PACKAGES
 
 
-def third_party_targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def texts(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield path and value of every text in nested containers, keys included."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from texts(str(key), path)
+            yield from texts(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from texts(value, f"{path}[{number}]")
+    elif isinstance(node, str):
+        yield path, node
+
+
+def third_party_targets(node: Any) -> Iterator[tuple[str, str]]:
     """Yield key and target of each node whose target is of another package."""
-    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-    target = node.get("_target_") if isinstance(node, Mapping) else None
-    if isinstance(target, str) and target.partition(".")[0] not in TRUSTED_PACKAGES:
-        yield path, target
-    for key, child in children:
-        yield from third_party_targets(child, f"{path}.{key}" if path else str(key))
+    for path, target in texts(node):
+        key, _, last = path.rpartition(".")
+        if last == "_target_" and target.partition(".")[0] not in TRUSTED_PACKAGES:
+            yield key, target
 
 
 def arguments_for(config: Mapping[str, Any]) -> list[str]:

@@ -82,6 +82,10 @@ class SearchRecord:
         """Return the factor after which more is better."""
         return 1 if self.direction == "maximize" else -1
 
+    def level(self, trial: "TrialRun") -> int:
+        """Return how many stages a trial has reached; all only once it is tested too."""
+        return len(self.stages) if trial.result is not None else sum(rung in trial.figures for rung in self.rungs)
+
 
 @dataclass
 class TrialRun:

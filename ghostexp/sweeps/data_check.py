@@ -1,14 +1,11 @@
 """Check that the data of finished jobs of a sweep have not changed."""
 
 import importlib
-import logging
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from ghostexp.errors import format_error
-from ghostexp.runner.fork_server import call_in_process
+from ghostexp.runner.fork_server import call_quietly
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps.jobs import JobStatus, SweepJob
 
@@ -21,15 +18,8 @@ def changed_data(jobs: list[SweepJob]) -> list[tuple[str, str]]:
     finished = [job for job in jobs if job.state is JobStatus.FINISHED and "root" in job.config["datamodule"]]
     if not finished:
         return []
-    errors = call_in_process(_check_quietly, [(job.config, str(job.run.path)) for job in finished])
+    errors = call_quietly(_check_all, [(job.config, str(job.run.path)) for job in finished])
     return [(job.name, error) for job, error in zip(finished, errors, strict=True) if error is not None]
-
-
-def _check_quietly(runs: list[tuple[dict[str, Any], str]]) -> list[str | None]:
-    """Check the data in the new process, without the notices that runs print about them."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    logging.disable()
-    return _check_all(runs)
 
 
 def _check_all(runs: list[tuple[dict[str, Any], str]]) -> list[str | None]:

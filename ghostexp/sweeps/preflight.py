@@ -2,9 +2,6 @@
 
 import importlib
 import json
-import logging
-import os
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import Any
 
 from ghostexp.errors import format_error
 from ghostexp.runner import ranks
-from ghostexp.runner.fork_server import call_in_process
+from ghostexp.runner.fork_server import call_quietly
 from ghostexp.runs.config_keys import BUILD_IRRELEVANT_KEYS
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps.jobs import SweepJob
@@ -37,7 +34,7 @@ def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str
     is_here: the jobs run on this machine, whose devices are checked.
     """
     runs = [(job.config, str(job.run.path)) for job in jobs]
-    answers, gpus = call_in_process(_check_all, runs, is_here)
+    answers, gpus = call_quietly(_check_all, runs, is_here)
     errors = []
     for job, answer in zip(jobs, answers, strict=True):
         job.processes, job.params, job.macs = answer.processes, answer.params, answer.macs
@@ -49,8 +46,6 @@ def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str
 
 def _check_all(runs: list[Run], is_here: bool) -> tuple[list[BuildCheck], int]:
     """Check the jobs in the new process; each distinct network is built once."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # warnings go to the logs of the runs
-    logging.disable()
     warnings.simplefilter("ignore")
     task = importlib.import_module("ghostexp.tasks.common.build_check")
     checker = task.Checker()

@@ -14,7 +14,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import read_sweep
 from ghostexp.runs.text_files import write_json
 from ghostexp.runs.wandb_mode import find_problem
-from ghostexp.tasks.report import check_no_baseline, override_texts, parse_baseline
+from ghostexp.tasks.report import check_no_baseline, override_texts
 
 
 def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     except ImportError as error:
         raise ValueError('task=dashboard: needs wandb-workspaces; pip install "ghostexp[dashboard]"') from error
     task, folder = config["task"], directory.path.parent
-    runs, baseline = override_texts(task["runs"]), parse_baseline(task["baseline"])
+    runs, baseline = override_texts(task["runs"]), task["baseline"]
     found = find_study(folder) if runs is None else find_runs(runs)
     place = wandb_dashboard.find_project(found.runs)
     if runs is None and read_sweep(folder).search:

@@ -21,7 +21,7 @@ from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.class_names import check_class_names, known_names, readable
 from ghostexp.tasks.common.export_checks import TOLERANCE, Reference, build_reference, test_accuracies
 from ghostexp.tasks.common.export_files import FILES, INEXACT, ExportFiles, check_formats, record_origin
-from ghostexp.tasks.common.load_model import LoadedModel, build_classification_data, check_int, load_trained_model
+from ghostexp.tasks.common.load_model import LoadedModel, build_classification_data, load_trained_model
 from ghostexp.tasks.common.model_card import Card
 from ghostexp.tasks.common.timm_config import write_timm_config
 
@@ -40,7 +40,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     Raises ValueError: an unknown format, a missing package, unreadable data, or a file that differs from the network
     by more than rounding explains.
     """
-    formats, count_checked = check_formats(config["task"]["formats"]), check_int(config, "num_check_images", 0)
+    formats, count_checked = check_formats(config["task"]["formats"]), config["task"]["num_check_images"]
     trained = load_trained_model(config | {"compile": False})
     datamodule = build_classification_data(config)
     mean_std = datamodule.mean_std()

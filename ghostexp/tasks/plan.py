@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_atomically
 from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.build_network import image_shape
 from ghostexp.tasks.common.measure_setting import build_setting, describe_setting
 from ghostexp.tasks.common.summary import device_info
 
@@ -38,7 +40,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     """
     task, sizes = config["task"], ghost_sizes(config["task"])
     network, given = _ordinary_network(config)
-    shape = _image_shape(config)
+    shape = image_shape(config)
     setting = build_setting(config)
     layers = find_conv_layers(network, shape)
     if not layers:
@@ -94,11 +96,6 @@ def _ordinary_network(config: instantiate.Config) -> tuple[Network, dict[str, An
     return network, plan
 
 
-def _image_shape(config: instantiate.Config) -> Shape:
-    data = config["datamodule"]
-    return data["in_chans"], data["image_size"], data["image_size"]
-
-
 def _sizes_of_plan(network: Network, plan: dict[str, Any], layers: Sequence[ConvLayer]) -> dict[str, tuple[int, int]]:
     """Return ratio and dw_size of the layers that a plan replaces."""
     planned = apply_plan(copy.deepcopy(network), plan)
@@ -144,8 +141,8 @@ def _measure(
 
 
 def _command(config: instantiate.Config, directory: RunDirectory) -> str:
-    """Return the command that trains by the plan: that of this run, without its task."""
-    file = directory.path / ".hydra" / "overrides.yaml"
+    """Return the command that trains by the plan: that of this run, or of the one whose model it plans."""
+    file = Path(config["run"] or directory.path) / ".hydra" / "overrides.yaml"
     typed = yaml.safe_load(file.read_bytes()) if file.is_file() else [f"model={config['choices']['model']}"]
     kept = [text for text in typed if not text.lstrip("+").startswith(("task", "model.plan=", "compile="))]
     return directory.command(*kept, f"model.plan={directory.path / 'plan.yaml'}")

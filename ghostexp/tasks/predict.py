@@ -22,8 +22,6 @@ from ghostexp.tasks.common.input_images import ImageFiles, decode_batches, find_
 from ghostexp.tasks.common.load_model import (
     LoadedModel,
     build_classification_data,
-    check_fraction,
-    check_int,
     inference_device,
     load_trained_model,
 )
@@ -52,8 +50,6 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     """
     where = str(config["task"]["input"])
     files = find_images(where)
-    check_int(config, "top_k", 1)
-    check_fraction(config, "score_threshold")
     trained = load_trained_model(config)
     if files.left_out:
         notice(f"task.input={where}: {len(files.left_out)} files left out ({count_extensions(files.left_out)})")

@@ -15,6 +15,7 @@ from ghostexp.models.detection.base import DetectionModel
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.build_network import image_shape
 from ghostexp.tasks.common.load_model import inference_device, load_trained_model
 from ghostexp.tasks.common.profile_tables import show_detector, show_profile
 from ghostexp.tasks.common.summary import device_info, write_ghostify_report
@@ -23,14 +24,15 @@ from ghostexp.tasks.common.summary import device_info, write_ghostify_report
 def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     """Profile the network of the configuration or of `run=DIR`; writes layers.csv and latency.csv.
 
-    Raises ValueError: invalid batch sizes, repeats or modes, or a mode that does not work on this machine.
+    Raises ValueError: invalid batch sizes or modes, or a mode that does not work on this machine.
     """
     task = {**config["task"], **{key: _as_list(config["task"][key]) for key in ("batch_sizes", "modes")}}
-    for key, values in (("batch_sizes", task["batch_sizes"]), ("repeats", [task["repeats"]])):
-        if not values or not all(type(value) is int and value >= 1 for value in values):
-            raise ValueError(f"task.{key}={config['task'][key]}: must be an integer >= 1, or a list of such")
+    if not task["batch_sizes"] or not all(type(size) is int and size >= 1 for size in task["batch_sizes"]):
+        raise ValueError(
+            f"task.batch_sizes={config['task']['batch_sizes']}: must be an integer >= 1, or a list of such"
+        )
     config = config | {"task": task}
-    shape = _shape(config)
+    shape = image_shape(config)
     network, macs = _network(config, shape, directory)
     rows = layer_costs(network, shape)
     write_rows(directory.path / "layers.csv", [asdict(row) for row in rows])
@@ -61,7 +63,7 @@ def _detector(
     directory: RunDirectory,
 ) -> dict[str, Any]:
     """Profile a detector on one image of the data's size; its backbone's MACs are counted as in the papers."""
-    task, shape, device = config["task"], _shape(config), inference_device(config)
+    task, shape, device = config["task"], image_shape(config), inference_device(config)
     network = network.to(device)
     times = [
         {"batch": batch, **module_latency(network, torch.randn(batch, *shape, device=device), task["repeats"])}
@@ -73,16 +75,11 @@ def _detector(
     return result
 
 
-def _shape(config: instantiate.Config) -> Shape:
-    data = config["datamodule"]
-    return data["in_chans"], data["image_size"], data["image_size"]
-
-
 def _hardware_info(config: instantiate.Config) -> dict[str, Any]:
     """Describe the hardware and the shape of the images."""
     device = inference_device(config)
     return {
-        "image": list(_shape(config)),
+        "image": list(image_shape(config)),
         "accelerator": device.type,
         **device_info(device),
     }

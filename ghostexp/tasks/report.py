@@ -25,7 +25,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     Raises ValueError: no runs there, or a baseline that none of them has.
     """
     task = config["task"]
-    runs, baseline = override_texts(task["runs"]), parse_baseline(task["baseline"])
+    runs, baseline = override_texts(task["runs"]), task["baseline"]
     output_dir = directory.path if task["output_dir"] is None else Path(task["output_dir"])
     command = shlex.join(["python", "-m", "ghostexp", *sys.argv[1:]])
     search_dir = directory.path.parent
@@ -51,16 +51,6 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
     print(text, f"outputs: {output_dir}", sep="\n")
     counts = {"variants": len(study.variants), "runs": len(study.runs), "not_counted": len(study.others)}
     return {**counts, "to": str(output_dir)}
-
-
-def parse_baseline(baseline: object) -> dict[str, Any] | None:
-    """Check and return `task.baseline`.
-
-    Raises ValueError: not a mapping.
-    """
-    if baseline is not None and not isinstance(baseline, dict):
-        raise ValueError(f"task.baseline={baseline}: must be a mapping such as {{model.ratio:1}}")
-    return baseline
 
 
 def check_no_baseline(baseline: dict[str, Any] | None, found: str) -> None:

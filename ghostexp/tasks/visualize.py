@@ -31,7 +31,6 @@ from ghostexp.tasks.common.layer_figures import (
 from ghostexp.tasks.common.load_model import (
     LoadedModel,
     build_classification_data,
-    check_int,
     inference_device,
     load_trained_model,
 )
@@ -59,8 +58,6 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     For a detector, draw detections beside ground truth in `task.num_shown` test images.
     Raises ValueError: no trained network, no such layer, no data.
     """
-    for key in ("num_images", "num_shown"):
-        check_int(config, key, 1)
     trained = load_trained_model(config | {"compile": False})
     if isinstance(trained.network, DetectionModel):
         return _show_detections(trained, config, directory)

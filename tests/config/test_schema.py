@@ -234,6 +234,13 @@ def test_error_names_misspelt_grid(mine: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.startswith(wanted)
 
 
+def test_error_names_dotted_key_of_a_grid(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (mine / "study" / "mine.yaml").write_text(RECIPE + "hydra: {mode: MULTIRUN, sweeper: {params.seed: '0,1'}}")
+    assert command("--config-dir", str(mine), "study=mine") == 1
+    wanted = "error: study/mine.yaml: hydra.sweeper.params.seed: nested keys are written as model: {ratio: 2}"
+    assert capsys.readouterr().err.startswith(wanted)
+
+
 def test_report_on_a_study_rejects_unknown_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("task=report", "study=width", "+task.tilte=x") == 1
     wanted = "error: +task.tilte=x: task has no tilte; there is name, runs, output_dir, title, baseline; "

@@ -101,7 +101,7 @@ def test_changed_data_finds_jobs_finished_with_other_images(
     for job in jobs:
         load_status(job)
     # In-process: the fork server takes seconds.
-    monkeypatch.setattr(data_check, "call_in_process", lambda _, jobs: data_check._check_all(jobs))
+    monkeypatch.setattr(data_check, "call_quietly", lambda _, jobs: data_check._check_all(jobs))
     assert changed_data(jobs) == []
     Image.fromarray(np.zeros((66, 66, 3), np.uint8)).save(tree / "test/bee/0001.png")
     message = f"datamodule.root={tree}: must be the data of this run (test: 4 images -> 4 images, others); "

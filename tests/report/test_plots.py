@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 
 from ghostexp.report.build_study import build_study
 from ghostexp.report.curves import curve, curve_panels, has_different_means
+from ghostexp.report.finalists import pareto_set
 from ghostexp.report.load_runs import find_study
 from ghostexp.report.plot_style import axis_key, axis_positions, group_series
-from ghostexp.report.plots import draw_pareto, pareto_front
+from ghostexp.report.plots import draw_pareto
 from ghostexp.report.variants import Study, Variant
 from tests.report.fake_runs import finish, start, study
 
@@ -46,9 +47,10 @@ def test_panels_of_curves_are_named_by_series(tmp_path: Path) -> None:
     assert {title: len(variants) for title, variants in curve_panels(found).items()} == {"s = 1": 2, "s = 2": 2}
 
 
-def test_pareto_front_has_undominated_points() -> None:
-    points = [(4.0, 93.0), (2.0, 92.0), (2.0, 91.5), (3.0, 91.0), (1.0, 90.0), (5.0, 91.0)]
-    assert pareto_front(points) == [(1.0, 90.0), (2.0, 92.0), (4.0, 93.0)]
+def test_pareto_set_has_undominated_points() -> None:
+    costs = dict(enumerate((4.0, 2.0, 2.0, 3.0, 1.0, 5.0)))
+    figures = dict(enumerate((93.0, 92.0, 91.5, 91.0, 90.0, 91.0)))
+    assert pareto_set(figures, costs) == [4, 1, 0]
 
 
 def test_pareto_is_drawn_only_where_macs_differ_within_a_series(tmp_path: Path) -> None:

@@ -112,6 +112,12 @@ def test_find_runs_varied_keys_are_all_that_differ(tmp_path: Path) -> None:
     assert [(variant.label, variant.accuracy.n) for variant in found.variants] == [(label, 2) for label in labels]
 
 
+def test_find_runs_in_a_directory_with_brackets(tmp_path: Path) -> None:
+    finish(start(tmp_path / "a[1]" / "run", 0, {}), 90.0)
+    assert [run.name for run in find_runs([f"{tmp_path}/a[1]/run"]).runs] == ["a[1]/run"]
+    assert len(find_runs([f"{tmp_path}/a*/run"]).runs) == 1
+
+
 def test_find_runs_sweep_directory_has_missing_jobs(tmp_path: Path) -> None:
     shutil.rmtree(study(tmp_path / "mine", RATIOS) / "ratio-2_seed-0")
     found = build_study("mine", find_runs([str(tmp_path / "mine")]))

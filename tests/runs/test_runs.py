@@ -76,12 +76,14 @@ def test_job_dirname_is_built_from_swept_values(pairs: list[tuple[str, str]], na
     assert job_dirname(pairs) == name
 
 
-def test_run_dir_is_new_or_that_of_run_and_resume() -> None:
+def test_run_dir_is_new_or_that_of_run_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (run_dir("out", "name", "fit", None, None) for _ in range(2))
     assert first.startswith("out/name/2")
     assert run_dir("out", "name", "fit", None, "out/old") == "out/old"
     assert run_dir("out", "name", "test", "out/old", None) == "out/old/test"
     assert second.startswith("out/name/2")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_dir("out", "name", "report", None, None, ["~/a/*", "~/b"]) == f"{tmp_path}/report"
 
 
 def test_csv_table_merges_rows_of_a_step_and_adds_columns(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.sweeps.grid import Grid
 from ghostexp.sweeps.jobs import SweepJob
 from ghostexp.tasks.common import instantiate
-from ghostexp.tasks.common.build_check import build_all
+from ghostexp.tasks.common.build_check import Checker
 from tests.cli import command
 
 RECIPES = list_options("experiment", CONF)
@@ -56,7 +56,7 @@ def cost_of(config: dict[str, Any], folder: Path) -> Cost:
     node = json.dumps([config["model"], config["datamodule"]["image_size"]], sort_keys=True)
     if node not in BUILT:
         with torch.device("meta"):
-            BUILT[node] = build_all(config, RunDirectory(folder))
+            BUILT[node] = Checker().build(config, RunDirectory(folder))
     instantiate.instantiate_node(config["scheduler"], "scheduler")(config["trainer"]["max_epochs"], 1)
     return BUILT[node]
 

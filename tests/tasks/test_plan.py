@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,16 @@ def test_training_by_a_plan_records_it(plan_run: Path, tmp_path: Path) -> None:
     assert fingerprint(renamed) == fingerprint(configs[0])
     study = build_study("plans", find_runs([str(tmp_path / name) for name in plans]))
     assert [variant.label for variant in study.variants] == ["plan = first", "plan = second"]
+
+
+def test_plan_of_a_run_trains_by_its_command(tmp_path: Path) -> None:
+    short = (*TINY, "model=resnet20", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    run = tmp_path / "run"
+    assert command(*short, in_directory(run)) == 0
+    assert command("task=plan", f"run={run}", "task.repeats=1", "task.batch_size=2") == 0
+    (page,) = run.rglob("README.md")
+    (line,) = [line for line in page.read_text().splitlines() if line.startswith("python -m ghostexp")]
+    assert line == shlex.join(["python", "-m", "ghostexp", *short, f"model.plan={page.parent / 'plan.yaml'}"])
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,12 @@
 import hashlib
 import importlib
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ghostexp.errors import format_error
-from ghostexp.runner.fork_server import call_in_process
+from ghostexp.runner.fork_server import call_quietly
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.provenance import cpu
 from ghostexp.runs.text_files import write_json
@@ -46,7 +45,7 @@ class Latencies:
         found = next((measured for _, measured in self.known if measured["network"] == network), None)
         if found is None:
             reference, before = self.known[0] if self.known else (None, {"latency_ms": 1.0, "network": None})
-            found, error = call_in_process(_measure, job.config, reference, before["latency_ms"])
+            found, error = call_quietly(_call, "measure_latency", job.config, reference, before["latency_ms"])
             if error is not None:
                 raise ValueError(f"search.cost=latency_ms: cannot be measured ({error})")
             found |= {"hardware": self.hardware, "network": network, "reference": before["network"]}
@@ -57,7 +56,7 @@ class Latencies:
 
 def check_measurable(config: Mapping[str, Any]) -> None:
     """Raise ValueError for a network whose latency is none of its own."""
-    _, error = call_in_process(_check, config)
+    _, error = call_quietly(_call, "check_measurable", config)
     if error is not None:
         raise ValueError(error)
 
@@ -68,17 +67,8 @@ def _digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _measure(*arguments: Any) -> tuple[Measured, str | None]:
-    return _call("measure_latency", *arguments)
-
-
-def _check(*arguments: Any) -> tuple[Any, str | None]:
-    return _call("check_measurable", *arguments)
-
-
 def _call(name: str, *arguments: Any) -> tuple[Any, str | None]:
     """Call a function of the task in this new process; returns its result, or what is wrong."""
-    logging.disable()
     try:
         return getattr(importlib.import_module("ghostexp.tasks.common.image_latency"), name)(*arguments), None
     except Exception as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from ghostexp.report.finalists import contender_figures, finalists
+from ghostexp.report.finalists import contender_figures, finalists, signed_figure
 from ghostexp.report.racing import next_run
 from ghostexp.runs.csv_table import read_rows
 from ghostexp.runs.trials import SearchRecord, TrialName, TrialRun, read_trial, read_trials
@@ -102,7 +102,7 @@ class TrialSearch:
         """Return a step that an earlier command did not end."""
         for name, trial in self.runs.items():
             if self._is_idle(trial) and name.seed == self.record.seeds[0] and not name.is_test:
-                level = self.level(trial)
+                level = self.record.level(trial)
                 if level == 0 or trial.epochs > self.record.stages[level - 1]:
                     return self._step(name, level)
         return None
@@ -111,9 +111,9 @@ class TrialSearch:
         rungs: list[dict[int, float]] = [{} for _ in self.record.rungs]
         gone_on: list[set[int]] = [set() for _ in self.record.rungs]
         for trial in self.first_seed:
-            level = self.level(trial)
+            level = self.record.level(trial)
             for rung in range(min(level, len(rungs))):
-                rungs[rung][trial.name.number] = self._figure_at(trial, self.record.stages[rung])
+                rungs[rung][trial.name.number] = signed_figure(trial, self.record, self.record.stages[rung])
                 if level > rung + 1 or not self._waits(trial):
                     gone_on[rung].add(trial.name.number)
             if trial.is_diverged and level < len(rungs):
@@ -143,7 +143,7 @@ class TrialSearch:
         """
         stages, record = self.record.stages, self.record
         alive = [trial for trial in self.first_seed if not trial.is_diverged and trial.name not in self.failed]
-        reached = [level, *(self.level(trial) for trial in alive)]
+        reached = [level, *(self.record.level(trial) for trial in alive)]
         reached += [stages.index(step.until or stages[-1]) + 1 for step in self.running.values()]
         of_further = [name for name in self.runs if not name.is_test and name.seed != record.seeds[0]]
         done = [name for name in of_further if self.runs[name].result or name in self.running]
@@ -195,24 +195,9 @@ class TrialSearch:
         found = [trial for name, trial in self.runs.items() if name.seed == seed and not name.is_test]
         return sorted(found, key=lambda trial: trial.name.number)
 
-    def level(self, trial: TrialRun) -> int:
-        """Return how many stages a trial has reached; all only once it is tested too."""
-        stages = self.record.stages
-        if trial.result is not None:
-            return len(stages)
-        return sum(epochs in trial.figures for epochs in stages[:-1])
-
-    def _figure_at(self, trial: TrialRun, epochs: int) -> float:
-        """Return the figure at a rung, or the last before it of a run that ended early; more is better.
-
-        -inf of a diverged trial, later too: the next best then goes on in its place.
-        """
-        known = [epoch for epoch in trial.figures if epoch <= epochs]
-        return -math.inf if trial.is_diverged or not known else self.record.sign * trial.figures[max(known)]
-
     def _waits(self, trial: TrialRun) -> bool:
         """Return whether a trial is paused at a rung."""
-        level = self.level(trial)
+        level = self.record.level(trial)
         return self._is_idle(trial) and level > 0 and trial.epochs <= self.record.stages[level - 1]
 
     def _is_idle(self, trial: TrialRun) -> bool:

@@ -13,14 +13,6 @@ TRAINING_KEYS = ("optimizer", "scheduler", "loss", "callbacks", "trainer", "logg
 IMAGE_KEYS = ("in_chans", "num_classes", "image_size")  # all keys of the data that the network depends on
 
 
-def build_all(config: instantiate.Config, directory: RunDirectory) -> Cost:
-    """Build all objects of a task, and pass one image through the network; reads no data.
-
-    Raises ValueError as the task would, except for weights that a recipe leaves to the command.
-    """
-    return Checker().build(config, directory)
-
-
 def network_key(config: instantiate.Config) -> str:
     """Return a text that is equal for configurations of one network."""
     return json.dumps(_network_config(config), sort_keys=True, default=str)
@@ -43,7 +35,10 @@ class Checker:
         return self.build(config, directory)
 
     def build(self, config: instantiate.Config, directory: RunDirectory) -> Cost:
-        """Build all objects of a task; see `build_all`."""
+        """Build all objects of a task, and pass one image through the network; reads no data.
+
+        Raises ValueError as the task would, except for weights that a recipe leaves to the command.
+        """
         instantiate.build_datamodule(config)
         built = self._network(config)
         if config["task"]["name"] == "fit":

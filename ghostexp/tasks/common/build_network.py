@@ -66,7 +66,7 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
         network, loaded, macs = _build_detector(node, config, is_loaded=has_checkpoint or source is not None)
     else:
         network = build_classifier(node, config)
-    cost = _cost(network, _image_shape(config))
+    cost = _cost(network, image_shape(config))
     if source is not None and not has_checkpoint:
         loaded = weights_source.load_weights_source(network, str(source), _weights_folder(config), reset_head)
     if config["channels_last"]:
@@ -98,7 +98,7 @@ def build_classifier(node: Config, config: Config, key: str = "model") -> Networ
         return with_plan(network, plan, key)
     if isinstance(network, DetectionModel):
         raise ValueError(f"{key}._target_={node['_target_']}: annotate what it returns, a DetectionModel")
-    _check_logits(network, _image_shape(config), config["datamodule"]["num_classes"], key)
+    _check_logits(network, image_shape(config), config["datamodule"]["num_classes"], key)
     return with_plan(as_network(network), plan, key)
 
 
@@ -147,7 +147,8 @@ def _weights_folder(config: Config) -> Path:
     return Path(config["data_dir"]) / "weights"
 
 
-def _image_shape(config: Config) -> tuple[int, int, int]:
+def image_shape(config: Config) -> tuple[int, int, int]:
+    """Return the shape of an image of the datamodule: (in_chans, image_size, image_size)."""
     data = config["datamodule"]
     return data["in_chans"], data["image_size"], data["image_size"]
 

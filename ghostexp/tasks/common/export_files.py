@@ -1,7 +1,6 @@
 """Write the files of `task=export`, each with the function that it computes when loaded."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common.instantiate import Config
 from ghostexp.tasks.common.load_model import LoadedModel
+from ghostexp.tasks.common.weights_source import file_sha256
 
 ORIGINS = "checkpoints.json"  # the checkpoint that each file is of
 FILES = {
@@ -92,12 +92,6 @@ def check_formats(formats: object) -> list[str]:
     if not wanted:
         raise ValueError(f"task.formats=[]: must be one or several of {', '.join(FILES)}")
     return wanted
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, by which an export is recognised as that of a checkpoint."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def record_origin(folder: Path, names: Iterable[str], checkpoint: Path | None) -> None:

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import update_bn
 
 from ghostexp.analysis.latency import time_image
 from ghostexp.models.base import Network
-from ghostexp.tasks.common.build_network import Config, build_network, is_detector
+from ghostexp.tasks.common.build_network import Config, build_network, image_shape, is_detector
 
 
 def check_measurable(config: Config) -> None:
@@ -32,8 +32,7 @@ def measure_latency(config: Config, reference: Config | None = None, reference_m
 
 def _network(config: Config) -> tuple[Network, tuple[int, int, int]]:
     """Build the network with BatchNorm statistics of noise; returns it and the shape of its images."""
-    data = config["datamodule"]
-    shape = data["in_chans"], data["image_size"], data["image_size"]
+    shape = image_shape(config)
     plain = config | {"channels_last": False, "compile": False, "run": None}
     network = build_network(plain, is_resumed=True).network  # weights do not change its time
     assert isinstance(network, Network)

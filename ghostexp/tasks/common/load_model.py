@@ -102,21 +102,6 @@ def build_classification_data(config: instantiate.Config) -> ClassificationDataM
     return datamodule
 
 
-def check_int(config: instantiate.Config, key: str, at_least: int) -> int:
-    """Return `task.KEY`; ValueError unless it is an integer >= `at_least`."""
-    value = config["task"][key]
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"task.{key}={value}: must be an integer >= {at_least}")
-    return value
-
-
-def check_fraction(config: instantiate.Config, key: str) -> None:
-    """Raise ValueError unless `task.KEY` is a number in [0, 1]."""
-    value = config["task"][key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"task.{key}={value}: must be a number in [0, 1]")
-
-
 def inference_device(config: instantiate.Config) -> torch.device:
     """Return the device of a single-process task: the GPU, if there is one and trainer.accelerator is not cpu.
 

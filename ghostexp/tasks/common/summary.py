@@ -16,6 +16,7 @@ from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.metrics import format_metric, format_number, metric_title, metric_unit, primary_metric
 from ghostexp.runs.provenance import cpu, nvidia_driver
 from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.build_network import image_shape
 from ghostexp.training.base_module import latest_metrics
 
 
@@ -100,7 +101,7 @@ def show_fit(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> Non
 
 def show_test(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> None:
     """Print the summary of a test."""
-    metrics = [(name, _with_unit(name, value)) for name, value in _test(result).items()]
+    metrics = [(name, _with_unit(name, value)) for name, value in result["metrics"]["test"].items()]
     average = ", EMA average" if "ema" in result else ""
     source = result["source"] + (f" ({result['test_checkpoint']}{average})" if result["test_checkpoint"] else "")
     rows = [*metrics, ("weights", source), ("outputs", str(run.path))]
@@ -109,10 +110,6 @@ def show_test(result: dict[str, Any], run: RunDirectory, hints: list[str]) -> No
 
 def _with_unit(name: str, value: float) -> str:
     return f"{value:.4f} %" if metric_unit(name) else format_number(value)
-
-
-def _test(result: dict[str, Any]) -> dict[str, float]:
-    return result["metrics"]["test"]
 
 
 def _rate(rate: float | None) -> str:
@@ -130,8 +127,7 @@ log = logging.getLogger(__name__)
 @rank_zero_only
 def write_ghostify_report(built: instantiate.BuiltModel, config: instantiate.Config, run: RunDirectory) -> None:
     """Write `ghostify.csv`, a row for each replaced convolution, and print the totals; nothing if none was replaced."""
-    data = config["datamodule"]
-    rows = conv_reductions(built.network, (data["in_chans"], data["image_size"], data["image_size"]))
+    rows = conv_reductions(built.network, image_shape(config))
     if not rows:
         return
     write_rows(run.path / "ghostify.csv", [asdict(row) for row in rows])

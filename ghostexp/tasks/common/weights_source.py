@@ -54,7 +54,7 @@ def load_weights_source(
     except ValueError as error:
         raise ValueError(str(error).replace("model.weights", key, 1)) from error
     network.load_state_dict(found.state)
-    loaded = WeightsRecord(source, _sha256(file), found.dropped, found.recognised)
+    loaded = WeightsRecord(source, file_sha256(file), found.dropped, found.recognised)
     _log_loaded(loaded, key)
     return loaded
 
@@ -121,7 +121,7 @@ def _download(source: str, folder: Path) -> Path:
                 torch.hub.download_url_to_file(url, str(file), hash_prefix=expected.lower(), progress=show)
     except (OSError, RuntimeError) as error:  # RuntimeError: wrong hash
         raise ValueError(f"model.weights={source}: not downloaded ({error})") from error
-    if _sha256(file) != expected.lower():
+    if file_sha256(file) != expected.lower():
         raise ValueError(f"model.weights={source}: {file} has another SHA-256; delete it to download it again")
     return file
 
@@ -146,6 +146,7 @@ def _from_hub(source: str) -> Path:
         ) from error
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

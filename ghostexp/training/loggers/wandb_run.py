@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ghostexp.runs.csv_table import read_rows
+from ghostexp.runs.csv_table import number, read_rows
 from ghostexp.runs.wandb_mode import Mode, Recording, announce, resolve_recording
 
 STEP = "trainer/global_step"
@@ -94,13 +94,9 @@ def logged_history(folder: Path, resumed_step: int | None) -> Iterator[tuple[int
         for row in read_rows(folder / name):
             step = int(row.pop("step"))
             if step <= (resumed_step or 0):
-                values = {key: _number(value) for key, value in row.items() if value != ""}
+                values = {key: number(value) for key, value in row.items() if value != ""}
                 rows.setdefault(step, {}).update(values)
     yield from sorted(rows.items())
-
-
-def _number(text: str) -> float:
-    return int(text) if text.isdecimal() else float(text)
 
 
 def move_superseded(run: Any) -> None:

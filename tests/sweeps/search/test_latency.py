@@ -28,12 +28,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float | None]
     """Pretend that the latency is the width; returns the widths of measured networks and of their references."""
     widths: list[tuple[float, float | None]] = []
 
-    def measure(_: object, config: Any, reference: Any, reference_ms: float) -> tuple[dict[str, Any], None]:
+    def measure(_: object, __: str, config: Any, reference: Any, reference_ms: float) -> tuple[dict[str, Any], None]:
         widths.append((config["model"]["width"], reference and reference["model"]["width"]))
         assert reference_ms == 1.0
         return {"latency_ms": config["model"]["width"]}, None
 
-    monkeypatch.setattr(latency, "call_in_process", measure)
+    monkeypatch.setattr(latency, "call_quietly", measure)
     monkeypatch.setattr(latency, "cpu", lambda: "a CPU (2 cores)")
     return widths
 
