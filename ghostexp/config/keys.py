@@ -37,7 +37,7 @@ ROOT: Keys = {
         "CPU threads of this run; null: torch's default, divided among the processes of one machine.", least=1
     ).or_null(),
     "n_jobs": integer(
-        "Jobs of a sweep in parallel; null: one per GPU or core, or trainer.devices of them; of SLURM its array limit.",
+        "Jobs of a sweep in parallel; null: one per GPU, core or trainer.devices of them, or slurm_array_parallelism.",
         least=1,
     ).or_null(),
     "fail_fast": boolean("Stop a sweep at its first failed job."),

@@ -119,7 +119,7 @@ class DetectionLoader(MultiprocessLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for images, targets in super().__iter__():
-            yield images, cast("list[dict[str, Tensor]]", default_convert(targets))
+            yield images, cast("list[dict[str, Any]]", default_convert(targets))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

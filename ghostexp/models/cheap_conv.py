@@ -36,8 +36,8 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[A
 def _repeat_maps(x: Tensor, times: int) -> Tensor:
     """Each map `times` times in a row, in channels_last: (N, C, H, W) -> (N, times * C, H, W).
 
-    By a product with ones and zeros: exact in bfloat16 too, and many times as fast as copies and their sums backward.
-    Blocks of maps bound its work, which would grow with the square of C.
+    By a product with ones and zeros: exact for finite maps, in bfloat16 too, and several times as fast as copies and
+    their sums backward. Blocks of maps bound its work, which would grow with the square of C.
     """
     maps, channels = x.permute(0, 2, 3, 1), x.shape[1]
     block = math.gcd(channels, 16) if channels % 8 == 0 else channels

@@ -1,4 +1,4 @@
-"""Find what a configuration uses of other packages than ours and torch's."""
+"""Walk the texts of a configuration, and find what it uses of other packages than ours and torch's."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
