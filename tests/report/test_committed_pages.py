@@ -36,11 +36,14 @@ def by_seed(rows: Rows) -> dict[int, float]:
     return {int(row["seed"]): float(row["accuracy"]) for row in rows}
 
 
-def markdown_rows(page: Path) -> dict[str, list[str]]:
-    """Return the cells of the page's first table by variant."""
-    lines = (page / "README.md").read_text().partition("| variant |")[2].partition("\n\n")[0].splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-    return {cells[0]: cells[1:] for cells in rows}
+def markdown_rows(page: Path, first_column: str = "variant") -> dict[str, list[str]]:
+    """Return the cells of the page's table with this first column, by its values."""
+    return {cells[0]: cells[1:] for cells in markdown_table(page, first_column)}
+
+
+def markdown_table(page: Path, first_column: str) -> list[list[str]]:
+    lines = (page / "README.md").read_text().partition(f"| {first_column} |")[2].partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def equals(row: dict[str, str], name: str, found: Estimate) -> None:
@@ -95,3 +98,38 @@ def test_list_of_results_has_date_and_revision(page: Path) -> None:
 
 def days(runs: Rows) -> list[str]:
     return [run["started"][:10] for run in runs]
+
+
+def test_table_of_the_readme_is_that_of_the_study() -> None:
+    study = {
+        macs: [params, f"{accuracy} {interval}", difference.removeprefix("baseline")]
+        for _, accuracy, _, interval, difference, params, macs, *_ in markdown_rows(
+            EXPERIMENTS / "ratio_ablation_resnet20"
+        ).values()
+    }
+    printed = markdown_table(EXPERIMENTS.parent, "network")
+    assert {macs: cells for _, macs, *cells in printed} == study
+
+
+def test_recipe_has_every_run() -> None:
+    page = EXPERIMENTS / "cifar10_recipe"
+    runs = read_csv(page / "results.csv")
+    recipe = [[float(value) for value in cells] for _, *cells in markdown_table(page, "network")]
+    names = ("epochs", "lr", "weight_decay", "batch_size", "pct_start", "crop_padding", "label_smoothing")
+    one_cycle = [run for run in runs if run["schedule"] == "onecycle"]
+    for run, (*settings, accuracy) in zip(one_cycle, recipe, strict=True):
+        settings[4] /= 100  # a rise in %
+        assert [*settings, accuracy] == [float(run[name]) for name in (*names, "validation_accuracy")]
+
+    schedules = markdown_rows(page, "schedule")
+    printed = [
+        (name.replace("one cycle", "onecycle"), rate, accuracy)
+        for name, cells in schedules.items()
+        for rate, accuracy in zip(("0.05", "0.1", "0.2", "0.4"), cells, strict=True)
+        if accuracy
+    ]
+    assert sorted(printed) == sorted(
+        (run["schedule"], run["lr"], f"{float(run['validation_accuracy']):.2f}")
+        for run in runs
+        if [run[name] for name in ("ratio", "epochs", "crop_padding", "label_smoothing")] == ["1", "5", "2", "0.1"]
+    )
