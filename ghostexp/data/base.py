@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.distributed import _InfiniteBarrier
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -113,7 +114,8 @@ class DataModule(LightningDataModule, Generic[E]):
         self.train_indices = torch.from_numpy(train)
         if stage == "fit":
             self.distributed_batches.num_micro_batches(len(train))
-        self._check_files(stage)
+        with _InfiniteBarrier():  # other ranks would wait in a barrier with the limit of collectives
+            self._check_files(stage)
 
     def _check_files(self, stage: str | None) -> None:
         """Check all files that this stage and a test will read, in one process per machine.

@@ -26,7 +26,7 @@ CACHE_VERSION = 1  # increment when the same images give other arrays
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images and their classes, each in alphabetical order."""
+    """Images and their classes, each in alphabetical order; of tar archives, images in their order there."""
 
     folder: Path
     class_names: tuple[str, ...]  # with bytes that are not UTF-8 escaped

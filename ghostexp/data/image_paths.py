@@ -33,7 +33,8 @@ class ImagePaths(Sequence[ImagePath]):
 
     def __getitem__(self, index: int | slice | np.ndarray) -> ImagePath | list[ImagePath]:
         if not isinstance(index, int):
-            return [self[int(number)] for number in np.arange(len(self))[index]]
+            numbers = range(*index.indices(len(self))) if isinstance(index, slice) else np.arange(len(self))[index]
+            return [self[int(number)] for number in numbers]
         name = str(self.names[index])
         if not self.archives:
             return Path(name)

@@ -5,6 +5,7 @@ An image has the same pixels before it is cached and after. Processes and runs m
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from ghostexp.data.caches import write_cache
 from ghostexp.data.file_lists import ImagePath
-from ghostexp.data.image_files import READER_VERSION, decode_plain_jpeg, read_image, read_pixels, unreadable
+from ghostexp.data.image_files import READER_VERSION, decode_plain_jpeg, read_image, unreadable
 
 CACHE_VERSION = 1  # increment when the same image gives another file
 JPEG_QUALITY = 95
+END_OF_IMAGE = b"\xff\xd9"
 LONGEST_NAME = 160  # bytes of a file's name that leave room, of the 255 of file systems, for what is added to it
 LONGEST_FOLDER = 255  # bytes, which names in tar files may exceed
 
@@ -48,10 +50,11 @@ class ResizedImages:
         Raises ValueError: the file cannot be read, or is not an image.
         """
         cached = self._cached(path, channels)
-        try:
-            return read_pixels(cached, channels)
-        except ValueError:  # not cached yet, or damaged
-            data = self._encode(path, channels)
+        with suppress(Exception):  # not cached yet, or damaged
+            data = bytearray(cached.read_bytes())
+            if data.endswith(END_OF_IMAGE):  # some decoders fill in what is missing
+                return decode_plain_jpeg(data, channels)
+        data = self._encode(path, channels)
         if self.is_writable:
             self.is_writable = write_cache(cached, lambda file: file.write(data), "no more images will be cached")
         return decode_plain_jpeg(bytearray(data), channels)

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, Subset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ghostexp.data.dataloader import Batch
@@ -29,7 +29,7 @@ class ThirdPartyDataModule(Base):
     num_classes: int
     in_chans: int
     image_size: int
-    batch_size: int  # over all devices
+    batch_size: int  # of a device
     class_names: tuple[str, ...]
     validate_on: str
     given: Mapping[str, Any]
@@ -77,6 +77,9 @@ class ThirdPartyDataModule(Base):
             raise ValueError(f"{what} must return a DataLoader of a map-style Dataset, got {type(loader).__name__}")
         if len(loader) == 0:
             raise ValueError(f"{what} must have at least one batch")
+        is_in_order = loader.batch_size is not None and isinstance(loader.sampler, SequentialSampler)
+        if name == "test_dataloader" and not is_in_order:
+            raise ValueError(f"{what} must have a batch_size and shuffle=False, without a sampler")
         assert loader.collate_fn is not None
         batch = loader.collate_fn([loader.dataset[index] for index in range(min(2, len(loader.dataset)))])  # pyright: ignore
         shape = (self.in_chans, self.image_size, self.image_size)
@@ -107,7 +110,7 @@ class ThirdPartyDataModule(Base):
         """Build a loader of up to `count` test images, evenly spaced over the test set."""
         indices = torch.linspace(0, self.test_images - 1, min(count, self.test_images)).round().long().tolist()
         loader: Any = self.test_dataloader()
-        return DataLoader(Subset(loader.dataset, indices), batch_size=loader.batch_size, collate_fn=loader.collate_fn)
+        return self._loader(loader, indices)
 
     def train_sample(self, count: int) -> Iterable[Batch]:
         """Build a loader of up to `count` training images, evenly spaced, as its training loader prepares them."""
@@ -115,13 +118,17 @@ class ThirdPartyDataModule(Base):
         loader: Any = self.train_dataloader()
         total = len(loader.dataset)
         indices = torch.linspace(0, total - 1, min(count, total)).round().long().tolist()
-        return DataLoader(Subset(loader.dataset, indices), batch_size=loader.batch_size, collate_fn=loader.collate_fn)
+        return self._loader(loader, indices)
+
+    def _loader(self, loader: Any, indices: list[int]) -> Iterable[Batch]:
+        size = loader.batch_size or self.batch_size  # none with a batch_sampler
+        return DataLoader(Subset(loader.dataset, indices), size, collate_fn=loader.collate_fn)
 
     def test_index(self, rank: int, batch: int, position: int) -> int:
         """Return the index in the test set of an image of a test, by process, batch and position in the batch."""
         loader: Any = self.test_dataloader()
         processes = self.trainer.world_size if self.trainer else 1
-        return ((batch * (loader.batch_size or 1) + position) * processes + rank) % self.test_images
+        return ((batch * loader.batch_size + position) * processes + rank) % self.test_images
 
     def test_file(self, index: int) -> str:
         """Return no file."""

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from ghostexp.report.load_runs import Run, RunSet, RunStatus
 from ghostexp.report.statistics import paired
 from ghostexp.report.variants import RATIO, Study, Values, Variant, as_text
+from ghostexp.runs.metrics import Metric
 from ghostexp.runs.sweep_record import follows, is_seed, swept_keys
 
 GROUPS = ("model", "datamodule", "optimizer", "scheduler")
 BASELINE_OVERRIDES = {RATIO: 1}
+USUAL_METRICS = (Metric("test/acc1"), Metric("test/map"))
 
 
 def build_study(name: str, found: RunSet, requested: Values | None = None, usual: Values | None = None) -> Study:
@@ -22,9 +24,10 @@ def build_study(name: str, found: RunSet, requested: Values | None = None, usual
     """
     keys = swept_keys(found.jobs.values()) if found.jobs else _differing(found.runs)
     finished = [run for run in found.runs if run.state is RunStatus.FINISHED]
+    _agree_on_metric(finished)
     _mark_incompatible(finished, keys)
     variants = _in_order(_group_runs(finished, keys), keys)
-    _shorten(variants)
+    _shorten(variants, keys)
     _omit_usual_numbers(variants, keys)
     baseline = _baseline_values(variants, requested, [usual or {}, BASELINE_OVERRIDES])
     _compare(variants, baseline, _varied_by_baselines(found.runs, keys, baseline))
@@ -50,6 +53,17 @@ def _differing(runs: Sequence[Run]) -> tuple[str, ...]:
 def _counts(keys: Sequence[str], runs: Sequence[Run]) -> int:
     """Count the different combinations of the values of keys."""
     return len({_identity({key: run.value(key) for key in keys}) for run in runs})
+
+
+def _agree_on_metric(runs: Sequence[Run]) -> None:
+    """Compare runs of several monitors by a metric that all have; mark those that have not that of the first."""
+    if len({run.metric for run in runs}) > 1:
+        metric = next((usual for usual in USUAL_METRICS if all(usual.name in run.test for run in runs)), runs[0].metric)
+        for run in runs:
+            if metric.name in run.test:
+                run.metric = metric
+            else:
+                run.state, run.note = RunStatus.INCOMPATIBLE, f"has no {metric.name}"
 
 
 def _mark_incompatible(runs: Sequence[Run], keys: Sequence[str]) -> None:
@@ -100,8 +114,14 @@ def _in_order(variants: list[Variant], keys: Sequence[str]) -> list[Variant]:
     return sorted(variants, key=lambda variant: [orders[key].index(variant.values[key]) for key in keys])
 
 
-def _shorten(variants: Sequence[Variant]) -> None:
-    """Shorten labels: if all ghost variants share one ratio, label the only baseline `s = 1` and omit s elsewhere."""
+def _shorten(variants: Sequence[Variant], keys: Sequence[str]) -> None:
+    """Omit from labels what all variants have in common.
+
+    If all ghost variants share one ratio, label the only baseline `s = 1` and omit s elsewhere.
+    """
+    several = [key for key in keys if len({as_text(variant.values[key]) for variant in variants}) > 1]
+    for variant in variants:
+        variant.label_keys = several or variant.label_keys
     baselines = [variant for variant in variants if variant.values.items() >= BASELINE_OVERRIDES.items()]
     ghosts = [variant for variant in variants if variant not in baselines]
     if len(baselines) == 1 and ghosts and len({variant.values["model.ratio"] for variant in ghosts}) == 1:
@@ -142,7 +162,8 @@ def _baseline_values(variants: Sequence[Variant], requested: Values | None, usua
 def _varied_by_baselines(runs: Sequence[Run], keys: Sequence[str], baseline: Values) -> list[str]:
     """Return the keys, other than its own, that the runs of the baseline vary, unfinished ones too."""
     ours = [run for run in runs if all(as_text(run.value(key)) == as_text(baseline[key]) for key in baseline)]
-    return [key for key in keys if key not in baseline and len({as_text(run.value(key)) for run in ours}) > 1]
+    levels = {key: {as_text(run.value(key)) for run in ours if run.has(key)} for key in keys if key not in baseline}
+    return [key for key, found in levels.items() if len(found) > 1]
 
 
 def _compare(variants: Sequence[Variant], baseline: Values, varied: Sequence[str]) -> None:

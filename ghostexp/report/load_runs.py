@@ -15,7 +15,7 @@ from ghostexp.runs.directory import RunDirectory, SafeLoader
 from ghostexp.runs.fingerprint import flatten, result_config
 from ghostexp.runs.metrics import Metric, metric_of, primary_metric
 from ghostexp.runs.naming import run_title
-from ghostexp.runs.sweep_record import is_sweep_dir, override_pair, read_sweep
+from ghostexp.runs.sweep_record import is_seed, is_sweep_dir, override_pair, read_sweep
 
 
 class RunStatus(Enum):
@@ -53,8 +53,15 @@ class Run:
         return result_config(self.config)
 
     @property
-    def seed(self) -> int:
-        return self.config["seed"]
+    def seed(self) -> int | str:
+        """Return what tells it from the runs that repeat it: its seed, with other seeds that differ from it."""
+        seed = self.config["seed"]
+        others = {path: value for path, value in self.values.items() if is_seed(path) and value not in (seed, None)}
+        return ", ".join([str(seed), *(f"{path}={value}" for path, value in others.items())]) if others else seed
+
+    def has(self, key: str) -> bool:
+        """Return whether the value of a key is known: not if the run has not started and its sweep has another key."""
+        return key in self.values or key in self.result_values or key in self.overrides
 
     def value(self, key: str) -> Any:
         """Return the value of a swept key: a configured one, a chosen option, or what the sweep's override has."""
@@ -71,7 +78,17 @@ class Run:
     @property
     def accuracy(self) -> float:
         """Return the test accuracy or mAP in percent, or the metric of `monitor`."""
-        return self.result["metrics"]["test"][self.metric.name]
+        return self.test[self.metric.name]
+
+    @property
+    def test(self) -> Mapping[str, float]:
+        """Return the metrics of the test set by name; none of an unfinished run."""
+        return self.result.get("metrics", {}).get("test", {})
+
+    @property
+    def has_original_data(self) -> bool:
+        """Return whether its images may be those of the data set's authors: folders of CIFAR-10 may be other files."""
+        return self.result.get("data_format") != "class folders"
 
     @property
     def machine(self) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ghostexp.report.statistics import FEWEST
-from ghostexp.report.variants import Study, Variant, as_text
+from ghostexp.report.variants import RATIO, Study, Variant, as_text, symbol
 
 MARKERS = "osD^vP*Xph"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
@@ -24,17 +24,45 @@ def axis_key(study: Study) -> str | None:
 
 
 def group_series(study: Study) -> Series:
-    """Group variants by their values of all keys but the axis's."""
+    """Group variants by their values of all keys but the axis's and those that follow from it."""
     key, found = axis_key(study), {}
     for variant in study.variants:
-        found.setdefault(variant.label_without(key), []).append(variant)
+        found.setdefault(variant.label_without(key, *(following_keys(study, key) if key else ())), []).append(variant)
     return found
+
+
+def following_keys(study: Study, key: str) -> list[str]:
+    """Return the varied keys, other than s, that have one value for each option of the axis: rates of schedules."""
+    if has_numbers(study, key):
+        return []
+    count = len(study.levels(key))
+    others = [other for other in study.keys if other not in (key, RATIO) and len(study.levels(other)) > 1]
+    return [other for other in others if len({_texts(variant, key, other) for variant in study.variants}) == count]
+
+
+def _texts(variant: Variant, *keys: str) -> tuple[str, ...]:
+    return tuple(as_text(variant.values[key]) for key in keys)
+
+
+def has_numbers(study: Study, key: str) -> bool:
+    """Return whether all values of a key are numbers."""
+    return all(type(level) in (int, float) for level in study.levels(key))
+
+
+def tick_labels(study: Study, key: str) -> list[str]:
+    """Return the labels of a key's values on an axis, each with the values that follow from it on further lines."""
+    first = {as_text(variant.values[key]): variant for variant in reversed(study.variants)}
+    following = following_keys(study, key)
+    return [
+        "\n".join([text, *(f"{symbol(other)} = {as_text(first[text].values[other])}" for other in following)])
+        for text in axis_positions(study, key)
+    ]
 
 
 def axis_positions(study: Study, key: str) -> dict[str, float]:
     """Return the positions of a key's values on an axis, by their text: numbers to scale, others equidistant."""
     levels = study.levels(key)
-    if all(type(level) in (int, float) for level in levels):
+    if has_numbers(study, key):
         return {as_text(level): float(level) for level in levels}
     return {as_text(level): float(number) for number, level in enumerate(levels)}
 

@@ -13,6 +13,7 @@ from ghostexp.report.plot_style import (
     axis_positions,
     describe_means,
     group_series,
+    has_numbers,
     legend_label,
     line,
     literal_text,
@@ -21,6 +22,7 @@ from ghostexp.report.plot_style import (
     point,
     save,
     style,
+    tick_labels,
     variant_styles,
 )
 from ghostexp.report.published import PublishedMatch, published_results
@@ -40,17 +42,21 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
     if key is None:
         return None
     positions, series = axis_positions(study, key), group_series(study)
-    are_numbers = all(type(level) in (int, float) for level in study.levels(key))
+    are_numbers = has_numbers(study, key)
     step = 0.016 * (max(positions.values()) - min(positions.values())) if are_numbers else 0.16
     figure = new_figure(7, 4.2)
     axis = figure.subplots()
     varied = {name: variants for name, variants in series.items() if len(variants) > 1} or series
-    styles = variant_styles(study)
-    for name, variants in series.items():
-        if name not in varied:
-            _level(axis, variants[0], styles[id(variants[0])])
+    alone = [variants[0] for name, variants in series.items() if name not in varied]
+    ordinary = [variant for variant in alone if variant.is_ordinary]
+    ghosts = [variant for variant in alone if not variant.is_ordinary]
+    styles, count = variant_styles(study), len(varied) + len(ghosts)
+    for variant in ordinary:
+        _level(axis, variant, styles[id(variant)])
+    for number, variant in enumerate(ghosts, len(varied)):
+        _level(axis, variant, style(number, count))
     for number, (name, variants) in enumerate(varied.items()):
-        look = style(number, len(varied))
+        look = style(number, count)
         shift = step * (number - (len(varied) - 1) / 2)
         at = {id(variant): positions[as_text(variant.values[key])] + shift for variant in variants}
         if are_numbers:
@@ -64,7 +70,7 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
             axis.plot(beside, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
             _mark(axis, at[id(variant)], published_results(variant))
     axis.set(xlabel=AXIS_TITLES.get(key, key), ylabel=f"test {study.metric.label}")
-    axis.set_xticks(list(positions.values()), list(positions))
+    axis.set_xticks(list(positions.values()), tick_labels(study, key))
     _finish(axis)
     return save(figure, f"{title}\n{describe_means(study.variants)}; dots: seeds", path)
 

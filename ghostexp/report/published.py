@@ -57,6 +57,7 @@ def _row(name: str, entry: dict[str, Any]) -> PublishedResult:
 
 # Values of published networks whose row does not state them.
 PUBLISHED_DEFAULTS = {"model.ratio": 2, "model.dw_size": 3, "model.width": 1.0, "model.norm_act": "none"}
+PUBLISHED_DEFAULTS |= {"model.plan": None, "model.backbone.plan": None}
 IMAGENET_CLASSES = 1000
 # Overrides of a row that are not compared: a study keeps the recipe while it varies its values, and a backbone is known
 # by its `name` and `width`.
@@ -80,7 +81,7 @@ class PublishedMatch:
 
 def published_results(variant: Variant) -> list[PublishedMatch]:
     """Return every published accuracy or mAP of a variant's network on its data, each once; none of other metrics."""
-    if variant.metric.name.removeprefix("test/") not in TITLES:
+    if variant.metric.name.removeprefix("test/") not in TITLES or not variant.runs[0].has_original_data:
         return []
     config = _as_published(variant.runs[0].values)
     found = {}

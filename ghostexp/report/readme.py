@@ -1,20 +1,23 @@
 """Write the README.md of a report, its tables and its plots."""
 
+import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ghostexp.report.curves import draw_curves
 from ghostexp.report.equal_cost import TOLERANCE, equal_cost_cells, equal_cost_summary
-from ghostexp.report.load_runs import RunSet
+from ghostexp.report.load_runs import Run, RunSet
 from ghostexp.report.page import write_page
 from ghostexp.report.plots import draw_accuracy, draw_differences, draw_pareto
 from ghostexp.report.tables import cells, latex, markdown, run_rows, variant_rows
 from ghostexp.report.text import claim_text, notes, problems, setting, summary, varied_keys_text
 from ghostexp.report.variants import Study
 from ghostexp.runs.csv_table import write_rows
+from ghostexp.runs.sweep_record import override_pair
 from ghostexp.runs.text_files import write_atomically
 
 PLOTS = {
@@ -23,6 +26,7 @@ PLOTS = {
     "pareto": (draw_pareto, "Test {metric} against what it costs"),
     "curves": (draw_curves, "The validation set by epoch"),
 }
+PROGRAM = ("python", "-m", "ghostexp")
 MACHINE_SPECIFIC_KEYS = (
     "output_dir",
     "data_dir",
@@ -104,41 +108,54 @@ def _sources(study: Study) -> str:
     return " ".join(sentences) + "\n"
 
 
-def sweep_command(found: RunSet, keys: Sequence[str]) -> str | None:
+def sweep_command(found: RunSet) -> str | None:
     """Return the command of a sweep without machine-specific paths; None if it was not recorded.
 
-    Of a study it has the seeds of the jobs: others may have been typed, or the study may have changed since.
+    Of a study it has the seeds of the jobs, as others may have been typed or the study may have changed since, and
+    what was typed in addition to its grids.
     """
-    record = next(
-        (path for run in found.runs if (path := run.directory.path / ".hydra/overrides.yaml").is_file()), None
-    )
-    if not found.jobs or record is None:
+    records = [run for run in found.runs if run.name in found.jobs and _overrides(run).is_file()]
+    if not records:
         return None
-    overrides = [str(text) for text in yaml.safe_load(record.read_bytes())]
-    values: dict[str, dict[str, None]] = {}
-    for text in (text for overrides in found.jobs.values() for text in overrides):
-        values.setdefault(text.partition("=")[0], {})[text.partition("=")[2]] = None
-    varied = {*keys, *(["seed"] if "seed" in values else [])}
-    kept = [text for text in overrides if _key(text) not in varied]
+    values: dict[str, dict[str, None]] = {}  # of each varied key
+    for key, value in map(override_pair, itertools.chain(*found.jobs.values())):
+        values.setdefault(key, {})[value] = None
+    if found.study is None:
+        kept, hydra = _typed(records[0], found)
+        return shlex.join([*PROGRAM, *_config_dir(hydra), "-m", *_lines(values), *kept])
+    # Others were copied from another study.
+    ours = [run for run in records if f"study={found.study}" in yaml.safe_load(_overrides(run).read_bytes())]
+    kept, hydra = _typed(ours[0], found) if ours else ([f"study={found.study}"], {})
+    grids = [hydra.get("sweeper", {}).get(name) or {} for name in ("params", "baseline_grid")]
+    own = {*grids[0], *grids[1]} or values.keys()
+    added = {key: few for key, few in values.items() if key not in own or key == "seed"}
+    return shlex.join([*PROGRAM, *_config_dir(hydra), *kept, *_lines(added)])
+
+
+def _overrides(run: Run) -> Path:
+    return run.directory.path / ".hydra/overrides.yaml"
+
+
+def _lines(values: Mapping[str, Iterable[str]]) -> list[str]:
+    return [f"{key}={','.join(few)}" for key, few in values.items()]
+
+
+def _typed(run: Run, found: RunSet) -> tuple[list[str], dict[str, Any]]:
+    """Return the overrides of a job that its sweep does not vary, without paths, and its recorded Hydra config."""
+    varied = {"output_dir", *(override_pair(text)[0] for text in found.jobs[run.name])}
+    overrides = {str(text): override_pair(str(text))[0] for text in yaml.safe_load(_overrides(run).read_bytes())}
     kept = [
-        f"{_key(text)}=DIR" if _key(text) in MACHINE_SPECIFIC_KEYS else text
-        for text in kept
-        if _key(text) != "output_dir"
+        f"{key}=DIR" if key in MACHINE_SPECIFIC_KEYS else text for text, key in overrides.items() if key not in varied
     ]
-    swept = [f"{key}={','.join(few)}" for key, few in values.items() if found.study is None or key == "seed"]
-    kept = ["-m", *swept, *kept] if found.study is None else [*kept, *swept]
-    return shlex.join(["python", "-m", "ghostexp", *_config_dir(record.with_name("hydra.yaml")), *kept])
+    record = _overrides(run).with_name("hydra.yaml")
+    return kept, yaml.safe_load(record.read_bytes())["hydra"] if record.is_file() else {}
 
 
-def _config_dir(record: Path) -> list[str]:
+def _config_dir(hydra: Mapping[str, Any]) -> list[str]:
     """Return the option --config-dir of a recorded command, relative to where it was given, or none."""
-    runtime = yaml.safe_load(record.read_bytes())["hydra"]["runtime"] if record.is_file() else {}
+    runtime = hydra.get("runtime", {})
     for source in runtime.get("config_sources", []):
         if source["provider"] == "command-line":
             folder, cwd = Path(source["path"]), Path(runtime["cwd"])
             return ["--config-dir", str(folder.relative_to(cwd)) if folder.is_relative_to(cwd) else "DIR"]
     return []
-
-
-def _key(text: str) -> str:
-    return text.partition("=")[0].lstrip("+~")

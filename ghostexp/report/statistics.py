@@ -4,10 +4,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from scipy.special import stdtrit
 
 LEVEL = 0.95
+Seed = int | str  # of a run; with several that differ, their text
+OneSeed = TypeVar("OneSeed", bound=Seed)
 FEWEST = 3  # values with an interval; that of two values spans 12.7 standard errors to each side
 
 
@@ -27,8 +30,8 @@ class Paired:
     """A difference to a baseline over common seeds; other seeds are left out."""
 
     estimate: Estimate
-    differences: Mapping[int, float]  # by seed
-    left_out: tuple[int, ...]  # seeds of only one of the two
+    differences: Mapping[Seed, float]  # by seed
+    left_out: tuple[Seed, ...]  # seeds of only one of the two
 
 
 def estimate(values: Sequence[float], possible: tuple[float, float] = (-math.inf, math.inf)) -> Estimate:
@@ -51,17 +54,21 @@ def estimate(values: Sequence[float], possible: tuple[float, float] = (-math.inf
 
 
 def paired(
-    values: Mapping[int, float],
-    baseline: Mapping[int, float],
+    values: Mapping[OneSeed, float],
+    baseline: Mapping[OneSeed, float],
     possible: tuple[float, float] = (-math.inf, math.inf),
 ) -> Paired | None:
     """Compute the paired difference of two variants, each a value by seed, with its t-interval.
 
     None if no seed is common.
     """
-    shared = sorted(values.keys() & baseline.keys())
+    shared = sorted(values.keys() & baseline.keys(), key=_order)
     if not shared:
         return None
-    differences = {seed: values[seed] - baseline[seed] for seed in shared}
-    left_out = tuple(sorted(values.keys() ^ baseline.keys()))
+    differences: dict[Seed, float] = {seed: values[seed] - baseline[seed] for seed in shared}
+    left_out = tuple(sorted(values.keys() ^ baseline.keys(), key=_order))
     return Paired(estimate(list(differences.values()), possible), differences, left_out)
+
+
+def _order(seed: Seed) -> tuple[bool, Seed]:
+    return isinstance(seed, str), seed

@@ -45,10 +45,17 @@ def cells(study: Study, in_millions: bool = False) -> Cells:
 
 def baseline_label(study: Study) -> str:
     """Return what the baselines have in common: `s = 1`."""
-    labels = {variant.baseline.label for variant in study.variants if variant.baseline}
+    baselines = [variant.baseline for variant in study.variants if variant.baseline]
+    labels = {variant.label for variant in baselines}
     if len(labels) == 1:
         return labels.pop()
-    return ", ".join(f"{symbol(key)} = {as_text(value)}" for key, value in study.baseline.items()) or "a baseline"
+    common = {
+        key: as_text(study.baseline[key] if key in study.baseline else baselines[0].values[key])
+        for key in study.keys
+        if key in study.baseline
+        or (len(study.levels(key)) > 1 and len({as_text(variant.values[key]) for variant in baselines}) == 1)
+    }
+    return ", ".join(f"{symbol(key)} = {text}" for key, text in common.items()) or "a baseline"
 
 
 def interval(estimate: Estimate, metric: Metric) -> str:
@@ -177,8 +184,7 @@ def run_rows(study: Study) -> list[dict[str, Any]]:
 def _run_row(run: Run, variant: str, study: Study) -> dict[str, Any]:
     test = run.result.get("metrics", {}).get("test", {})
     row = {"run": run.name, "state": run.state.value, "variant": variant}
-    has = {key: key in run.values or run.value(key) is not None for key in study.keys}
-    row |= {key: as_text(run.value(key)) if has[key] else "" for key in study.keys}
+    row |= {key: as_text(run.value(key)) if run.has(key) else "" for key in study.keys}
     row |= {
         "seed": run.config.get("seed", ""),
         study.metric.title: test.get(primary_metric(run.result) or "", ""),

@@ -29,8 +29,8 @@ def summary(study: Study) -> str:
     open_ = [variant for variant in known if variant not in below + above]
     unknown = [variant for variant in compared if variant not in known]
     metric = study.metric
-    unit = "in points with" if metric.unit else "with"
-    against = f"Test {metric.title} against {baseline_label(study)}, {unit} 95 % intervals over common seeds, "
+    given = ["in points"] * bool(metric.unit) + ["with 95 % intervals over common seeds"] * bool(known)
+    against = f"Test {metric.title} against {baseline_label(study)}, {' '.join(given)}".rstrip(", ") + ", "
     against += f"{_variant_count(len(compared))} compared: "
     parts = [
         f"lower for {_list(below)}" if below else "",
@@ -96,6 +96,7 @@ def claim_text(study: Study) -> str:
         return ""
     run = tens[0].runs[0]
     is_theirs = (run.values["model"], run.values["datamodule"]) == ("ghost_resnet56", "cifar10")
+    is_theirs &= run.has_original_data
     others = "" if is_theirs else " (not the network and data of the claim)"
     claim = (
         f'A public replication claims for Ghost-ResNet-56 on CIFAR-10 that "s = 10 loses less than {CLAIM} points". '

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ghostexp.report.load_runs import Run
-from ghostexp.report.statistics import Estimate, Paired, estimate
+from ghostexp.report.statistics import Estimate, Paired, Seed, estimate
 from ghostexp.runs.metrics import Metric
 from ghostexp.runs.sweep_record import RECIPES
 
@@ -31,11 +31,11 @@ class Variant:
     @cached_property
     def label(self) -> str:
         """Return its short name: `s = 2`, or `cosine, s = 1`; its network where nothing is varied."""
-        return self.label_without(None) or str(self.runs[0].config["choices"]["model"])
+        return self.label_without() or str(self.runs[0].config["choices"]["model"])
 
-    def label_without(self, axis: str | None) -> str:
-        """Return the label without one key."""
-        keys = [key for key in self.label_keys if key != axis and self.values[key] is not None]
+    def label_without(self, *omitted: str | None) -> str:
+        """Return the label without some keys."""
+        keys = [key for key in self.label_keys if key not in omitted and self.values[key] is not None]
         texts = {key: as_text(self.values[key]) for key in keys}
         options = {*self.runs[0].config["choices"], *RECIPES}
         is_option = {key: key in options or "@" in key for key in texts}
@@ -53,7 +53,7 @@ class Variant:
         return self.runs[0].metric
 
     @property
-    def by_seed(self) -> dict[int, float]:
+    def by_seed(self) -> dict[Seed, float]:
         """Return the test accuracy in percent, by seed."""
         return {run.seed: run.accuracy for run in self.runs}
 

@@ -75,7 +75,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a table, without an incomplete last line that a killed process left."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     complete = [line for line in lines if line.endswith("\n")]
     rows = list(csv.DictReader(complete))
     return [row for row in rows if None not in row and None not in row.values()]

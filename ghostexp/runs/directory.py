@@ -96,8 +96,14 @@ class RunDirectory:
         return config
 
     def read_result(self) -> dict[str, Any] | None:
-        """Read the result of a finished run; None if there is none."""
-        return json.loads(self.result.read_bytes()) if self.result.is_file() else None
+        """Read the result of a finished run; None if there is none.
+
+        Raises ValueError that names the file: it is not valid JSON.
+        """
+        try:
+            return json.loads(self.result.read_bytes()) if self.result.is_file() else None
+        except ValueError as error:
+            raise ValueError(f"{self.result}: not valid JSON ({error})") from error
 
     def read_latency(self) -> dict[str, Any] | None:
         """Read the latency that a search has measured of this run's network; None if there is none."""

@@ -45,9 +45,15 @@ def find_sweep_name(directory: Path) -> str | None:
 
 
 def read_sweep(directory: Path) -> SweepRecord:
-    """Read the record of a sweep directory; empty if there is none."""
+    """Read the record of a sweep directory; empty if there is none.
+
+    Raises ValueError that names the file: it is not one that a sweep has written.
+    """
     path = directory / RECORD
-    return SweepRecord(**yaml.load(path.read_bytes(), SafeLoader)) if path.is_file() else SweepRecord()
+    try:
+        return SweepRecord(**yaml.load(path.read_bytes(), SafeLoader)) if path.is_file() else SweepRecord()
+    except (yaml.YAMLError, TypeError) as error:
+        raise ValueError(f"{path}: not the record of a sweep ({' '.join(str(error).split())})") from error
 
 
 def record_sweep(directory: Path, added: SweepRecord) -> None:

@@ -113,7 +113,7 @@ class Grid:
         overrides = self.parser.parse_overrides(typed_overrides(self.composed))
         typed = {override.get_key_element(): _values(override) for override in overrides}
         params, baseline = self._values_of("params"), self._values_of("baseline_grid")
-        self._check(overrides, params)
+        self._check(overrides, params, baseline)
         swept = {override.get_key_element() for override in overrides if override.is_sweep_override()}
         not_narrowed = {key: values for key, values in typed.items() if key not in params}
         names: dict[str, list[str]] = {}
@@ -142,7 +142,7 @@ class Grid:
             raise ValueError(f"hydra/launcher={chosen}: must be one of local, submitit_local, submitit_slurm")
         return launcher
 
-    def _check(self, overrides: list[Override], params: Values) -> None:
+    def _check(self, overrides: list[Override], params: Values, baseline: Values) -> None:
         """Raise ValueError for invalid overrides of a sweep."""
         for override in overrides:
             text, key, values = override.input_line, override.get_key_element(), _values(override)
@@ -150,9 +150,10 @@ class Grid:
                 raise ValueError(f"{text}: empty grid")
             if key == "study" and len(values) > 1:
                 raise ValueError(f"{text}: only one study at a time")
+            known = list(dict.fromkeys([*params[key], *baseline.get(key, ())])) if key in params else values
             for value in values:
-                if key in params and key not in REPEAT_KEYS and value not in params[key]:
-                    raise ValueError(f"{key}={value}: study={self.study} has {key}={','.join(params[key])}")
+                if key not in REPEAT_KEYS and value not in known:
+                    raise ValueError(f"{key}={value}: study={self.study} has {key}={','.join(known)}")
 
     def compose(self, combination: GridPoint) -> SweepJob:
         """Compose one job."""
@@ -174,10 +175,13 @@ class Grid:
 def combinations(params: Values, baseline: Values, typed: Values, swept: set[str]) -> Iterator[GridPoint]:
     """Yield the combinations of a study's grid with the typed values, then those of its baseline.
 
-    Typed values replace those of `params`. Of the baseline, they replace repetitions (REPEAT_KEYS), narrow other keys
-    that `params` has too to the values in common, if there are any, and add keys that neither has.
+    Typed values narrow those of `params`, replace repetitions (REPEAT_KEYS) and add other keys. Of the baseline, they
+    replace repetitions, narrow other keys that `params` has too to the values in common, if there are any, and add keys
+    that neither has. Values that the baseline alone has leave `params` without a combination.
     """
-    yield from _product({**params, **typed}, swept | params.keys())
+    narrowed = {key: [value for value in params[key] if value in typed[key]] for key in typed.keys() & params.keys()}
+    own = {**params, **typed, **{key: values for key, values in narrowed.items() if key not in REPEAT_KEYS}}
+    yield from _product(own, swept | params.keys())
     if baseline:
         shared = {key: values for key, values in typed.items() if key not in params and key not in baseline}
         for key in typed.keys() & params.keys() & baseline.keys():

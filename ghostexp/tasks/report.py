@@ -46,7 +46,7 @@ def run(config: dict[str, Any], directory: RunDirectory) -> dict[str, Any]:
         print(f"outputs: {output_dir}")
         return {"profiles": len(profiles), "to": str(output_dir)}
     study = build_study(directory.path.parent.name, found, baseline, config.get("report_baseline"))
-    commands = [text for text in (sweep_command(found, study.keys), command) if text]
+    commands = [text for text in (sweep_command(found), command) if text]
     text = write_report(study, task["title"] or default_title(study), commands, output_dir)
     print(text, f"outputs: {output_dir}", sep="\n")
     counts = {"variants": len(study.variants), "runs": len(study.runs), "not_counted": len(study.others)}

@@ -16,6 +16,7 @@ from ghostexp.data import image_folders
 from ghostexp.data.datasets.cifar import Cifar100
 from ghostexp.data.image_folders import list_class_folders
 from ghostexp.data.in_memory import InMemoryDataset
+from ghostexp.tasks.common.summary import data_digest
 from tests.data.fake_image_folders import CIFAR10_CLASSES, MakeTree, cifar10, image_folder, write_pickles
 
 
@@ -34,6 +35,8 @@ def test_cifar_pickles_and_class_folders_are_equal(make_tree: MakeTree) -> None:
         assert torch.equal(mine.images, theirs.images)
         assert torch.equal(mine.labels, theirs.labels)
     assert folders.class_names == pickles.class_names == CIFAR10_CLASSES
+    assert (folders.data_format, pickles.data_format) == ("class folders", "original files")
+    assert data_digest(folders)["data_format"] == "class folders"
     assert load_datasets(cifar10(tree / "original" / "cifar-10-batches-py"))[0].images.shape == (
         20,
         3,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ghostexp.data.datasets.image_folder import ImageFolder
-from ghostexp.data.image_files import read_image, read_pixels
+from ghostexp.data.image_files import decode_plain_jpeg, read_image, read_pixels
 from ghostexp.data.resized_images import ResizedImages
 from tests.data.fake_image_folders import MakeTree, image_folder
 
@@ -137,3 +137,23 @@ def test_cache_that_fills_its_disk_warns_once(
 def test_wrong_values_raise(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         folder(tmp_path, **changes)
+
+
+def test_cached_image_without_its_end_is_cached_again(
+    make_tree: MakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a power failure leaves it: of the right size, with zeros at the end, which some decoders accept."""
+
+    def decode(data: bytearray, channels: int) -> torch.Tensor:
+        return decode_plain_jpeg(data, channels) if data.endswith(b"\xff\xd9") else torch.zeros(channels, 80, 80)
+
+    monkeypatch.setattr("ghostexp.data.resized_images.decode_plain_jpeg", decode)
+    root = make_tree({"train": 1}, size=100)
+    path = root / "train" / "ant" / "0000.png"
+    cache = ResizedImages(tmp_path / "cache", str(root / "train"), short_side=80)
+    first = cache.read(path, 3)
+    (cached,) = (tmp_path / "cache").rglob("*.jpg")
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
+    assert torch.equal(cache.read(path, 3), first)
+    assert cached.read_bytes() == whole

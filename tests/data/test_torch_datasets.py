@@ -108,3 +108,22 @@ def test_pil_image_with_other_values_raises(value: float, mode: str) -> None:
     text = f"datamodule.train: image 0 of OneImage: values of mode {mode} must be in [0, 255], got {value:g}"
     with pytest.raises(ValueError, match=re.escape(text)):
         batches(data=OneImage(image))
+
+
+class Relabelled(Images):
+    """Has the `targets` of its base, and other labels."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return super().__getitem__(index)[0], index // 4
+
+
+def test_targets_that_are_not_the_labels_of_the_items_raise() -> None:
+    text = "datamodule.train: item 1 of Relabelled has the label 0, and its targets or labels have 1"
+    with pytest.raises(ValueError, match=re.escape(text)):
+        batches(data=Relabelled())
+
+
+def test_tensors_of_other_integers_raise() -> None:
+    data = OneImage(torch.full((1, 8, 8), 200))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"must return PIL images, or uint8 or float tensors, got torch\.int64"):
+        batches(data=data)

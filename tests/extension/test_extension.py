@@ -317,3 +317,32 @@ def test_misuse_is_one_line_before_training(
     assert wanted in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+class OwnLoaders(Staged):
+    """Has the loaders that it is given."""
+
+    def __init__(self, train: dict[str, Any], test: dict[str, Any]) -> None:
+        super().__init__()
+        self.keys = {"fit": train, "test": test}
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.sets["fit"], **self.keys["fit"])
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.sets["test"], **self.keys["test"])
+
+
+@pytest.mark.parametrize("test", [{"shuffle": True}, {"batch_sampler": [[0, 1], [2, 3]]}, {"batch_size": None}])
+def test_test_loader_of_own_datamodule_must_be_in_order(test: dict[str, Any]) -> None:
+    given = {"num_classes": 2, "in_chans": 1, "image_size": 8, "batch_size": 2}
+    datamodule = as_datamodule(OwnLoaders({}, test), given)
+    with pytest.raises(ValueError, match="test_dataloader of OwnLoaders must have a batch_size and shuffle=False"):
+        datamodule.setup("test")
+
+
+def test_training_loader_of_own_datamodule_may_have_a_batch_sampler() -> None:
+    given = {"num_classes": 2, "in_chans": 1, "image_size": 8, "batch_size": 2}
+    datamodule = as_datamodule(OwnLoaders({"batch_sampler": [[0, 2], [1, 3]]}, {"batch_size": 2}), given)
+    datamodule.setup("fit")
+    assert [len(images) for images, _ in datamodule.train_sample(3)] == [2, 1]

@@ -39,6 +39,13 @@ def test_summary_agrees_with_intervals(tmp_path: Path) -> None:
     )
 
 
+def test_summary_of_two_seeds_speaks_of_no_intervals(tmp_path: Path) -> None:
+    assert summary(study_at(tmp_path, {1: [95.0, 94.0], 2: [94.0, 93.5]})) == (
+        "Test accuracy against s = 1, in points, 1 variant compared: without an interval (fewer than three common "
+        "seeds): s = 2 (-0.75 {-1.00, -0.50}). The highest mean is that of s = 1: 94.50 % {95.00, 94.00}, n = 2."
+    )
+
+
 @pytest.mark.parametrize(
     ("tens", "wanted"),
     [
@@ -99,6 +106,7 @@ B = {"model.network": {"shortcut": "B"}}
         (VGG, {"model.norm_act": "bn"}, []),
         (VGG, {"model.exclude": ["first"]}, []),
         (VGG, {"datamodule.train_fraction": 0.1}, []),
+        (VGG, {"model.plan": {"name": "fast", "layers": {"features.0": {"ratio": 4}}}}, []),
         (VGG | {"datamodule": "cifar100"}, {}, []),
         (VGG, {"datamodule.validate_on": "holdout"}, [("paper", 93.7), ("replication", 92.89)]),
         (RESNET, B, [("replication", 92.2), ("replication", 91.3)]),
@@ -120,6 +128,16 @@ def test_published_results_match_network_and_data(
     finish(start(tmp_path / "run", 0, changes, choices), 92.0)
     (variant,) = build_study("mine", find_study(tmp_path)).variants
     assert [(row.who, row.accuracy) for row in published_results(variant)] == wanted
+
+
+def test_images_of_class_folders_have_no_published_results(tmp_path: Path) -> None:
+    for ratio, accuracy in ((1, 82.0), (10, 75.0)):
+        for seed in (0, 1, 2):
+            run = start(tmp_path / f"{ratio}-{seed}", seed, {"model.ratio": ratio}, RESNET)
+            finish(run, accuracy, data_format="class folders")
+    found = build_study("mine", find_study(tmp_path))
+    assert [published_results(variant) for variant in found.variants] == [[], []]
+    assert "(not the network and data of the claim), this **does not hold**" in claim_text(found)
 
 
 def test_table_has_difference_to_published_results(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Status of runs in a report, variants, and their baselines."""
 
+import itertools
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,13 @@ import pytest
 import yaml
 
 from ghostexp.report.build_study import build_study
+from ghostexp.report.curves import curve_panels
 from ghostexp.report.load_runs import RunStatus, find_runs, find_study
+from ghostexp.report.plot_style import axis_key, group_series, tick_labels
 from ghostexp.report.readme import sweep_command
-from ghostexp.report.tables import run_rows
+from ghostexp.report.tables import baseline_label, run_rows
+from ghostexp.runs.directory import RunDirectory
+from ghostexp.runs.metrics import Metric
 from tests.report.fake_runs import finish, start, study
 
 RATIOS = {1: [95.0, 94.0, 96.0], 2: [94.0, 94.5, 95.0], 10: [90.0, 91.0, 92.5]}
@@ -144,7 +149,7 @@ def test_sweep_command_leaves_out_machine_paths(
     (folder / "ratio-1_seed-0" / ".hydra").mkdir()
     record = [overrides[0], "model.ratio=1", "seed=0", *overrides[1:]]
     (folder / "ratio-1_seed-0" / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(record))
-    assert sweep_command(find_study(folder), ["model.ratio"]) == wanted
+    assert sweep_command(find_study(folder)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -162,7 +167,45 @@ def test_sweep_command_keeps_seed_that_no_job_names(name: str | None, wanted: st
         record = ["study=mine", f"model.ratio={ratio}", "seed=3"]
         (run.path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(record))
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": name, "jobs": jobs}))
-    assert sweep_command(find_study(tmp_path), ["model.ratio"]) == wanted
+    assert sweep_command(find_study(tmp_path)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("added", "typed", "wanted"),
+    [
+        ({"model.dw_size": (1, 3)}, ["trainer.max_epochs=9"], "trainer.max_epochs=9 model.dw_size=1,3 seed=0"),
+        ({}, ["optimizer.lr=0.2"], "optimizer.lr=0.2 seed=0"),
+    ],
+)
+def test_sweep_command_has_what_was_typed_beside_the_grids_of_a_study(
+    added: dict[str, tuple[int, ...]], typed: list[str], wanted: str, tmp_path: Path
+) -> None:
+    """A grid of s = 2, 4 and a second one of s = 1 at another rate."""
+    jobs = {}
+    for number, (grid, side) in enumerate(
+        itertools.product((["2"], ["4"], ["1", "0.4"]), added.get("model.dw_size", (3,)))
+    ):
+        changed = dict(zip(["model.ratio", "optimizer.lr"], grid, strict=False)) | {"model.dw_size": side}
+        varied = {key: value for key, value in changed.items() if key != "model.dw_size" or added}
+        jobs[f"run-{number}"] = [*(f"{key}={value}" for key, value in varied.items()), "seed=0"]
+        record = start(tmp_path / f"run-{number}", 0, changed).path / ".hydra"
+        record.mkdir()
+        (record / "overrides.yaml").write_text(yaml.safe_dump([*jobs[f"run-{number}"], "study=mine", *typed]))
+        grids = {"params": {"model.ratio": "2,4"}, "baseline_grid": {"model.ratio": 1, "optimizer.lr": 0.4}}
+        (record / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"sweeper": grids}}))
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": "mine", "jobs": jobs}))
+    assert sweep_command(find_study(tmp_path)) == f"python -m ghostexp study=mine {wanted}"
+
+
+def test_sweep_command_is_not_that_of_a_copied_run(tmp_path: Path) -> None:
+    folder = study(tmp_path, {1: [95.0], 2: [94.0]}, "mine")
+    for number, name in ((1, "other"), (2, "mine")):
+        assert sweep_command(find_study(folder)) == (None if number == 1 else "python -m ghostexp study=mine seed=0")
+        record = folder / f"ratio-{number}_seed-0" / ".hydra"
+        record.mkdir()
+        overrides = [f"model.ratio={number}", "seed=0", f"study={name}", "trainer.max_epochs=3"]
+        (record / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+    assert sweep_command(find_study(folder)) == "python -m ghostexp study=mine trainer.max_epochs=3 seed=0"
 
 
 @pytest.mark.parametrize(("folder", "shown"), [("/home/mine/conf", "conf"), ("/elsewhere/conf", "DIR")])
@@ -173,7 +216,7 @@ def test_sweep_command_has_config_dir(folder: str, shown: str, tmp_path: Path) -
     sources = [{"path": "/package/conf", "provider": "main"}, {"path": folder, "provider": "command-line"}]
     hydra = {"hydra": {"runtime": {"cwd": "/home/mine", "config_sources": sources}}}
     (record / "hydra.yaml").write_text(yaml.safe_dump(hydra))
-    command = sweep_command(find_study(tmp_path), [])
+    command = sweep_command(find_study(tmp_path))
     assert command == f"python -m ghostexp --config-dir {shown} -m model.ratio=1 seed=0 name=mine"
 
 
@@ -242,3 +285,83 @@ def test_planned_network_is_not_ordinary(tmp_path: Path) -> None:
     found = build_study("mine", find_runs([str(tmp_path)]))
     ordinary = {variant.runs[0].directory.path.name: variant.is_ordinary for variant in found.variants}
     assert ordinary == {"ghost": False, "thinner": False, "plain": True, "planned": False}
+
+
+SCHEDULES = {"constant": 0.1, "cosine": 0.1, "onecycle": 0.4}
+
+
+def study_of_schedules(folder: Path, seeds: int = 2) -> Path:
+    """Write a finished study of schedules and ratios, in which one cycle has another rate, the baseline."""
+    jobs = {}
+    for (ratio, (name, rate)), seed in itertools.product(itertools.product((1, 2), SCHEDULES.items()), range(seeds)):
+        own = [f"optimizer.lr={rate}"] if name == "onecycle" else []
+        run = f"{ratio}-{name}-{seed}"
+        jobs[run] = [f"model.ratio={ratio}", f"scheduler={name}", *own, f"seed={seed}"]
+        changes = {"model.ratio": ratio, "optimizer.lr": rate}
+        finish(start(folder / run, seed, changes, {"scheduler": name}), 90.0 - ratio + 10 * rate)
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({"study": "schedules", "jobs": jobs}, sort_keys=False))
+    return folder
+
+
+def test_baseline_with_another_rate_is_that_of_the_same_ratio(tmp_path: Path) -> None:
+    found = build_study("mine", find_study(study_of_schedules(tmp_path)), {"scheduler": "onecycle"})
+    pairs = {variant.label: variant.baseline.label for variant in found.variants if variant.baseline}
+    assert pairs == {
+        f"s = {ratio}, {name}, lr = 0.1": f"s = {ratio}, onecycle, lr = 0.4"
+        for ratio in (1, 2)
+        for name in ("constant", "cosine")
+    }
+    assert baseline_label(found) == "scheduler = onecycle, lr = 0.4"
+    axis = axis_key(found)
+    assert axis == "scheduler"
+    assert {name: len(variants) for name, variants in group_series(found).items()} == {"s = 1": 3, "s = 2": 3}
+    assert tick_labels(found, axis) == ["constant\nlr = 0.1", "cosine\nlr = 0.1", "onecycle\nlr = 0.4"]
+    assert list(curve_panels(found)) == ["s = 1", "s = 2"]
+
+
+@pytest.mark.parametrize("name", ["cosine", "onecycle"])
+def test_run_that_has_not_started_varies_no_key_that_its_sweep_does_not_name(tmp_path: Path, name: str) -> None:
+    folder = study_of_schedules(tmp_path)
+    shutil.rmtree(folder / f"1-{name}-1")
+    found = build_study("mine", find_study(folder), {"scheduler": name})
+    assert sum(variant.baseline is not None for variant in found.variants) == 4
+
+
+def test_labels_omit_what_all_have_in_common(tmp_path: Path) -> None:
+    folder = study_of_schedules(tmp_path)
+    for ratio, name in itertools.product((1, 2), ("constant", "cosine")):
+        for seed in (0, 1):
+            (folder / f"{ratio}-{name}-{seed}" / "result.json").unlink()
+    found = build_study("mine", find_study(folder))
+    assert [variant.label for variant in found.variants] == ["s = 1", "s = 2"]
+
+
+def test_runs_with_other_seeds_of_the_data_repeat_a_run(tmp_path: Path) -> None:
+    jobs = {}
+    for ratio, seed in itertools.product((1, 2), (0, 1, 2)):
+        jobs[f"{ratio}-{seed}"] = [f"model.ratio={ratio}", f"datamodule.seed={seed}"]
+        run = start(tmp_path / f"{ratio}-{seed}", 0, {"model.ratio": ratio, "datamodule.seed": seed})
+        finish(run, 90.0 - ratio * seed)
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "jobs": jobs}))
+    found = build_study("mine", find_study(tmp_path))
+    assert found.others == []
+    two = found.variants[1]
+    assert two.difference is not None
+    assert two.difference.differences == {0: 0.0, "0, datamodule.seed=1": -1.0, "0, datamodule.seed=2": -2.0}
+
+
+def test_runs_of_several_monitors_are_compared_by_accuracy(tmp_path: Path) -> None:
+    for monitor in ("acc1", "loss"):
+        run = start(tmp_path / monitor, 0, {"monitor": monitor})
+        finish(run, 90.0, monitor=monitor, monitor_mode="min" if monitor == "loss" else "max")
+    jobs = {monitor: [f"monitor={monitor}", "seed=0"] for monitor in ("acc1", "loss")}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"study": None, "jobs": jobs}))
+    found = build_study("mine", find_study(tmp_path))
+    assert found.metric == Metric("test/acc1")
+    assert [variant.accuracy.mean for variant in found.variants] == [90.0, 90.0]
+    test = {"test/loss": 0.3}
+    finish(RunDirectory(tmp_path / "loss"), 90.0, monitor="loss", monitor_mode="min", metrics={"test": test})
+    found = build_study("mine", find_study(tmp_path))
+    assert [(run.name, run.state, run.note) for run in found.others] == [
+        ("loss", RunStatus.INCOMPATIBLE, "has no test/acc1")
+    ]

@@ -45,3 +45,14 @@ def test_typed_values_narrow_baseline_to_its_own() -> None:
     assert [name for name, _, _ in combinations(params, baseline, typed, set())] == [
         *("ratio-2_scheduler-constant_seed-0", "ratio-1_width-0.7_scheduler-constant_seed-0"),
     ]
+
+
+def test_typed_value_that_the_baseline_alone_has_leaves_the_baseline() -> None:
+    params = {"scheduler": ["constant", "cosine"], "seed": ["0"]}
+    baseline = {"scheduler": ["onecycle"], "optimizer.lr": ["0.4"], "seed": ["0"]}
+    for typed, wanted in (
+        (["onecycle"], ["scheduler-onecycle_lr-0.4_seed-0"]),
+        (["onecycle", "cosine"], ["scheduler-cosine_seed-0", "scheduler-onecycle_lr-0.4_seed-0"]),
+        (["cosine"], ["scheduler-cosine_seed-0", "scheduler-onecycle_lr-0.4_seed-0"]),
+    ):
+        assert [name for name, _, _ in combinations(params, baseline, {"scheduler": typed}, set())] == wanted

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
 
 from ghostexp.models.finite import non_finite_weights
 from ghostexp.models.resnet_cifar import resnet20
@@ -18,8 +19,9 @@ from ghostexp.runs.csv_table import read_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.metrics import format_number
 from ghostexp.training.callbacks import checkpoint
-from ghostexp.training.callbacks.divergence import TerminateOnNaN
+from ghostexp.training.callbacks.divergence import TerminateOnNaN, WarnOnDivergence
 from ghostexp.training.callbacks.progress_bar import EpochProgressBar
+from ghostexp.training.callbacks.throughput import Throughput
 from ghostexp.training.classification_module import ClassificationModule
 from ghostexp.training.detection_module import DetectionModule
 from tests.cli import TINY, TINY_DETECTOR, command, in_directory
@@ -198,3 +200,34 @@ def test_overflows_are_left_to_the_gradient_scaler_unless_they_persist(
     trainer.global_step += 1
     with pytest.raises(FloatingPointError, match=f"the loss of step {len(losses) - 1}"):
         callback.on_train_batch_end(trainer, module, {"loss": torch.tensor(losses[-1])}, None, 0)
+
+
+class WithoutLoss(pl.LightningModule):
+    """Optimises by itself, and returns no loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.layer = torch.nn.Linear(2, 2)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        self.layer(batch[0]).sum().backward()
+
+    def configure_optimizers(self) -> Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_module_that_returns_no_loss_trains(tmp_path: Path) -> None:
+    throughput = Throughput()
+    callbacks = [TerminateOnNaN(tmp_path / "last.ckpt"), WarnOnDivergence(), throughput, EpochProgressBar("val/acc1")]
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        barebones=False,
+    )
+    trainer.fit(WithoutLoss(), DataLoader(TensorDataset(torch.ones(4, 2)), 2))
+    assert len(throughput.rates) == 1

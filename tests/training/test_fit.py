@@ -119,6 +119,26 @@ def test_sigterm_saves_and_resume_equals_uninterrupted_run(
     assert result_of(tmp_path / "stopped")["metrics"] == result_of(uninterrupted)["metrics"]
 
 
+def test_sigterm_in_the_last_validation_stops_before_the_test(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, forward = tmp_path / "stopped", ClassificationModule.validation_step
+
+    def validation_step(self: ClassificationModule, batch: Any, batch_idx: int) -> None:
+        if self.trainer.global_step == 8 and not self.trainer.sanity_checking:
+            os.kill(os.getpid(), signal.SIGTERM)
+        forward(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationModule, "validation_step", validation_step)
+        assert command(*EMA_MIXUP, in_directory(run)) == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM after step 8" in capsys.readouterr().err
+    assert not (run / "result.json").exists()
+    assert command(f"resume={run}") == 0
+    assert digests(run) == digests(uninterrupted)
+    assert result_of(run)["metrics"] == result_of(uninterrupted)["metrics"]
+
+
 def test_resume_after_last_epoch_only_tests(averaged: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(averaged, tmp_path / "run"))
     uninterrupted, weights = result_of(run), digests(run)

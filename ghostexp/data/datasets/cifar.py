@@ -72,6 +72,11 @@ class Cifar(ClassificationDataModule):
         folder = self._pickles()
         return self._read_class_folders() if folder is None else self._read_pickles(folder)
 
+    @property
+    def data_format(self) -> str:
+        """Return what the images are read from: the authors' files, or class folders of any others."""
+        return "class folders" if self._pickles() is None else "original files"
+
     def _pickles(self) -> Path | None:
         """Return the folder with the original files, which may be root itself; None if there is none."""
         root = Path(self.root)

@@ -125,7 +125,24 @@ class MapDataset:
                 f"{self.key}: must have {len(self.data)} labels from 0 to {self.num_classes - 1} "
                 f"(datamodule.num_classes), got {len(found)} from {int(found.min())} to {int(found.max())}"
             )
+        if known is not None:
+            self._check_labels(found)
         return found
+
+    def _check_labels(self, found: Tensor) -> None:
+        """Raise ValueError if some items have other labels than `targets` or `labels`."""
+        for index in self._some():
+            with all_seeded(index):
+                label = int(self.data[index][1])
+            if label != found[index]:
+                raise ValueError(
+                    f"{self.key}: item {index} of {type(self.data).__name__} has the label {label}, and its targets or "
+                    f"labels have {int(found[index])}; correct these, or remove them"
+                )
+
+    def _some(self) -> list[int]:
+        """Return the indices of a few items, evenly spaced."""
+        return np.linspace(0, len(self) - 1, min(DIGESTED, len(self))).round().astype(int).tolist()
 
     def __len__(self) -> int:
         return len(self.data)
@@ -137,9 +154,8 @@ class MapDataset:
 
     def digest(self) -> str:
         """Digest the labels, and some images."""
-        indices = np.linspace(0, len(self) - 1, min(DIGESTED, len(self))).round().astype(int).tolist()
         images = []
-        for index in indices:
+        for index in self._some():
             with all_seeded(index):
                 images.append(self.data[index][0])
         return digest_arrays(self.labels.numpy(), *(np.ascontiguousarray(np.asarray(image)) for image in images))
@@ -164,6 +180,11 @@ class MapDataset:
                 raise ValueError(
                     f"{self.key}: {type(self.data).__name__} must return (image, class), with images {shape} "
                     f"(datamodule.in_chans, datamodule.image_size), got {found}"
+                )
+            if image.dtype != torch.uint8 and not image.is_floating_point():
+                raise ValueError(
+                    f"{self.key}: {type(self.data).__name__} must return PIL images, or uint8 or float tensors, got "
+                    f"{image.dtype}"
                 )
             image = image if transform is None else transform(image)
             return self.normalize(image) if image.dtype == torch.uint8 else image.float()

@@ -32,8 +32,11 @@ def compute_baselines(datamodule: pl.LightningDataModule) -> dict[str, float]:
 
 
 def data_digest(datamodule: pl.LightningDataModule) -> dict[str, Any]:
-    """Return the digest of the data, by which later commands detect changes."""
-    return {"data": dict(datamodule.digest())} if isinstance(datamodule, DataModule) else {}
+    """Return the digest of the data, by which later commands detect changes, and of CIFAR what its files are."""
+    if not isinstance(datamodule, DataModule):
+        return {}
+    data_format = getattr(datamodule, "data_format", None)
+    return {"data": dict(datamodule.digest()), **({"data_format": data_format} if data_format else {})}
 
 
 def hardware_info(trainer: pl.Trainer) -> dict[str, Any]:

@@ -47,4 +47,4 @@ def build_callbacks(
         callbacks.append(ResumableEarlyStopping(monitor, patience, mode))
     if progress:
         callbacks.append(EpochProgressBar(monitor))
-    return [*callbacks, SignalHandler(checkpoints, pause_after), BatchTimeout(batch_timeout), checkpoints]
+    return [*callbacks, SignalHandler(checkpoints, pause_after), BatchTimeout(batch_timeout, checkpoints), checkpoints]

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from ghostexp.training.callbacks.checkpoint import ModelCheckpoint
 from ghostexp.training.distributed import BATCH_SECONDS
 
 SIGNAL = signal.SIGVTALRM  # to the main thread; nothing else uses it: SIGALRM may be a test's, SIGUSR2 is SLURM's
@@ -17,14 +18,15 @@ class BatchTimeout(Callback):
     """Raise TimeoutError when the next batch has not come within `seconds`, whichever loader it is.
 
     Other ranks would wait for it, and a single process for ever. A thread counts the seconds of one wait, not of a
-    step, a validation or a suspended process, and interrupts the main thread by a signal. A wait that no signal
+    step, a save, a validation or a suspended process, and interrupts the main thread by a signal. A wait that no signal
     interrupts, such as for a dead disk, ends only with the other ranks: by the time limit of their collective.
     """
 
-    def __init__(self, seconds: float = BATCH_SECONDS) -> None:
+    def __init__(self, seconds: float = BATCH_SECONDS, checkpoints: ModelCheckpoint | None = None) -> None:
         if seconds <= 0:
             raise ValueError(f"callbacks.batch_timeout={seconds}: must be a number > 0")
         self.seconds = seconds
+        self.checkpoints = checkpoints  # whose saves are no waiting
         self.awaited: object | None = None  # a new object for each wait; None: nobody waits
         self.ended: threading.Event | None = None
 
@@ -57,7 +59,8 @@ class BatchTimeout(Callback):
         main = threading.main_thread().ident
         assert main is not None
         while not ended.wait(tick):
-            ticks = ticks + 1 if awaited is self.awaited is not None else 0
+            is_waiting = awaited is self.awaited is not None and not (self.checkpoints and self.checkpoints.is_saving)
+            ticks = ticks + 1 if is_waiting else 0
             awaited = self.awaited
             if ticks * tick >= self.seconds:
                 signal.pthread_kill(main, SIGNAL)

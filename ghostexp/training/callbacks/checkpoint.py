@@ -117,6 +117,7 @@ class ModelCheckpoint(Checkpoint):
         self.due_by_clock = False
         self.too_soon = False
         self.has_saved = False
+        self.is_saving = False
         self.saved_at = time.monotonic()
 
     def save_last(self, trainer: pl.Trainer) -> None:
@@ -124,10 +125,11 @@ class ModelCheckpoint(Checkpoint):
         self._save(trainer, self.last)
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        self.is_saving = True
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(path, weights_only=False)
-        self.saved_at, self.has_saved = time.monotonic(), True
+        self.saved_at, self.has_saved, self.is_saving = time.monotonic(), True, False
 
     def _save_best(self, trainer: pl.Trainer) -> None:
         """Write `best.ckpt`, then `last.ckpt`: a run killed in between resumes before its best, and repeats it."""

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,7 +45,9 @@ class TerminateOnNaN(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Record the first bad loss, and check for one."""
-        loss = outputs["loss"]
+        loss = training_loss(outputs)
+        if loss is None:
+            return
         if self.first_bad is None or self.in_a_row is None:
             self.first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
             self.in_a_row = torch.zeros((), dtype=torch.long, device=loss.device)
@@ -91,8 +94,8 @@ class WarnOnDivergence(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the first loss."""
-        if self.first is None:
-            self.first = outputs["loss"].detach() * trainer.accumulate_grad_batches  # by which Lightning divides it
+        if self.first is None and (loss := training_loss(outputs)) is not None:
+            self.first = loss.detach() * trainer.accumulate_grad_batches  # by which Lightning divides it
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the previous epoch, whose mean is complete only now."""
@@ -124,3 +127,8 @@ class WarnOnDivergence(Callback):
         first = state_dict["first"]
         self.first = None if first is None else torch.tensor(first)
         self.has_warned = state_dict["has_warned"]
+
+
+def training_loss(outputs: Any) -> Tensor | None:
+    """Return the loss of a training step; None if it returned none, as Lightning allows."""
+    return outputs.get("loss") if isinstance(outputs, Mapping) else None

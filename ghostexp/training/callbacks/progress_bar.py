@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 
 from ghostexp.runs.metrics import format_metric, format_number
 from ghostexp.training.base_module import latest_metrics
+from ghostexp.training.callbacks.divergence import training_loss
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,10 @@ class EpochProgressBar(ProgressBar):
             return
         self.updated_at = time.monotonic()
         done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
-        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches  # by which Lightning divides it
-        metrics = f"loss {format_number(loss)}  {self._metrics_text(trainer)}"
+        metrics = self._metrics_text(trainer)
+        if (loss := training_loss(outputs)) is not None:
+            loss = float(loss) * trainer.accumulate_grad_batches  # by which Lightning divides it
+            metrics = f"loss {format_number(loss)}  {metrics}"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self.bar.update(self.task, completed=done, epoch=epoch, metrics=metrics, refresh=True)
 

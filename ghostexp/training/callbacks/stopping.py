@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from ghostexp.runs.outcome import Paused
 from ghostexp.runs.signals import stop_signals
@@ -36,6 +37,7 @@ class SignalHandler(Callback):
         self.pause_after = pause_after
         self.agreement = RankAgreement()
         self.received: int | None = None
+        self.is_stopping = False  # all ranks, after this epoch
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,8 +49,10 @@ class SignalHandler(Callback):
         silence_sigterm_broadcast(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the signal handlers."""
+        """Restore the signal handlers, and stop if a signal came after the last step: only the test is left to do."""
         self._restore()
+        if self.is_stopping:
+            self._stop(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Restore the signal handlers."""
@@ -64,7 +68,8 @@ class SignalHandler(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Request a save of the epoch's end if the training stops there."""
-        self.checkpoints.save_requested = self._ask(trainer, now=True) or trainer.current_epoch + 1 == self.pause_after
+        self.is_stopping = self._ask(trainer, now=True)
+        self.checkpoints.save_requested = self.is_stopping or trainer.current_epoch + 1 == self.pause_after
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop or pause between epochs."""
@@ -112,5 +117,5 @@ class ResumableEarlyStopping(EarlyStopping):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop before the next epoch if the last one should have been the last."""
-        if self.wait_count >= self.patience:
+        if self.wait_count >= self.patience or self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             trainer.should_stop = True

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.data import extract_batch_size
 
+from ghostexp.training.callbacks.divergence import training_loss
 from ghostexp.training.loggers import log_metrics
 
 
@@ -55,7 +56,8 @@ class Throughput(Callback):
         """Count the batch's images, and stop the timer at the last batch."""
         self.images += _num_images(batch) * trainer.world_size
         if trainer.is_last_batch and self.started is not None:
-            float(outputs["loss"])  # synchronises the device
+            if (loss := training_loss(outputs)) is not None:
+                float(loss)  # synchronises the device
             self.rate = self.images / (time.perf_counter() - self.started)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
