@@ -91,7 +91,8 @@ def _notes(groups: Sequence[Group]) -> str:
     notes = [
         "The validation metric of a winner is the best of many, and so is too good on average (the winner's curse); "
         "the test with fresh seeds, whose runs had no part in the search, is not.",
-        "Intervals are Student's, 95 %, over seeds only.",
+        "Intervals are Student's, 95 %, over seeds only, not adjusted for their number: another search might find "
+        "other winners.",
     ]
     if len(record.seeds) > 1 and not record.cost:
         notes.append(
