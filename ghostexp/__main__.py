@@ -28,6 +28,7 @@ from ghostexp.runner.ranks import (
     check_task,
     is_started_by_slurm,
     num_processes,
+    without_ranks,
 )
 from ghostexp.runner.streams import outlive_terminal
 from ghostexp.runs import naming
@@ -82,7 +83,7 @@ def run(composed: DictConfig, command: ParsedCommand) -> int:
     context = HydraConfig.get()
     directory = RunDirectory(Path(context.runtime.output_dir))
     with cleanup_unused_run_dir(directory):
-        _check_single(composed, context.runtime.choices)
+        _check_single(composed, context.runtime.choices, context.launcher)
         with naming_files(context.overrides.hydra, context.overrides.task):
             config = resolve_config(composed, context.runtime.choices, command)
         config["name"] = naming.run_name(config["name"], context.runtime.choices)
@@ -91,6 +92,9 @@ def run(composed: DictConfig, command: ParsedCommand) -> int:
         if config["trainer"]["devices"] in ("auto", -1, "-1"):
             config["trainer"]["devices"] = count  # recorded: it decides how many images share a BatchNorm statistic
         check_task(config["task"]["name"], count, nodes)
+        if not is_started_by_slurm():
+            for name in os.environ.keys() - without_ranks(os.environ, nodes > 1).keys():
+                del os.environ[name]
         check_launch_environment(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))
         if not claim_run_dir(directory, config):
             return 0
@@ -99,7 +103,7 @@ def run(composed: DictConfig, command: ParsedCommand) -> int:
     return launch(config, directory, count)
 
 
-def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> None:
+def _check_single(composed: DictConfig, choices: Mapping[str, str | None], launcher: DictConfig) -> None:
     """Raise ValueError for keys of a sweep in a single run."""
     if choices.get("study"):
         raise ValueError(f"hydra.mode=RUN: study={choices['study']} is a sweep; leave out hydra.mode")
@@ -107,6 +111,11 @@ def _check_single(composed: DictConfig, choices: Mapping[str, str | None]) -> No
         raise ValueError(f"search={choices.get('search')}: is a sweep; add -m and what to search, KEY=interval(A,B)")
     if composed.dry_run:
         raise ValueError("dry_run=true: lists the jobs of a sweep (-m or study=NAME); --cfg job shows a single run")
+    if launcher.get("backend", "local") != "local":
+        raise ValueError(f"hydra/launcher={choices.get('hydra/launcher')}: submits the jobs of a sweep; add -m")
+    for key in ("n_jobs", "fail_fast"):
+        if composed[key]:
+            raise ValueError(f"{key}={composed[key]}: is a key of sweeps; add -m, or leave it out")
 
 
 def cli() -> NoReturn:

@@ -94,7 +94,7 @@ def fit(*overrides: str) -> Result:
             except KeyboardInterrupt:
                 with suppress(ProcessLookupError):  # a terminal has sent it to the process too
                     run.send_signal(signal.SIGINT)
-    if run.returncode > 128:
+    if run.returncode == 128 + signal.SIGINT:
         raise KeyboardInterrupt(last.strip())
     if run.returncode:
         raise RunError(last.removeprefix("error: ").strip(), directory)
@@ -116,7 +116,8 @@ def load(run: str | os.PathLike[str], *overrides: str) -> "nn.Module":
     from ghostexp.tasks.common.load_model import load_trained_model
 
     folder = Path(config["config_dir"]) if config.get("config_dir") else None
-    with _one_error(), importable(folder), torch.random.fork_rng(devices=[]):
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    with _one_error(), importable(folder), torch.random.fork_rng(devices=devices), _same_tf32():
         trained = load_trained_model(config)
         datamodule: Any = instantiate.build_datamodule(config)
         names = readable(known_names(trained, config["datamodule"]["num_classes"])) or datamodule.class_names
@@ -219,6 +220,20 @@ def _folders(overrides: tuple[str, ...]) -> list[str]:
 
 def _has(overrides: tuple[str, ...], key: str) -> bool:
     return any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
+
+
+@contextmanager
+def _same_tf32() -> Iterator[None]:
+    """Restore whether TensorFloat-32 is allowed, which building a network sets."""
+    import torch
+
+    backends: Any = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from ghostexp.config.config_files import list_options
 from ghostexp.config.trust import check_saved_config
 
 EXPORTED = "ghostexp_network"  # architecture of an exported network, whose arguments are its node of the configuration
+ALWAYS = ("num_classes", "in_chans")  # arguments that timm passes on always
 IGNORED = ("global_pool",)  # arguments that timm passes on and these networks do not have
 
 
@@ -25,9 +26,15 @@ def _exported(model: Mapping[str, Any], **others: Any) -> nn.Module:
     from ghostexp.tasks.common.build_network import with_plan
     from ghostexp.tasks.common.nodes import instantiate_node
 
-    changed = {key: value for key, value in others.items() if key in ("num_classes", "in_chans") and key in model}
-    node = {**model, **changed}
-    check_saved_config(node, Path("model_args"), ())
+    check_saved_config(model, Path("model_args"), ())
+    node = {**model, **({"network": {**model["network"]}} if isinstance(model.get("network"), Mapping) else {})}
+    for key, value in others.items():
+        # A ghostified network has the arguments of the ordinary one in a node of its own.
+        parts = [part for part in (node, node.get("network", {})) if key in part]
+        if not parts and value is not None and key not in ALWAYS:
+            raise ValueError(f"{key}={value}: the exported network has no such argument")
+        for part in parts:
+            part[key] = value
     plan = node.pop("plan", None)
     return with_plan(instantiate_node(node, "model"), plan, "model")
 

@@ -71,6 +71,28 @@ def test_failed_run_raises_run_error(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert record.keys() >= {"error", "type", "traceback", "versions", "git", "cpu"}
 
 
+def test_killed_run_raises_run_error_and_no_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "print('error: process 1 was killed by SIGKILL'); raise SystemExit(137)"
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **keys: popen([sys.executable, "-c", code], **keys))
+    with pytest.raises(ghostexp.RunError, match="process 1 was killed by SIGKILL"):
+        ghostexp.fit(*TINY, f"output_dir={tmp_path}")
+
+
+def test_load_keeps_tf32_of_the_process(shared_run: Path) -> None:
+    backends: Any = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for wanted in ([False, False], [True, True], [False, True]):
+            for backend, allowed in zip(backends, wanted, strict=True):
+                backend.allow_tf32 = allowed
+            ghostexp.load(shared_run)
+            assert [backend.allow_tf32 for backend in backends] == wanted
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
+
+
 def test_networks_by_name() -> None:
     state = torch.get_rng_state()
     network = ghostexp.create_model("ghostnet", num_classes=7, width=0.25, ratio=3).eval()

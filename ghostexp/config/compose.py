@@ -128,11 +128,15 @@ def _overlay_earlier_run(command: ParsedCommand, composed: Config) -> Config:
         raise ValueError(f"resume={command.earlier.path}: a run of task={before['task']['name']} cannot be continued")
     if task not in ON_SEVERAL_DEVICES:
         before = {**before, "trainer": {**before["trainer"], "devices": 1, "num_nodes": 1}}
+    if task != "fit":  # which alone computes the statistics of BatchNorm
+        before = {**before, "trainer": {**before["trainer"], "sync_batchnorm": False}}
     from_command = [key for key in (*COMMAND_KEYS, *command.groups) if key in composed]
     merged = OmegaConf.create({**before, **{key: composed[key] for key in from_command}})
     for text in command.changes:
         _apply_override(merged, text)
     config = plain_node(merged)
+    chosen = {group: composed["choices"][group] for group in command.groups if group in GROUPS}
+    config["choices"] = {**config.get("choices", {}), **chosen}
     changed = differences(before, config)
     if command.key == "resume" and changed:
         where = f"resume={command.earlier.path}"
@@ -150,9 +154,10 @@ def _apply_override(config: DictConfig, text: str) -> None:
     key = override.key_or_group
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
-    if override.is_add() and node is None:
+    is_new = override.is_add() or override.is_force_add()
+    if is_new and node is None:
         node = OmegaConf.create()  # callbacks.NAME._target_ adds callbacks.NAME
-    if not isinstance(node, DictConfig) or (leaf not in node and not override.is_add()):
+    if not isinstance(node, DictConfig) or (leaf not in node and not is_new):
         siblings = [str(name) for name in node] if isinstance(node, DictConfig) else []
         raise ValueError(unknown_key_message(text, key, siblings))
     if override.is_delete():

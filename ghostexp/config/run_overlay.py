@@ -51,6 +51,8 @@ def parse_command_line(arguments: Sequence[str]) -> ParsedCommand:
         raise ValueError(f"{key}={value}: cannot be used with -m; repeat the sweep to continue its jobs")
     earlier = RunDirectory(Path(value).absolute())
     config = earlier.read_config(key)
+    if any(re.match(r"(-c|--cfg)(=|$)", argument) for argument in arguments):
+        raise ValueError(f"--cfg: must be used without {key}=; the configuration of that run is {earlier.config}")
     check_saved_config(config, earlier.path, _allowed(arguments))
     config_dir = typed_config_dir(arguments) or _remembered_config_dir(config, arguments)
     command = ParsedCommand([f"{key}={quoted(str(earlier.path))}"], key, earlier, config, config_dir=config_dir)

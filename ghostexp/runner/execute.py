@@ -55,7 +55,7 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
 
 def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None, report: Report | None) -> int:
     started, clock = datetime.now().astimezone().isoformat(timespec="seconds"), time.perf_counter()
-    source = {"versions": versions(), "git": git_revision()}  # at the start: there may be commits while this runs
+    source: dict[str, Any] = {}
 
     def record(outcome: dict[str, Any]) -> dict[str, Any]:
         about = {"task": config["task"]["name"], "name": config["name"], "fingerprint": fingerprint(config)}
@@ -63,6 +63,7 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None, rep
         return about | {"seed": config["seed"]} | outcome | ran | source
 
     try:
+        source |= {"versions": versions(), "git": git_revision()}  # at the start: there may be commits while this runs
         setup_file_logging(run)
         _prepare(config, threads)
         task = _find_task(config["task"])

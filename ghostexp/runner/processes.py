@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ghostexp.runner.fork_server import CONTEXT, targets, warm_up, work
+from ghostexp.runner.ranks import without_ranks
 from ghostexp.runner.resources import Resources, threads_per_process
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.provenance import git_revision, versions
@@ -160,7 +161,7 @@ def handle_signals(act: Callable[[int, bool], None]) -> Iterator[list[int]]:
 def environments(processes: int, nodes: int, resources: Resources) -> list[dict[str, str]]:
     """Return the environment of each process, with the variables of torch.distributed if there are several."""
     # Without SLURM's variables, by which Lightning would treat each process as the only one.
-    common = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    common = {key: value for key, value in without_ranks(os.environ, nodes > 1).items() if not key.startswith("SLURM_")}
     if resources.gpus:
         common["CUDA_VISIBLE_DEVICES"] = ",".join(resources.gpus)
     if processes * nodes == 1:

@@ -1,6 +1,7 @@
 """Count the processes of a run, and find the rank of this one."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 ON_SEVERAL_DEVICES = ("fit", "test")  # tasks that can run in several processes
@@ -17,6 +18,15 @@ def rank() -> int:
 def is_global_zero() -> bool:
     """Return whether this process writes the run's files: rank 0, or the parent of rank 0."""
     return rank() == 0 and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def without_ranks(environment: Mapping[str, str], several_machines: bool = False) -> dict[str, str]:
+    """Return an environment without the ranks of a process that started this one, as torchrun or Kubernetes set them.
+
+    several_machines: of a run on several, whose NODE_RANK is the user's.
+    """
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", *(() if several_machines else ("NODE_RANK",)))
+    return {name: value for name, value in environment.items() if name not in names}
 
 
 def is_started_by_slurm() -> bool:

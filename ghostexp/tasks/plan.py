@@ -39,6 +39,8 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     Raises ValueError: a detector, no convolution to replace, or a time that no plan reaches.
     """
     task, sizes = config["task"], ghost_sizes(config["task"])
+    if task["goal"] == "fastest" and task["time_budget"] != 1:
+        raise ValueError(f"task.time_budget={task['time_budget']}: needs task.goal=fewest_macs or most_macs")
     network, given = _ordinary_network(config)
     shape = image_shape(config)
     setting = build_setting(config)

@@ -210,3 +210,33 @@ def test_environments_use_a_free_port_on_one_machine(monkeypatch: pytest.MonkeyP
     assert first["MASTER_ADDR"] == "127.0.0.1"
     assert first["MASTER_PORT"] not in ("29500", second["MASTER_PORT"])
     assert environments(2, 2, Resources(1))[0]["MASTER_PORT"] == "29500"
+
+
+@pytest.mark.parametrize("name", ["NODE_RANK", "RANK"])
+def test_single_run_ignores_ranks_of_the_shell(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun and Kubernetes set them, and as a user of several machines exports NODE_RANK."""
+    monkeypatch.setenv(name, "1")
+    assert command(*TINY, "trainer.max_epochs=1", in_directory(tmp_path / "run")) == 0
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert (tmp_path / "run" / "result.json").is_file()
+
+
+def test_processes_of_one_machine_do_not_inherit_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK"):
+        monkeypatch.setenv(name, "3")
+    names = {"RANK", "LOCAL_RANK", "NODE_RANK"}
+    (single,) = environments(1, 1, Resources(1))
+    assert not names & single.keys()
+    assert [{name: one[name] for name in names} for one in environments(2, 1, Resources(1))] == [
+        {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"} for rank in (0, 1)
+    ]
+    assert [one["RANK"] for one in environments(2, 4, Resources(1))] == ["6", "7"]
+
+
+def test_signal_before_the_task_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def signalled() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("ghostexp.runner.execute.git_revision", signalled)
+    assert command(*TINY, in_directory(tmp_path / "run")) == 128 + signal.SIGTERM
+    assert not (tmp_path / "run" / "failure.json").exists()

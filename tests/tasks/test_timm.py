@@ -31,6 +31,10 @@ def test_timm_loads_exported_folder(trained_run: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(network(images), ours(images), atol=1e-4, rtol=1e-4)
     data = resolve_model_data_config(network)
     assert data["input_size"] == [1, 8, 8]
+    others = timm.create_model(f"local-dir:{folder}", num_classes=5, in_chans=3)
+    assert others(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
+    with pytest.raises(ValueError, match=r"drop_path_rate=0\.1: the exported network has no such argument"):
+        timm.create_model(f"local-dir:{folder}", drop_path_rate=0.1)
     config = json.loads((folder / "config.json").read_text())
     assert config["label_names"] == [str(digit) for digit in range(10)]
 
@@ -51,3 +55,13 @@ def test_network_of_timm_keeps_its_architecture(tmp_path: Path) -> None:
         {"model": model, "datamodule": data}, ((0.5,) * 3, (0.5,) * 3), ("a", "b", "c"), tmp_path / "config.json"
     )
     assert timm.create_model(f"local-dir:{tmp_path}")(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_crop_is_that_of_the_data(tmp_path: Path) -> None:
+    model = {"_target_": LIBRARY, "name": "test_resnet", "num_classes": 3, "in_chans": 3, "ratio": None, "kwargs": {}}
+    found = {}
+    for module in ("image_folder.ImageFolder", "torch_dataset.TorchDataset"):
+        data = {"_target_": f"ghostexp.data.datasets.{module}", "num_classes": 3, "in_chans": 3, "image_size": 96}
+        write_timm_config({"model": model, "datamodule": data}, ((0.5,) * 3,) * 2, (), tmp_path / "config.json")
+        found[module] = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]["crop_pct"]
+    assert found == {"image_folder.ImageFolder": 0.875, "torch_dataset.TorchDataset": 1.0}

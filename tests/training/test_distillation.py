@@ -159,3 +159,12 @@ def test_distillation_on_two_processes(teacher: Path, tmp_path: Path) -> None:
     code, _, err = finish(*arguments, in_directory(tmp_path / "run"))
     assert code == 0, err
     assert result_of(tmp_path / "run")["teacher"]["source"] == str(teacher)
+
+
+def test_teacher_needs_the_normalisation_of_the_student(teacher: Path) -> None:
+    config = RunDirectory(teacher).read_config()
+    config["loss"]["distill"]["teacher"] = str(teacher)
+    config["datamodule"] |= {"mean": [0.4] * 3, "std": [0.2] * 3}
+    needed = r"teacher=.*must be trained with mean and std \(\(0\.4, 0\.4, 0\.4\), \(0\.2, 0\.2, 0\.2\)\), as this run"
+    with pytest.raises(ValueError, match=needed):
+        build_distillation(config, nn.Identity())

@@ -87,6 +87,8 @@ def _from_weights(config: instantiate.Config) -> LoadedModel:
     task, source = config["task"]["name"], config["model"].get("weights")
     if source is None:
         raise ValueError(f"task={task}: needs run=DIR, an earlier run's directory, or model.weights=...")
+    if config["task"].get("checkpoint") is not None:
+        raise ValueError(f"task.checkpoint={config['task']['checkpoint']}: needs run=DIR, not model.weights")
     built = instantiate.build_network(config)
     return LoadedModel(built.network, built.cost, str(source))
 

@@ -32,7 +32,8 @@ logits = network(np.zeros({shape}, np.float32))[0]""",
     "openvino+int8": """import numpy as np
 import openvino
 
-network = openvino.Core().compile_model("{file}", "CPU")
+options = {{"INFERENCE_PRECISION_HINT": "f32"}}  # of layers that are not in int8
+network = openvino.Core().compile_model("{file}", "CPU", options)
 logits = network(np.zeros({shape}, np.float32))[0]""",
     "safetensors": """from safetensors.torch import load_file
 

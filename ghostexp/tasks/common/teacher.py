@@ -19,8 +19,8 @@ def build_distillation(
 ) -> tuple[Distillation, dict[str, Any]] | tuple[None, None]:
     """Build the distillation and its entry of result.json; None twice if there is no teacher.
 
-    Raises ValueError: the student is a detector, no run there, one on other images or classes, a model without
-    weights.
+    Raises ValueError: the student is a detector, no run there, one with another number of classes or channels or
+    another normalisation, a model without weights.
     """
     distill = config["loss"].get("distill") or {}  # missing in configurations without the key
     if distill.get("teacher") is None:
@@ -48,4 +48,19 @@ def _model(teacher: str | dict[str, Any], config: instantiate.Config) -> dict[st
         found, needed = earlier["datamodule"][key], config["datamodule"][key]
         if found != needed:
             raise ValueError(f"{KEY}={teacher}: must be trained with datamodule.{key}={needed}, got {found}")
+    theirs, ours = (
+        _normalisation({**config, "datamodule": data}) for data in (earlier["datamodule"], config["datamodule"])
+    )
+    if theirs != ours and None not in (theirs, ours):
+        raise ValueError(f"{KEY}={teacher}: must be trained with mean and std {ours}, as this run, got {theirs}")
     return earlier["model"] | {"weights": str(teacher), "reset_head": False}
+
+
+def _normalisation(config: instantiate.Config) -> tuple[Any, Any] | None:
+    """Return mean and std of the images; None where a datamodule of another package does not tell."""
+    datamodule: Any = instantiate.build_datamodule(config)
+    try:
+        mean, std = datamodule.mean_std()
+    except ValueError:
+        return None
+    return tuple(mean), tuple(std)

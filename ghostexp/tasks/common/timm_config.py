@@ -7,6 +7,7 @@ from typing import Any
 from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common.instantiate import Config
 
+IMAGE_FOLDER = "ghostexp.data.datasets.image_folder.ImageFolder"
 LIBRARY = "ghostexp.models.torchvision_timm.timm_network"
 
 
@@ -21,13 +22,15 @@ def write_timm_config(config: Config, mean_std: Sequence[Sequence[float]], names
     if node["_target_"] == LIBRARY and node.get("ratio") is None and node.get("plan") is None:
         architecture, arguments = node["name"], dict(node.get("kwargs") or {})
     mean, std = (list(values) for values in mean_std)
+    # Other data, and small images, are resized to the shorter side alone.
+    crop_pct = 0.875 if data.get("_target_") == IMAGE_FOLDER and data["image_size"] > 64 else 1.0
     pretrained: dict[str, Any] = {
         "input_size": [data["in_chans"], data["image_size"], data["image_size"]],
         "mean": mean,
         "std": std,
         "interpolation": "bilinear",
         "crop_mode": "center",
-        "crop_pct": 1.0 if data["image_size"] <= 64 else 0.875,
+        "crop_pct": crop_pct,
         "num_classes": data["num_classes"],
         "custom_load": False,
         "first_conv": None,
