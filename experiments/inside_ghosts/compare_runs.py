@@ -66,7 +66,7 @@ def by_layer(variant: str, tables: dict[str, Rows]) -> list[dict[str, float | st
         name = layer["layer"]
         if name == BLOCK:
             continue
-        pairs = [row for row in tables["pairs"] if row["layer"] == name]
+        pairs = [row for row in tables["pairs"] if row["layer"] == name and "nan" not in row.values()]
         ghosts = [row for row in tables["ghosts"] if row["layer"] == name and row["r"] != "nan"]
         row: dict[str, float | str] = {"variant": variant, "layer": name, "maps": int(layer["maps"])}
         row |= {"rank_fraction": float(layer["rank"]) / int(layer["maps"])}
@@ -74,8 +74,8 @@ def by_layer(variant: str, tables: dict[str, Rows]) -> list[dict[str, float | st
         row |= {"partner_r": median(abs(float(pair["r"])) for pair in pairs)}
         row |= {f"unexplained_{size}": median(float(pair[f"unexplained_{size}"]) for pair in pairs) for size in SIZES}
         if ghosts:
-            row |= {"ghost_r": median(abs(float(ghost["r"])) for ghost in ghosts)}
-            row |= {"ghost_r_others": median(float(ghost["r_others"]) for ghost in ghosts)}
+            others = [float(ghost["r_others"]) for ghost in ghosts if ghost["r_others"] != "nan"]
+            row |= {"ghost_r": median(abs(float(ghost["r"])) for ghost in ghosts), "ghost_r_others": median(others)}
         rows.append(row)
     return rows
 

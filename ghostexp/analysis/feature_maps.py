@@ -16,7 +16,7 @@ DEFAULT = 3  # layers, spread over depth
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """A layer's output for a batch: intrinsic maps (N, M, H, W) and their ghosts (N, G, H, W).
+    """A layer's output for a batch: intrinsic maps (N, M, H, W) and their ghosts (N, G, H, W), before any attention.
 
     Each intrinsic map has `ghosts_per_map` ghosts in a row; some of the last ones may be cut off.
     For a layer without ghosts, `intrinsic` holds all maps.
@@ -28,7 +28,7 @@ class FeatureMaps:
 
     @property
     def all_maps(self) -> Tensor:
-        """Concatenate all maps, as the layer returns them: (N, C, H, W)."""
+        """Concatenate all maps: (N, C, H, W)."""
         return self.intrinsic if self.ghosts is None else torch.cat([self.intrinsic, self.ghosts], 1)
 
 
@@ -66,9 +66,11 @@ def select_layers(network: nn.Module, wanted: Sequence[str] | None, image: Tenso
         if not matched:
             raise ValueError(f"task.layers={pattern}: must be one of {', '.join(named)}")
         chosen |= {name: modules[name] for name in matched}
-    for name, maps in extract_feature_maps(network, chosen, image).items():
-        if maps.intrinsic.ndim != 4:
-            raise ValueError(f"task.layers={name}: must output maps (N, C, H, W), got {tuple(maps.intrinsic.shape)}")
+    extracted = extract_feature_maps(network, chosen, image)
+    for name in chosen:
+        found = tuple(extracted[name].intrinsic.shape) if name in extracted else "no tensor"
+        if len(found) != 4 or isinstance(found, str):
+            raise ValueError(f"task.layers={name}: must output maps (N, C, H, W), got {found}")
     return chosen
 
 
@@ -100,7 +102,7 @@ def extract_feature_maps(network: nn.Module, layers: Mapping[str, nn.Module], im
         network(images)
     for name, module in layers.items():
         parts = [outputs[part] for part in _parts(module) if part in outputs]
-        if has_cheap_operation(module):
+        if has_cheap_operation(module) and parts:
             intrinsic, ghosts = parts
             kept = ghosts[:, : module.out_channels - intrinsic.shape[1]]
             extracted[name] = FeatureMaps(intrinsic, kept, ghosts_per_map=ghosts.shape[1] // intrinsic.shape[1])
@@ -122,8 +124,9 @@ def _record_outputs(layers: Mapping[str, nn.Module]) -> Iterator[dict[nn.Module,
     """Record, within the context, the output of each layer, and of each part of a ghost module."""
     outputs: dict[nn.Module, Tensor] = {}
 
-    def record(module: nn.Module, arguments: object, output: Tensor) -> None:
-        outputs[module] = output.clone()  # later layers may work in place
+    def record(module: nn.Module, arguments: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs[module] = output.clone()  # later layers may work in place
 
     handles = [part.register_forward_hook(record) for module in layers.values() for part in _parts(module)]
     try:

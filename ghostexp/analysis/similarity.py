@@ -52,8 +52,11 @@ def ghost_correlations(correlation: Tensor, intrinsic: int, ghosts_per_map: int)
 
 
 def other_correlations(correlation: Tensor, intrinsic: int, ghosts_per_map: int) -> Tensor:
-    """Return the median |r| of each ghost with the other intrinsic maps, (G,); NaN if there are none."""
+    """Return the median |r| of each ghost with the other intrinsic maps, (G,), constant ones aside; NaN without any."""
+    is_varying = correlation.diagonal() > 0
     sizes = correlation[intrinsic:, :intrinsic].abs()
+    sizes[~is_varying[intrinsic:]] = torch.nan
+    sizes[:, ~is_varying[:intrinsic]] = torch.nan
     sizes[torch.arange(len(sizes)), source_map(len(sizes), ghosts_per_map)] = torch.nan
     return sizes.nanmedian(1).values
 
@@ -94,6 +97,7 @@ def distinct_pairs(partner: Tensor, r: Tensor, count: int) -> list[tuple[int, in
     return pairs
 
 
+IMAGES = 16  # whose patches are in memory at once, of one map: 80 MB at 112 x 112
 SIZES = (1, 3, 5, 7)  # d, as in arXiv 1911.11907, table 2
 
 
@@ -109,18 +113,22 @@ class LinearFits:
         self.count = 0
         features = SIZES[-1] ** 2 + 1
         self.grams = {source: torch.zeros(features, features, dtype=torch.float64) for source, _ in self.pairs}
+        self.targets: dict[int, list[tuple[int, int]]] = {source: [] for source in self.grams}  # with the pair's number
+        for index, (source, target) in enumerate(self.pairs):
+            self.targets[source].append((index, target))
         self.crosses = [torch.zeros(features, dtype=torch.float64) for _ in self.pairs]
         self.squares = [0.0 for _ in self.pairs]
 
     def add(self, maps: Tensor) -> None:
         """Add a batch (N, C, H, W)."""
-        patches = {source: _patches(maps[:, source]) for source in self.grams}
-        for source, patch in patches.items():
-            self.grams[source] += (patch @ patch.T).cpu()
-        for index, (source, target) in enumerate(self.pairs):
-            values = maps[:, target].double().flatten()
-            self.crosses[index] += (patches[source] @ values).cpu()
-            self.squares[index] += float(values @ values)
+        for images in maps.split(IMAGES):
+            for source, gram in self.grams.items():
+                patch = _patches(images[:, source])
+                gram += (patch @ patch.T).cpu()
+                for index, target in self.targets[source]:
+                    values = images[:, target].double().flatten()
+                    self.crosses[index] += (patch @ values).cpu()
+                    self.squares[index] += float(values @ values)
         self.count += maps[:, 0].numel()
 
     def errors(self) -> Tensor:
@@ -129,11 +137,11 @@ class LinearFits:
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(SIZES))
 
     def unexplained(self) -> Tensor:
-        """Compute the errors as fractions of the target's variance, 1 - R^2; 1 for a constant target."""
+        """Compute the errors as fractions of the target's variance, 1 - R^2; NaN for a constant target."""
         variances = [self.squares[i] / self.count - float(c[-1] / self.count) ** 2 for i, c in enumerate(self.crosses)]
         scale = torch.tensor(variances, dtype=torch.float64)[:, None]
         means = torch.tensor(self.squares, dtype=torch.float64)[:, None] / self.count
-        return torch.where(scale > 1e-12 * means, self.errors() / scale, 1.0).clamp(0, 1)
+        return torch.where(scale > 1e-12 * means, (self.errors() / scale).clamp(0, 1), torch.nan)
 
     def _error(self, index: int, size: int) -> float:
         taps = _tap_indices(size)

@@ -82,7 +82,7 @@ class _Rewriter:
         given = self.found.get(first) if isinstance(first, fx.Node) else None
         if target is operator.getitem and isinstance(given, Parts):
             return given  # of a BatchNorm, the map
-        if not isinstance(given, Parts):
+        if not isinstance(given, Parts) or not _has_weights(node):
             return None
         if target is CONV and _groups(node) == 1:
             return self.summed(node, given)
@@ -117,7 +117,7 @@ class _Rewriter:
         if isinstance(found, Parts):
             return found if found.channels == channels else None
         source = node.args[0] if node.args else None
-        if len(node.users) != 1 or not isinstance(source, fx.Node):
+        if len(node.users) != 1 or not isinstance(source, fx.Node) or not _has_weights(node):
             return None
         if node.target is CONV and _groups(node) == 1:
             return Parts(self.convolved(node, channels), channels)
@@ -210,6 +210,14 @@ def _ranges(channels: tuple[int, int]) -> tuple[slice, slice]:
 def _shape(node: fx.Node) -> Sequence[Any]:
     value = node.meta.get("val")
     return value.shape if isinstance(value, Tensor) else ()
+
+
+def _has_weights(node: fx.Node) -> bool:
+    """Return whether the weights of a node, if it has any, can be divided: not if they are computed or missing."""
+    weights = node.args[1:3] if node.target is CONV else node.args[1:5] if node.target is BATCHNORM else ()
+    if node.target is CONV and weights[1:] == (None,):
+        weights = weights[:1]  # without a bias
+    return all(isinstance(one, fx.Node) and one.op == "get_attr" for one in weights)
 
 
 def _is_depthwise(node: fx.Node) -> bool:

@@ -42,6 +42,15 @@ class TracedNetwork(Network):
         maps = dict(zip(self.traced.channels, self._parts().features(self, x)[1:], strict=True))
         return {stride: maps[stride] for stride in self.feature_channels}
 
+    def reparameterize(self) -> None:
+        """Fold the branches of timm's layers, as timm does before inference."""
+        if any(kind.__module__.startswith("timm.") for kind in type(self).__mro__):
+            from timm.utils.model import reparameterize_model
+
+            reparameterize_model(self, inplace=True)
+            if "traced" in self.__dict__:
+                del self.traced
+
     def _parts(self) -> "Parts":
         if not self.traced.parts:
             raise ValueError(f"model: {type(self).__name__} has no feature maps by stride ({self.traced.error})")

@@ -42,7 +42,7 @@ def _maps(layers: Rows) -> str:
     return (
         f"## Maps\n\n{markdown_table(heads, cells)}\n\nThe effective rank is exp of the entropy of the normalised "
         "singular values of the maps, each centred and scaled: the number of directions that they span, at most the "
-        "number of maps. Maps are the outputs of a layer, before the BatchNorm or ReLU that follow it in the network."
+        "number of maps. Maps are the outputs of a layer, before attention, BatchNorm or ReLU after it."
     )
 
 

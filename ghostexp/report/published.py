@@ -57,8 +57,9 @@ def _row(name: str, entry: dict[str, Any]) -> PublishedResult:
 
 # Values of published networks whose row does not state them.
 PUBLISHED_DEFAULTS = {"model.ratio": 2, "model.dw_size": 3, "model.width": 1.0, "model.norm_act": "none"}
-PUBLISHED_DEFAULTS |= {"model.plan": None, "model.backbone.plan": None}
-IMAGENET_CLASSES = 1000
+PUBLISHED_DEFAULTS |= {"model.plan": None, "model.backbone.plan": None, "model.network.width": 1.0}
+PUBLISHED_DEFAULTS |= {"model.head": "mlp", "model.network.head": "mlp", "model.se_ratio": 0.25}
+IMAGENET_CLASSES, SIDE = 1000, 224
 # Overrides of a row that are not compared: a study keeps the recipe while it varies its values, and a backbone is known
 # by its `name` and `width`.
 NO_VALUES = ("experiment", "model@model.backbone")
@@ -113,7 +114,9 @@ def _as_published(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _same_data(config: Mapping[str, Any], table: PublishedTable) -> bool:
     is_whole = config.get("datamodule.train_fraction", 1.0) == 1.0
-    is_imagenet = config.get("datamodule.num_classes") == IMAGENET_CLASSES
+    is_imagenet = (
+        config.get("datamodule.num_classes") == IMAGENET_CLASSES and config.get("datamodule.image_size", SIDE) == SIDE
+    )
     is_known = table.datamodule in ("cifar10", "coco") or is_imagenet
     return config.get("datamodule") == table.datamodule and is_whole and is_known
 

@@ -15,6 +15,7 @@ from ghostexp.analysis.similarity import (
     distinct_pairs,
     effective_rank,
     most_similar,
+    other_correlations,
 )
 from ghostexp.models.ghost_module import GhostModule
 from ghostexp.models.ghostify import ghostify
@@ -166,3 +167,46 @@ def test_feature_maps_of_reparameterized_branches() -> None:
     torch.testing.assert_close(made, maps.ghosts)
     statistics = layer_statistics(network, layers, lambda: [IMAGES])["blocks.0.0.ghost1"]
     assert len(statistics.kernels) == len(statistics.ghost_r) == maps.ghosts.shape[1] > 0
+
+
+def test_fits_of_many_images_are_those_of_few_at_a_time() -> None:
+    maps = torch.randn(40, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+    pairs = [(0, 1), (0, 2), (2, 0)]
+    whole, parts = LinearFits(pairs), LinearFits(pairs)
+    whole.add(maps)
+    for image in maps:
+        parts.add(image[None])
+    torch.testing.assert_close(whole.errors(), parts.errors())
+    torch.testing.assert_close(whole.unexplained(), parts.unexplained())
+
+
+def test_constant_maps_have_no_correlation_with_others_and_nothing_to_explain() -> None:
+    """Three intrinsic maps, the last one dead, and a ghost of each."""
+    maps = torch.randn(4, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps[:, 2] = maps[:, 5] = 0.0
+    correlation = correlation_of(maps)
+    others = other_correlations(correlation, 3, 1)
+    assert others[:2].tolist() == pytest.approx([abs(float(correlation[3, 1])), abs(float(correlation[4, 0]))])
+    assert bool(others[2].isnan())
+    fits = LinearFits([(0, 1), (0, 2)])
+    fits.add(maps)
+    assert fits.unexplained().isnan().tolist() == [[False] * 4, [True] * 4]
+
+
+class Attention(nn.Module):
+    """Has a layer whose output is a tuple, and one that never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(3, 1, batch_first=True)
+        self.unused = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.attention(tokens, tokens, tokens)[0].mean(1)
+
+
+@pytest.mark.parametrize("name", ["attention", "unused"])
+def test_layers_without_maps_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"task\.layers={name}: must output maps \(N, C, H, W\), got no tensor"):
+        select_layers(Attention(), [name], IMAGES[:1])

@@ -108,6 +108,14 @@ VALUES = [
         "model.name=ghostnet_101: timm has no such network; did you mean ghost",
     ),
     (["model=torchvision", "+model.kwargs.x=1"], "model.kwargs={'x': 1}: torchvision's resnet18 does not accept them"),
+    (
+        ["model=timm", "+model.kwargs.features_only=true"],
+        "model: FeatureListNet must map images (N, 1, 8, 8) to logits (N, 10); for N = 2 got list",
+    ),
+    (
+        [*DETECTOR, "model.backbone.in_chans=1"],
+        "model.backbone.in_chans=1: must be 3; detectors read images in colour",
+    ),
     (["model=timm", "+model.kwargs.x=1"], "model.kwargs={'x': 1}: timm's resnet26 does not accept them"),
     (
         ["model=torchvision", "model.name=squeezenet1_1"],

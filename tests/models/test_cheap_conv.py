@@ -118,3 +118,10 @@ def test_gradients_of_single_images() -> None:
     for index, image in enumerate(x):
         wanted = torch.autograd.grad(loss(parameters, image), list(parameters.values()))
         torch.testing.assert_close([values[index] for values in found.values()], list(wanted))
+
+
+@pytest.mark.parametrize(("channels", "wanted"), [(171, True), (196, False), (200, True)])
+def test_many_maps_are_repeated_only_in_blocks(channels: int, wanted: bool) -> None:
+    """The work of a single block grows with the square of its maps."""
+    conv = CheapConv2d(channels, 2 * channels, 3, padding=1, groups=channels)
+    assert is_repeated(conv(maps(channels=channels))) == wanted

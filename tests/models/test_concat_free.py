@@ -98,3 +98,26 @@ def test_what_mixes_or_scales_channels_computes_the_same(read: Callable[[Reader,
 
 def test_ordinary_network_has_no_concatenations() -> None:
     assert not has_concatenations(torch.export.export(resnet20().eval(), (torch.zeros(2, 3, 8, 8),)))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weight is computed."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        Standardised(8, 4, 3, padding=1),
+        Standardised(8, 8, 3, padding=1, groups=8),
+        nn.BatchNorm2d(8, affine=False),
+    ],
+    ids=["computed", "computed, depthwise", "BatchNorm without weights"],
+)
+def test_layers_whose_weights_cannot_be_divided_stay(after: nn.Module) -> None:
+    network = nn.Sequential(GhostModule(3, 8, 3, padding=1), after).eval().double()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    found = concat_free(torch.export.export(network, (images,)))
+    torch.testing.assert_close(found(images), network(images))

@@ -105,3 +105,12 @@ def test_freeze_stages_freezes_up_to_a_map() -> None:
 
 def is_frozen_block(name: str, parameter: nn.Parameter) -> bool:
     return name.startswith("blocks") and not parameter.requires_grad
+
+
+def test_batchnorm_without_weights_is_trained() -> None:
+    classifier = ghostnet(width=0.3)
+    for name, module in list(classifier.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            classifier.set_submodule(name, nn.BatchNorm2d(module.num_features, affine=False))
+    body = BackboneWithFPN(classifier, (8, 16), 8).train().body
+    assert all(module.training for module in body.modules() if isinstance(module, nn.BatchNorm2d))

@@ -192,3 +192,16 @@ def test_fuse_runs_networks_on_images_of_their_size(name: str, side: int) -> Non
     fused = fuse(network, (3, side, side))
     norms = [sum(is_foldable(module) for module in one.modules()) for one in (network, fused)]
     assert norms == ([94, 0] if name == "inception_v3" else [0, 0])
+
+
+@pytest.mark.parametrize(("name", "macs"), [("mobileone_s0", 275_110_400), ("ghostnetv3_050", 49_640_656)])
+def test_fuse_folds_the_branches_of_timm(name: str, macs: int) -> None:
+    """The counts are those of timm's own `reparameterize_model`."""
+    torch.manual_seed(0)
+    network = timm_network(name)
+    randomize_norms(network)
+    fused = fuse(network.double(), (3, 128, 128))
+    x = torch.randn(1, 3, 128, 128, dtype=torch.float64)
+    with torch.no_grad():
+        assert distance(fused(x), network(x)) < EXACTLY
+    assert count_cost(fused.float(), (3, 224, 224)).macs == macs

@@ -106,6 +106,8 @@ B = {"model.network": {"shortcut": "B"}}
         (VGG, {"model.norm_act": "bn"}, []),
         (VGG, {"model.exclude": ["first"]}, []),
         (VGG, {"datamodule.train_fraction": 0.1}, []),
+        (VGG, {"model.network": {"head": "linear"}}, []),
+        (RESNET, {"model.dw_size": 1, "model.network": {"shortcut": "A", "width": 0.25}}, []),
         (VGG, {"model.plan": {"name": "fast", "layers": {"features.0": {"ratio": 4}}}}, []),
         (VGG | {"datamodule": "cifar100"}, {}, []),
         (VGG, {"datamodule.validate_on": "holdout"}, [("paper", 93.7), ("replication", 92.89)]),
@@ -120,6 +122,16 @@ B = {"model.network": {"shortcut": "B"}}
             [("paper", 66.2)],
         ),
         ({"model": "ghostnet", "datamodule": "image_folder"}, {"datamodule.num_classes": 5, "model.width": 0.5}, []),
+        (
+            {"model": "ghostnet", "datamodule": "image_folder"},
+            {"datamodule.num_classes": 1000, "model.width": 0.5, "datamodule.image_size": 32},
+            [],
+        ),
+        (
+            {"model": "ghostnet", "datamodule": "image_folder"},
+            {"datamodule.num_classes": 1000, "model.width": 0.5, "model.se_ratio": 0},
+            [],
+        ),
     ],
 )
 def test_published_results_match_network_and_data(

@@ -61,7 +61,7 @@ class BackboneWithFPN(nn.Module):
         """Set the mode, but leave BatchNorms whose weights are frozen in evaluation mode."""
         super().train(mode)
         for module in self.body.modules():
-            if isinstance(module, _BatchNorm) and not module.weight.requires_grad:
+            if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
                 module.eval()
         return self
 
@@ -120,8 +120,9 @@ class LevelAnchorGenerator(AnchorGenerator):
     """Generate anchors at each pixel of each level: side `scale` strides, for each ratio height / width and octave.
 
     The side is that of the square of equal area; each of `octaves` boxes is larger than the one before by the factor
-    2^(1 / octaves). Anchors are float32, with a level's stride between them. Torchvision's own generator uses the
-    maps' precision (steps of 8 pixels under bfloat16), and a wrong distance where a map's size was rounded up.
+    2^(1 / octaves), before torchvision rounds them to whole pixels. Anchors are float32, with a level's stride between
+    them. Torchvision's own generator uses the maps' precision (steps of 8 pixels under bfloat16), and a wrong distance
+    where a map's size was rounded up.
     """
 
     def __init__(self, strides: Sequence[int], scale: float, ratios: Sequence[float], octaves: int = 1) -> None:

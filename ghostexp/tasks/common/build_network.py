@@ -12,7 +12,7 @@ from ghostexp.models.base import Network, meta_copy
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.detection.fpn import check_strides
 from ghostexp.models.plan import apply_plan
-from ghostexp.models.traced_network import as_network
+from ghostexp.models.traced_network import TracedNetwork, as_network
 from ghostexp.tasks.common import weights_source
 from ghostexp.tasks.common.acceleration import allow_tf32, compile_network
 from ghostexp.tasks.common.nodes import BUILD_ERRORS, Config, build_part, find_target, instantiate_node, one_line
@@ -94,7 +94,7 @@ def build_classifier(node: Config, config: Config, key: str = "model") -> Networ
     offered = {name: value for name in OF_IMAGES if (value := config["datamodule"].get(name)) is not None}
     plan = node.get("plan")
     network = build_part({name: value for name, value in node.items() if name != "plan"}, key, nn.Module, offered)
-    if isinstance(network, Network):
+    if isinstance(network, Network) and not isinstance(network, TracedNetwork):
         return with_plan(network, plan, key)
     if isinstance(network, DetectionModel):
         raise ValueError(f"{key}._target_={node['_target_']}: annotate what it returns, a DetectionModel")
@@ -131,6 +131,8 @@ def _build_detector(
     is_loaded: the detector's own weights are loaded later.
     """
     backbone_node = dict(node.pop("backbone"))
+    if (in_chans := backbone_node.get("in_chans", 3)) != 3:
+        raise ValueError(f"model.backbone.in_chans={in_chans}: must be 3; detectors read images in colour")
     source, plan, loaded = backbone_node.pop("weights", None), backbone_node.pop("plan", None), None
     backbone = as_network(build_part(backbone_node, "model.backbone", nn.Module, {}))
     backbone = with_plan(backbone, plan, "model.backbone")
