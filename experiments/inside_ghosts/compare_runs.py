@@ -119,7 +119,7 @@ def draw(rows: list[dict[str, float | str]]) -> None:
     panel(axes[0, 0], rows, "ghost_r", "median |r| of a ghost and the map it is made from")
     others = [float(row["ghost_r_others"]) for row in rows if row["variant"] == "ghost_resnet20"]
     axes[0, 0].plot(others, "x-", color="0.45", linewidth=0.8)
-    axes[0, 0].text(len(others) - 1, 0.23, "crosses: Ghost-ResNet-20, with the other intrinsic maps", ha="right")
+    axes[0, 0].text(len(others) - 1, 0.04, "crosses: Ghost-ResNet-20, with the other intrinsic maps", ha="right")
     panel(axes[0, 1], rows, "partner_r", "median |r| of a convolved map and the one most like it")
     panel(axes[1, 0], rows, "unexplained_3", "median fraction of variance unexplained by a 3 x 3 filter of that one")
     panel(axes[1, 1], rows, "rank_fraction", "effective rank over number of maps")
