@@ -119,8 +119,10 @@ class Relabelled(Images):
 
 def test_targets_that_are_not_the_labels_of_the_items_raise() -> None:
     text = "datamodule.train: item 1 of Relabelled has the label 0, and its targets or labels have 1"
+    data = Relabelled()
+    module = TorchDataset(train=data, test=data, batch_size=4, num_classes=2, in_chans=1, image_size=8)
     with pytest.raises(ValueError, match=re.escape(text)):
-        batches(data=Relabelled())
+        module.digest()
 
 
 def test_tensors_of_other_integers_raise() -> None:

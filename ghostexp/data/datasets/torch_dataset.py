@@ -112,6 +112,7 @@ class MapDataset:
         known = next(
             (found for name in ("targets", "labels") if (found := getattr(self.data, name, None)) is not None), None
         )
+        self.has_list = known is not None
         with all_seeded(0):
             if known is not None and (change := getattr(self.data, "target_transform", None)) is not None:
                 known = [change(label) for label in known]
@@ -125,24 +126,7 @@ class MapDataset:
                 f"{self.key}: must have {len(self.data)} labels from 0 to {self.num_classes - 1} "
                 f"(datamodule.num_classes), got {len(found)} from {int(found.min())} to {int(found.max())}"
             )
-        if known is not None:
-            self._check_labels(found)
         return found
-
-    def _check_labels(self, found: Tensor) -> None:
-        """Raise ValueError if some items have other labels than `targets` or `labels`."""
-        for index in self._some():
-            with all_seeded(index):
-                label = int(self.data[index][1])
-            if label != found[index]:
-                raise ValueError(
-                    f"{self.key}: item {index} of {type(self.data).__name__} has the label {label}, and its targets or "
-                    f"labels have {int(found[index])}; correct these, or remove them"
-                )
-
-    def _some(self) -> list[int]:
-        """Return the indices of a few items, evenly spaced."""
-        return np.linspace(0, len(self) - 1, min(DIGESTED, len(self))).round().astype(int).tolist()
 
     def __len__(self) -> int:
         return len(self.data)
@@ -153,11 +137,21 @@ class MapDataset:
         return self
 
     def digest(self) -> str:
-        """Digest the labels, and some images."""
+        """Digest the labels, and some images.
+
+        Raises ValueError: an item has another label than `targets` or `labels`.
+        """
+        indices = np.linspace(0, len(self) - 1, min(DIGESTED, len(self))).round().astype(int).tolist()
         images = []
-        for index in self._some():
+        for index in indices:
             with all_seeded(index):
-                images.append(self.data[index][0])
+                image, label = self.data[index]
+            if self.has_list and int(label) != self.labels[index]:
+                raise ValueError(
+                    f"{self.key}: item {index} of {type(self.data).__name__} has the label {int(label)}, and its "
+                    f"targets or labels have {int(self.labels[index])}; correct these, or remove them"
+                )
+            images.append(image)
         return digest_arrays(self.labels.numpy(), *(np.ascontiguousarray(np.asarray(image)) for image in images))
 
     def find_unreadable(self, indices: np.ndarray) -> list[str]:
