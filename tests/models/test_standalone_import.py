@@ -9,7 +9,7 @@ from pathlib import Path
 import ghostexp.models
 
 LAYER = Path(ghostexp.models.__file__).parent
-LAZY = {"torchvision_timm.py": {"timm"}, "weight_files.py": {"safetensors"}}
+LAZY = {"torchvision_timm.py": {"timm"}, "traced_network.py": {"timm"}, "weight_files.py": {"safetensors"}}
 
 
 def roots(path: Path) -> set[str]:
