@@ -92,7 +92,7 @@ def run(composed: DictConfig, command: ParsedCommand) -> int:
         if config["trainer"]["devices"] in ("auto", -1, "-1"):
             config["trainer"]["devices"] = count  # recorded: it decides how many images share a BatchNorm statistic
         check_task(config["task"]["name"], count, nodes)
-        if not is_started_by_slurm():
+        if not is_started_by_slurm():  # this process is no rank: it starts them, or is the only one
             for name in os.environ.keys() - without_ranks(os.environ, nodes > 1).keys():
                 del os.environ[name]
         check_launch_environment(count, nodes, is_named="hydra.run.dir=" in " ".join(sys.argv) or bool(command.key))

@@ -69,7 +69,7 @@ def select_layers(network: nn.Module, wanted: Sequence[str] | None, image: Tenso
     extracted = extract_feature_maps(network, chosen, image)
     for name in chosen:
         found = tuple(extracted[name].intrinsic.shape) if name in extracted else "no tensor"
-        if len(found) != 4 or isinstance(found, str):
+        if len(found) != 4:
             raise ValueError(f"task.layers={name}: must output maps (N, C, H, W), got {found}")
     return chosen
 

@@ -8,7 +8,7 @@ from ghostexp.report.load_runs import Run, RunStatus
 from ghostexp.report.published import PublishedMatch, published_results
 from ghostexp.report.statistics import Estimate
 from ghostexp.report.variants import Study, Variant, as_text, symbol
-from ghostexp.runs.metrics import Metric, primary_metric
+from ghostexp.runs.metrics import Metric
 from ghostexp.runs.text_files import markdown_table
 
 Cells = list[list[str]]  # the first row is the head
@@ -182,13 +182,12 @@ def run_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _run_row(run: Run, variant: str, study: Study) -> dict[str, Any]:
-    test = run.result.get("metrics", {}).get("test", {})
     row = {"run": run.name, "state": run.state.value, "variant": variant}
     row |= {key: as_text(run.value(key)) if run.has(key) else "" for key in study.keys}
     row |= {
         "seed": run.config.get("seed", ""),
-        study.metric.title: test.get(primary_metric(run.result) or "", ""),
-        "loss": test.get("test/loss", ""),
+        study.metric.title: run.test.get(study.metric.name, ""),
+        "loss": run.test.get("test/loss", ""),
     }
     row |= {
         key: run.result.get(key, "")

@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -230,3 +230,8 @@ def latest_metrics(trainer: pl.Trainer) -> dict[str, float]:
     if isinstance(module, BaseModule):
         return module.metrics
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def training_loss(outputs: Any) -> Tensor | None:
+    """Return the loss of a training step; None if it returned none, as Lightning allows."""
+    return outputs.get("loss") if isinstance(outputs, Mapping) else None

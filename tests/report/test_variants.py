@@ -359,6 +359,7 @@ def test_runs_of_several_monitors_are_compared_by_accuracy(tmp_path: Path) -> No
     found = build_study("mine", find_study(tmp_path))
     assert found.metric == Metric("test/acc1")
     assert [variant.accuracy.mean for variant in found.variants] == [90.0, 90.0]
+    assert [row["accuracy"] for row in run_rows(found)] == [90.0, 90.0]
     test = {"test/loss": 0.3}
     finish(RunDirectory(tmp_path / "loss"), 90.0, monitor="loss", monitor_mode="min", metrics={"test": test})
     found = build_study("mine", find_study(tmp_path))

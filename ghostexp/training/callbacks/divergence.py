@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ghostexp.models.finite import non_finite_weights
 from ghostexp.runs.metrics import format_number
-from ghostexp.training.base_module import latest_metrics
+from ghostexp.training.base_module import latest_metrics, training_loss
 
 log = logging.getLogger(__name__)
 REMEDY = "try a lower optimizer.lr, scheduler.warmup_epochs=1 or trainer.gradient_clip_val=1"
@@ -127,8 +126,3 @@ class WarnOnDivergence(Callback):
         first = state_dict["first"]
         self.first = None if first is None else torch.tensor(first)
         self.has_warned = state_dict["has_warned"]
-
-
-def training_loss(outputs: Any) -> Tensor | None:
-    """Return the loss of a training step; None if it returned none, as Lightning allows."""
-    return outputs.get("loss") if isinstance(outputs, Mapping) else None

@@ -11,8 +11,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from ghostexp.runs.metrics import format_metric, format_number
-from ghostexp.training.base_module import latest_metrics
-from ghostexp.training.callbacks.divergence import training_loss
+from ghostexp.training.base_module import latest_metrics, training_loss
 
 log = logging.getLogger(__name__)
 

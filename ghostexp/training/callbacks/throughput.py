@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.data import extract_batch_size
 
-from ghostexp.training.callbacks.divergence import training_loss
+from ghostexp.training.base_module import training_loss
 from ghostexp.training.loggers import log_metrics
 
 
