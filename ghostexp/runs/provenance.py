@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("ghostexp", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "wandb")
+VECTOR_INSTRUCTIONS = {  # by the flag of Linux, the best first
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX-512 with bfloat16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+}
 
 
 def versions() -> dict[str, str]:
@@ -65,15 +71,18 @@ def machine() -> dict[str, Any]:
 
 
 def cpu() -> str:
-    """Return the CPU's name and the number of cores that this process may use."""
-    names: list[str] = []
+    """Return the CPU's name, its vector instructions on Linux, and the number of cores that this process may use.
+
+    Virtual machines hide the model behind one name, and whether bfloat16 is fast depends on the instructions.
+    """
+    lines: list[tuple[str, str, str]] = []
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [
-            line.partition(":")[2].strip()
-            for line in info.read_text(encoding="utf-8", errors="replace").splitlines()
-            if "model name" in line
-        ]
+        text = info.read_text(encoding="utf-8", errors="replace")
+        lines = [line.partition(":") for line in text.splitlines()]
+    names = [value.strip() for key, _, value in lines if "model name" in key]
+    flags = next((value.split() for key, _, value in lines if key.strip() == "flags"), [])
     name = names[0] if names else platform.processor() or platform.machine()  # on Linux, processor() starts a process
+    vectors = next((f", {title}" for flag, title in VECTOR_INSTRUCTIONS.items() if flag in flags), "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name} ({cores} cores)"
+    return f"{name}{vectors} ({cores} cores)"

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.outcome import Outcome, Outputs
 from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.acceleration import warn_of_slow_bfloat16
 from ghostexp.tasks.common.preconditions import CheckEvaluation
 from ghostexp.tasks.common.reproducibility import reproducibility
 from ghostexp.tasks.common.summary import (
@@ -61,6 +62,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
         CheckEvaluation(config, f"val/{monitor}"),
     ]
     trainer = instantiate.build_trainer(config, callbacks, loggers, directory, datamodule)
+    warn_of_slow_bfloat16(str(trainer.precision), trainer.strategy.root_device)
 
     if not isinstance(module, BaseModule):
         log_in_our_rows(trainer)

@@ -1,6 +1,7 @@
 """Test run directories: names, fingerprints, CSV tables and records."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,21 @@ def test_failure_does_not_remove_result(tmp_path: Path) -> None:
     run.write_result({"seed": 0})
     run.write_failure(RuntimeError("rank 1"), "rank 1")
     assert run.read_result() == {"seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ("fpu avx2 bmi2", ", AVX2"),
+        ("avx2 avx512f avx512_bf16 amx_bf16", ", AMX"),
+        ("avx2 avx512f avx512_bf16", ", AVX-512 with bfloat16"),
+        ("avx2 avx512f", ", AVX-512"),
+        ("fpu sse2", ""),
+    ],
+)
+def test_cpu_names_the_vector_instructions(flags: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: {flags}\n"
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    monkeypatch.setattr(Path, "read_text", lambda self, **kwargs: 2 * text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    assert cpu() == f"AMD EPYC{wanted} (2 cores)"

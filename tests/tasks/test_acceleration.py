@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ghostexp.runs import provenance
-from ghostexp.tasks.common.acceleration import allow_tf32, compile_network
+from ghostexp.tasks.common.acceleration import allow_tf32, compile_network, warn_of_slow_bfloat16
 from ghostexp.tasks.common.load_model import inference_device
 from ghostexp.tasks.common.summary import device_info
 from tests.cli import TINY, command
@@ -82,3 +82,16 @@ def test_sync_batchnorm_refuses_a_batchnorm_with_activation(
     data = [text for text in TINY if not text.startswith("model")]
     assert command(*data, *rest) == 1
     assert "trainer.sync_batchnorm=true: BatchNormAct2d (bn1) does more than normalise" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_fast", [False, True])
+def test_bfloat16_on_a_cpu_without_its_kernels_warns(
+    is_fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: is_fast)
+    assert command(*TINY, "trainer.precision=bf16-mixed") == 0
+    warning = "warning: trainer.precision=bf16-mixed: this CPU has no fast bfloat16 convolutions"
+    assert capsys.readouterr().err.count(warning) == (not is_fast)
+    warn_of_slow_bfloat16("32-true", torch.device("cpu"))
+    warn_of_slow_bfloat16("bf16-mixed", torch.device("cuda"))
+    assert warning not in capsys.readouterr().err

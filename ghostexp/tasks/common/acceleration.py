@@ -1,4 +1,4 @@
-"""Set what changes the speed of a network and not its results, up to rounding: TF32 and torch.compile."""
+"""What changes the speed of a network and not its results, up to rounding: TF32, torch.compile and bfloat16."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ghostexp.models.detection.base import DetectionModel
+from ghostexp.validation import notice
 
 COMPILERS = ("cc", "gcc", "clang")
 
@@ -40,3 +41,15 @@ def compile_network(network: nn.Module, mode: bool | str) -> None:
         network.backbone.compile(**kwargs)
     else:
         network.compile(dynamic=False, **kwargs)
+
+
+def warn_of_slow_bfloat16(precision: str, device: torch.device) -> None:
+    """Write a warning if convolutions in bfloat16 are slower than in float32 on this CPU, by a factor of ten and more.
+
+    Without AVX-512 (or bfloat16 instructions of ARM), oneDNN leaves them to loops of torch's own.
+    """
+    if device.type == "cpu" and precision.startswith("bf16") and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        notice(
+            f"warning: trainer.precision={precision}: this CPU has no fast bfloat16 convolutions (AVX-512 is missing); "
+            "trainer.precision=32-true is many times as fast"
+        )
