@@ -22,11 +22,11 @@ CLASSIFIER = "outputs/classifier"
 ONE_EPOCH = "trainer.max_epochs=1 trainer.check_val_every_n_epoch=1"
 DETECTORS = ("retinanet", "faster_rcnn")
 TRAIN = f"""
-python -m ghostexp model=ghostnet datamodule=cifar10 datamodule.batch_size=128 trainer.max_epochs=3 \\
-    hydra.run.dir={CLASSIFIER}
+python -m ghostexp model=ghostnet datamodule=cifar10 datamodule.root=DIR datamodule.batch_size=128 \\
+    trainer.max_epochs=3 threads=1 hydra.run.dir={CLASSIFIER}
 """
 SWEEP = f"""
-python -m ghostexp -m experiment=shapes/{{0}} {ONE_EPOCH} seed=0,1,2 \\
+python -m ghostexp -m experiment=shapes/{{0}} {ONE_EPOCH} seed=0,1,2 threads=1 \\
     model.backbone.weights=null,{CLASSIFIER} name=backbones_{{0}}
 """
 

@@ -24,7 +24,7 @@ PLOTS = {
     "accuracy": (draw_accuracy, "Test {metric} against what is varied"),
     "differences": (draw_differences, "Differences of test {metric} to the baseline"),
     "pareto": (draw_pareto, "Test {metric} against what it costs"),
-    "curves": (draw_curves, "The validation set by epoch"),
+    "curves": (draw_curves, "The validation set{which} by epoch"),
 }
 PROGRAM = ("python", "-m", "ghostexp")
 MACHINE_SPECIFIC_KEYS = (
@@ -60,11 +60,13 @@ def write_report(study: Study, title: str, commands: Sequence[str], folder: Path
 def draw_plots(study: Study, title: str, folder: Path) -> dict[str, str]:
     """Draw the plots, remove those of an earlier report; return a caption by file."""
     captions = {}
+    tested = all(run.values.get("datamodule.validate_on") == "test" for run in study.runs)
+    which = ", which is the test set," if tested else ""
     for name, (draw, caption) in PLOTS.items():
         path = folder / f"{name}.png"
         path.unlink(missing_ok=True)
         if study.variants and draw(study, title, path):
-            captions[path.name] = caption.format(metric=study.metric.title)
+            captions[path.name] = caption.format(metric=study.metric.title, which=which)
     return captions
 
 
@@ -100,11 +102,14 @@ def _list(lines: Sequence[str]) -> str:
 def _sources(study: Study) -> str:
     days = sorted({str(run.result["started"])[:10] for run in study.runs if "started" in run.result})
     revisions = sorted({str(run.result["git"]) for run in study.runs if run.result.get("git")})
+    versions = [run.result.get("versions") or {} for run in study.runs]
+    torches = sorted({str(found["torch"]) for found in versions if "torch" in found})
     tables = ", `table.csv` and `table.tex` have the table" if study.variants else ""
     sentences = [f"`results.csv` has every run{tables}."]
     if days:
         sentences.append(f"Runs of {days[0] if len(days) == 1 else f'{days[0]} to {days[-1]}'}")
-        sentences[-1] += f", revision {', '.join(revisions)}." if revisions else "."
+        sentences[-1] += f", revision {', '.join(revisions)}" if revisions else ""
+        sentences[-1] += f", torch {', '.join(torches)}." if torches else "."
     return " ".join(sentences) + "\n"
 
 

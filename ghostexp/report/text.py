@@ -176,6 +176,11 @@ def notes(study: Study) -> list[str]:
         )
     elif study.variants:
         found.append("No published results of these networks on these data are known.")
+    if not all(run.has_original_data for run in study.runs):
+        found.append(
+            "The images are folders of image files, not the files of the data set's authors: accuracies can be "
+            "compared with each other, not with published ones."
+        )
     machines = hardware(study.runs)
     if machines:
         found.append(f"img/s and seconds of training are medians over runs. Hardware: {'; '.join(machines)}.")

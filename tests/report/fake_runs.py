@@ -50,6 +50,7 @@ def finish(run: RunDirectory, accuracy: float, **others: Any) -> None:
         "accelerator": "cpu",
         "threads": 1,
         "git": "abc",
+        "versions": {"torch": "2.14.1"},
         "started": "2026-01-02T03:04:05+00:00",
     }
     run.write_result(result | others)

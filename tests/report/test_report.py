@@ -39,6 +39,8 @@ def test_report_has_page_tables_and_plots(tmp_path: Path, capsys: pytest.Capture
     assert text.startswith("# ratio ablation: ghost_resnet20 on digits\n\n**Test accuracy against s = 1")
     assert "| s = 10 | 3 | 91.17 | 1.26 | [88.04, 94.29] | -3.83 [-6.42, -1.25] | 138,826 |" in text
     assert "- unfinished: `ratio-2_seed-2` (3 of 3 epochs" in text
+    assert "![The validation set, which is the test set, by epoch](curves.png)" in text
+    assert text.endswith(". Runs of 2026-01-02, revision abc, torch 2.14.1.\n")
     assert "python -m ghostexp task=report study=ratio_ablation\n" in text
     assert [row["n"] for row in read_csv(report / "table.csv")] == ["3", "2", "3"]
     runs = {row["run"]: row for row in read_csv(report / "results.csv")}

@@ -150,6 +150,10 @@ def test_images_of_class_folders_have_no_published_results(tmp_path: Path) -> No
     found = build_study("mine", find_study(tmp_path))
     assert [published_results(variant) for variant in found.variants] == [[], []]
     assert "(not the network and data of the claim), this **does not hold**" in claim_text(found)
+    assert len([line for line in notes(found) if line.startswith("The images are folders of image files")]) == 1
+    finish(start(tmp_path / "original" / "run", 3, {"model.ratio": 1}, RESNET), 82.0, data_format="original files")
+    original = build_study("mine", find_study(tmp_path / "original"))
+    assert not [line for line in notes(original) if "folders" in line]
 
 
 def test_table_has_difference_to_published_results(tmp_path: Path) -> None:
