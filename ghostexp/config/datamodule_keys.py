@@ -31,7 +31,7 @@ DATAMODULE: Keys = {
         "Seed of the holdout split, train_fraction and the digits' test set; independent of seed.", least=0
     ),
     "holdout_fraction": number("Fraction of the training set held out with validate_on=holdout.", above=0, below=1),
-    "train_fraction": number("Fraction of the training set used for training.", above=0, most=1),
+    "train_fraction": number("Fraction of the training set, without the held-out part, that is used.", above=0, most=1),
     "keep_empty": boolean("Train on images without boxes too."),
     "aspect_ratio_grouping": boolean("Batch wide and tall images separately, which needs less padding."),
     "train_folder": string("Folder of the training images, relative to root."),

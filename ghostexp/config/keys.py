@@ -48,7 +48,8 @@ ROOT: Keys = {
     "run": string("Directory of an earlier run, whose configuration and weights are used.").or_null(),
     "resume": string("Directory of a run to continue.").or_null(),
     "allow": array(
-        "Packages that the configuration of run= or resume= may call, beside ghostexp and torch.", also=["string"]
+        "Packages that the configuration of run= or resume= may call, beside ghostexp and those that it is built on.",
+        also=["string"],
     ),
     "traceback": boolean("Show errors with their traceback instead of in one line."),
 }

@@ -16,7 +16,7 @@ SEARCH: Keys = {
         "Learning-rate schedule: final, that of the whole training; rung, one that ends at each rung.", "final", "rung"
     ),
     "metric": string(
-        "Column of metrics.csv that is compared, val/...; null: accuracy, mAP, or that of monitor."
+        "Column of metrics.csv that is compared, val/...; null: accuracy, mAP, or that of monitor, in its direction."
     ).or_null(),
     "direction": choice("Whether more or less of the metric is better.", "maximize", "minimize"),
     "cost": choice(

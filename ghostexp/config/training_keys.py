@@ -90,6 +90,6 @@ LOGGER: Keys = {
     "group": string("W&B group; null: the name of the sweep that the run is part of.").or_null(),
     "tags": array("Additional tags; model, datamodule and study are always tags.").or_null(),
     "notes": string("W&B notes.").or_null(),
-    "offline": boolean("Log to disk only; null: if there is no W&B key.").or_null(),
+    "offline": boolean("Log to disk only; null: without a W&B key or a connection.").or_null(),
     "log_model": boolean("Upload the tested checkpoint as an artifact."),
 }

@@ -13,8 +13,8 @@ Every classifier is a `base.Network`:
 Every detector is a `detection.base.DetectionModel` on such a network: losses in training mode, else boxes.
 
 Arguments have the same names in all ghost networks: ratio (the paper's s) and dw_size (d); those of `ghostnet.py`,
-`ghostnetv2.py` and `ghostnetv3.py` have width (alpha) and se_ratio too. A bad value raises ValueError in one line that
-names the config key: `model.ratio=2.5: must be an integer >= 1`.
+`ghostnetv2.py` and `ghostnetv3.py` have width (alpha) and se_ratio too; `ghostnet_replication`, a fixed network, has
+none. A bad value raises ValueError in one line that names the config key: `model.ratio=2.5: must be an integer >= 1`.
 
 `fuse(network)` returns a copy for inference in which BatchNorms are folded into their convolutions (one after a ghost
 module with norm_act=none stays); `load_weights(network, file)` loads released or own weights.

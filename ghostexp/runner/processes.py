@@ -16,7 +16,6 @@ from ghostexp.runner.fork_server import CONTEXT, targets, warm_up, work
 from ghostexp.runner.ranks import without_ranks
 from ghostexp.runner.resources import Resources, threads_per_process
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.runs.provenance import git_revision, versions
 from ghostexp.runs.signals import stop_signals
 
 GRACE = 4.0  # seconds for the other ranks to end after one has failed
@@ -119,7 +118,7 @@ class RunProcesses:
             cause = f"{how}; to continue: {self.run.resume_command}"
         else:
             return None
-        self.run.write_failure(RuntimeError(cause), cause, {"versions": versions(), "git": git_revision()})
+        self.run.write_failure(RuntimeError(cause), cause)
         return cause
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ghostexp.runs.provenance import machine, versions
+from ghostexp.runs.provenance import git_revision, machine, versions
 from ghostexp.runs.text_files import write_atomically, write_json
 from ghostexp.runs.third_party import arguments_for
 
@@ -121,14 +121,14 @@ class RunDirectory:
     def write_failure(self, error: BaseException, message: str, source: Mapping[str, Any] | None = None) -> None:
         """Write the error message and traceback of a failed run, versions and machine.
 
-        source: versions and git revision; None: the versions alone.
+        source: versions and git revision; None: those of now.
         """
         record = {
             "error": message,
             "type": type(error).__name__,
             "traceback": "".join(traceback.format_exception(error)),
         }
-        write_json(self.failure, {**record, **machine(), **(source or {"versions": versions()})})
+        write_json(self.failure, {**record, **machine(), **(source or {"versions": versions(), "git": git_revision()})})
 
 
 def cannot_write(path: Path, error: OSError) -> ValueError:

@@ -1,7 +1,5 @@
 """Train a network, then test it."""
 
-import logging
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,8 +34,7 @@ from ghostexp.training.callbacks.checkpoint import (
 from ghostexp.training.callbacks.throughput import Throughput
 from ghostexp.training.loggers import log_in_our_rows
 from ghostexp.training.loggers.wandb_outputs import finish, log_tested_model
-
-log = logging.getLogger(__name__)
+from ghostexp.validation import notice
 
 
 def run(config: instantiate.Config, directory: RunDirectory) -> Outcome:
@@ -108,9 +105,7 @@ def _select_checkpoint(
     if checkpoints.best_epoch is not None:
         return directory.best
     text = f"datamodule.validate_on=holdout: no validation had a {checkpoints.monitor}; the last epoch is tested"
-    log.warning(text)
-    if trainer.is_global_zero:
-        print(f"warning: {text}", file=sys.stderr)
+    notice(f"warning: {text}")
     return directory.last
 
 

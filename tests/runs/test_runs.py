@@ -10,7 +10,7 @@ from ghostexp.runs.csv_table import CSVTable, read_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences, fingerprint
 from ghostexp.runs.naming import job_dirname, run_dir
-from ghostexp.runs.provenance import cpu, versions
+from ghostexp.runs.provenance import cpu, git_revision, versions
 
 CONFIG = {
     "seed": 0,
@@ -120,6 +120,7 @@ def test_result_replaces_failure(tmp_path: Path) -> None:
     record = json.loads(run.failure.read_text())
     assert record["type"] == "ValueError"
     assert record["versions"] == versions()
+    assert record["git"] == git_revision() is not None
     assert record["cpu"] == cpu()
     assert run.read_result() is None
     run.write_result({"seed": 0})

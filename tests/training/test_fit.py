@@ -271,6 +271,13 @@ def test_full_disk_is_one_line_and_keeps_checkpoint(
     assert not list((tmp_path / "run" / "checkpoints").glob("*.partial"))
 
 
+@pytest.mark.parametrize("validate_on", ["test", "holdout"])
+def test_patience_on_the_test_set_warns(validate_on: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*TINY, "callbacks.patience=1", f"datamodule.validate_on={validate_on}") == 0
+    warning = "warning: callbacks.patience: decides by the test set, as datamodule.validate_on=test"
+    assert capsys.readouterr().err.count(warning) == (validate_on == "test")
+
+
 def test_patience_stops_training(tmp_path: Path) -> None:
     frozen = ("trainer.max_epochs=20", "optimizer.lr=1e-12", "callbacks.patience=2", "model.network.shortcut=A")
     arguments = (*TINY[1:], *frozen, "model=ghost_resnet20")

@@ -56,7 +56,7 @@ class SearchCommand:
         if errors:
             _print_errors(errors, jobs)
             return 1
-        self.record = replace(self.record, metric=self.record.metric or f"val/{jobs[0].monitor}")
+        self.record = _with_metric(self.record, jobs[0])
         of_trials = [job for job in jobs if not _is_test(job)]
         self._check_directory(of_trials)
         searches = [TrialSearch(self.directory, group, self.record, self._sampler(group)) for group in of_each]
@@ -184,6 +184,19 @@ class SearchCommand:
                 yield
         except BlockingIOError:
             raise ValueError(f"{self.directory}: another command runs this search") from None
+
+
+def _with_metric(record: SearchRecord, job: SweepJob) -> SearchRecord:
+    """Return the record with the metric of the LightningModule, and its direction, unless another one is named.
+
+    Raises ValueError: it is named, should fall, and would be maximized.
+    """
+    metric, direction = f"val/{job.monitor}", "minimize" if job.monitor_mode == "min" else "maximize"
+    if not record.metric:
+        return replace(record, metric=metric, direction=direction)
+    if record.metric == metric and record.direction == "maximize" != direction:
+        raise ValueError(f"search.metric={metric}: needs search.direction=minimize")
+    return record
 
 
 def _submitit() -> Callable[[Steps, Mapping[str, Any], Path, int, bool], int]:

@@ -1,1 +1,1 @@
-"""Code shared by tasks; `instantiate` is the only module that builds objects from a configuration."""
+"""Code shared by tasks; `instantiate` builds the objects of a configuration, with `nodes` and the `build_` modules."""

@@ -13,6 +13,7 @@ from ghostexp.data.detection_datamodule import DetectionDataModule
 from ghostexp.tasks.common.instantiate import Config
 from ghostexp.tasks.common.nodes import find_target
 from ghostexp.training.detection_module import AREAS
+from ghostexp.validation import notice
 
 
 class CheckEvaluation(Callback):
@@ -31,10 +32,16 @@ class CheckEvaluation(Callback):
             and issubclass(scheduler, ReduceLROnPlateau),
         }
         self.needed_by = next((key for key, is_needed in needs.items() if is_needed), None)
+        self.is_on_test = config["datamodule"].get("validate_on") == "test"
         self.monitor = monitor
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the test and validation sets."""
+        """Check the test and validation sets; warn if the test set decides on the training."""
+        if self.needed_by is not None and self.is_on_test:
+            notice(
+                f"warning: {self.needed_by}: decides by the test set, as datamodule.validate_on=test; "
+                "datamodule.validate_on=holdout validates on a part of the training set"
+            )
         datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if not isinstance(datamodule, DataModule):
             return

@@ -193,6 +193,20 @@ def test_metric_is_that_of_the_lightning_module(capfd: pytest.CaptureFixture[str
     assert read_sweep(searched).search["metric"] == "val/acc1"
 
 
+def test_metric_that_should_fall_is_minimized(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    search = ("-m", *DATA, SPACE[0], "search=random", "search.trials=2", "name=falls", f"output_dir={tmp_path}")
+    assert command(*search, "monitor=loss") == 0
+    assert read_sweep(tmp_path / "falls").search["direction"] == "minimize"
+    trials = runs(tmp_path / "falls").values()
+    best = min(trials, key=lambda run: (run.read_result() or {})["metrics"]["last"]["val/loss"])
+    assert f"best: optimizer.lr={best.read_config()['optimizer']['lr']} (" in capfd.readouterr().out
+    calibration = "+metrics.error={_target_:torchmetrics.classification.MulticlassCalibrationError}"
+    named = ("monitor=error", calibration, "search.metric=val/error", "name=error")
+    assert command(*search, *named) == 1
+    assert "search.metric=val/error: needs search.direction=minimize" in capfd.readouterr().err
+    assert command(*search, *named, "search.direction=minimize", "dry_run=true") == 0
+
+
 def test_search_of_an_earlier_version_without_metric_continues(searched: Path, tmp_path: Path) -> None:
     shutil.copytree(searched, tmp_path / "tuned")
     sweep = yaml.safe_load((tmp_path / "tuned" / "sweep.yaml").read_text())
