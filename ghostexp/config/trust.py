@@ -20,8 +20,14 @@ CLASSES += tuple(f"lightning.pytorch.{part}" for part in ("Trainer", "callbacks.
 CLASSES += tuple(f"lightning.pytorch.{part}" for part in ("plugins.", "profilers."))
 CLASSES += ("torchmetrics.", "timm.")
 FUNCTIONS = ("ghostexp.models.", "ghostexp.training.optimizers.", "ghostexp.training.schedulers.")
-FUNCTIONS += ("ghostexp.training.callbacks.build_callbacks", "torchvision.models.", "timm.create_model")
-FUNCTIONS += ("timm.models.", "timm.optim.")
+FUNCTIONS += ("ghostexp.training.callbacks.build_callbacks", "torchvision.models.", "timm.models.")
+# Defined in private modules, which have functions that read or write files too.
+PRIVATE = (
+    "timm.create_model",
+    "timm.models.create_model",
+    "timm.optim.create_optimizer_v2",
+    "torchvision.models.get_model",
+)
 
 
 def check_saved_config(config: Any, path: Path, allowed: Collection[str]) -> None:
@@ -45,9 +51,14 @@ def check_saved_config(config: Any, path: Path, allowed: Collection[str]) -> Non
 def _is_trusted(target: str, allowed: Collection[str]) -> bool:
     if any(target.startswith(f"{package}.") for package in allowed):
         return True
+    if target in PRIVATE:
+        return True
     if not target.startswith((*CLASSES, *FUNCTIONS)):
         return False
     found = defined_in(target)
     if found is None or found.module.partition(".")[0] != target.partition(".")[0]:
         return False
-    return target.startswith(CLASSES) if found.is_class else target.startswith(FUNCTIONS)
+    if found.is_class:
+        return target.startswith(CLASSES)
+    is_private = any(part.startswith("_") for part in (*found.module.split("."), target.rpartition(".")[2]))
+    return target.startswith(FUNCTIONS) and not is_private

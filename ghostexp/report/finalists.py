@@ -41,7 +41,7 @@ def signed_figure(trial: TrialRun, record: SearchRecord, until: float = math.inf
 
 def costs_of(runs: Iterable[TrialRun], record: SearchRecord) -> dict[int, float]:
     """Return the cost of each trained trial; latency_ms is measured with the first seed only."""
-    found = ((run.name.number, (run.result or {}).get(record.cost or "")) for run in runs)
+    found = ((run.name.number, (run.result or {}).get(record.cost or "")) for run in runs if not run.name.is_test)
     return {number: cost for number, cost in found if cost is not None}
 
 

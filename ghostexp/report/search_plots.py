@@ -30,11 +30,12 @@ def draw_progress(groups: Sequence[Group], title: str, path: Path, folder: Path)
     axis, has_any = figure.subplots(), False
     for number, group in enumerate(groups):
         first = group.record.seeds[0]
-        ours = [row for name, row in rows if name and name == TrialName(group.name, name.number, first)]
+        named = [(name, row) for name, row in rows if name and name == TrialName(group.name, name.number, first)]
+        ours, ended = [row for _, row in named], {run.name.number: run.epochs for run in group.trials if run.result}
         spent, figures = [int(row["spent"]) for row in ours], [float(row["figure"]) for row in ours]
         look = style(number, len(groups))
         axis.plot(spent, figures, ".", color=look["color"], alpha=0.4)
-        is_whole = [int(row["epochs"]) == group.record.epochs for row in ours]
+        is_whole = [int(row["epochs"]) == ended.get(name.number) for name, row in named]
         best = _best_so_far([figure for figure, whole in zip(figures, is_whole, strict=True) if whole], group)
         if best:
             has_any = True
@@ -63,8 +64,7 @@ def importances(group: Group) -> dict[str, float] | None:
     except ImportError:
         return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    first = group.record.stages[0]
-    known = {run.name.number: run.figures[first] for run in group.trials if first in run.figures}
+    known = group.first_figures
     distributions = {key: _distribution(optuna, group, key, known) for key in group.record.space}
     varied = {key: found for key, found in distributions.items() if found is not None}
     if len(known) < FEWEST or len(varied) < 2 or len({*known.values()}) < 2:
@@ -166,7 +166,7 @@ def draw_slices(groups: Sequence[Group], title: str, path: Path) -> Path | None:
     axes[0].set(ylabel=f"{axis_label(groups[0])}, epoch {first}")
     if len(groups) > 1:
         axes[0].legend(fontsize=7)
-    if not any(first in run.figures for group in groups for run in group.trials):
+    if not any(group.first_figures for group in groups):
         return None
     filled = "\nfilled: went on from the first rung" if groups[0].record.rungs else ""
     return save(figure, f"{title}{filled}", path)
@@ -176,10 +176,10 @@ def _draw_slice(axis: Axes, group: Group, key: str, first: int, look: Mapping[st
     if group.label:
         axis.scatter([], [], s=28, marker=look["marker"], color=look["color"], label=legend_label(group.label))
     for is_filled in (False, True):
-        runs = [run for run in group.trials if first in run.figures]
+        runs = [run for run in group.trials if run.name.number in group.first_figures]
         runs = [run for run in runs if (run.epochs > first or not group.record.rungs) == is_filled]
         values = [_value(group, key, run.name.number) for run in runs]
         colors = {"color": look["color"]} if is_filled else {"facecolors": "none", "edgecolors": look["color"]}
         if values:
-            figures = [run.figures[first] for run in runs]
+            figures = [group.first_figures[run.name.number] for run in runs]
             axis.scatter(values, figures, s=28, marker=look["marker"], **colors)

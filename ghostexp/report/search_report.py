@@ -144,8 +144,6 @@ def _full_grid(groups: Sequence[Group], trained: int) -> str:
 def search_command(groups: Sequence[Group], with_tests: bool = True) -> str:
     """Return the command of the search, without machine-specific paths."""
     record, fixed = groups[0].record, _fixed(groups[0])
-    if any(text.startswith("study=") for text in fixed):
-        return shlex.join(["python", "-m", "ghostexp", *fixed])
     grid: dict[str, dict[str, None]] = {}
     for group in groups:
         for text in group.overrides:
@@ -183,6 +181,7 @@ def _fixed(group: Group) -> list[str]:
     record = next(filter(Path.is_file, trials), None)
     lines = [str(text) for text in yaml.safe_load(record.read_bytes())] if record else []
     varied = {"seed", "output_dir", "scheduler.horizon", "n_jobs", "fail_fast", *group.record.space}
+    varied -= {"scheduler.horizon"} if group.record.horizon == "final" else set()  # else it is the search's own
     varied |= {text.partition("=")[0] for text in group.overrides}
     kept = [text for text in lines if text.partition("=")[0] not in varied]
     return [f"{key}=DIR" if (key := text.partition("=")[0]) in MACHINE_SPECIFIC_KEYS else text for text in kept]

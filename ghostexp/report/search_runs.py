@@ -66,10 +66,20 @@ class Group:
         """Return the costs of the trained trials; empty without a cost."""
         return costs_of(self.runs, self.record)
 
+    @cached_property
+    def first_figures(self) -> dict[int, float]:
+        """Return the figures of the trials at the first rung; without rungs, the last ones of trained trials."""
+        if self.record.rungs:
+            first = self.record.rungs[0]
+            return {run.name.number: run.figures[first] for run in self.trials if first in run.figures}
+        return {run.name.number: run.figures[max(run.figures)] for run in self.trials if run.result and run.figures}
+
     def seeds_of(self, number: int) -> dict[int, float]:
-        """Return the last figures of a trial by seed."""
+        """Return the last figures of a trial by seed: of the first, and of further ones trained to the end."""
+        first, *further = self.record.seeds
         runs = [run for run in self.runs if run.name.number == number and not run.name.is_test and run.figures]
-        return {run.name.seed: run.figures[max(run.figures)] for run in runs}
+        counted = [run for run in runs if run.name.seed == first or (run.name.seed in further and run.result)]
+        return {run.name.seed: run.figures[max(run.figures)] for run in counted}
 
     def tests_of(self, number: int) -> dict[int, float]:
         """Return the test figures of a finalist by fresh seed."""
@@ -130,6 +140,7 @@ def load_search(folder: Path) -> list[Group]:
     runs = read_trials(folder, record.metric)
     if not runs:
         raise ValueError(f"{folder}: no trial of the search has started")
+    sweep = read_sweep(folder)  # again: a running search records each trial before it starts
     groups = []
     for name, overrides in record.groups.items():
         ours = [run for run in runs if run.name.group == name]

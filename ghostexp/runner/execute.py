@@ -25,7 +25,7 @@ from ghostexp.runs.signals import stop_signals
 from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
-Report = Callable[[str], None]
+Report = Callable[[BaseException], None]
 
 
 class Interrupted(BaseException):
@@ -40,7 +40,7 @@ def execute(config: dict[str, Any], run: RunDirectory, threads: int | None = Non
     """Run the task of a configuration and return the exit code.
 
     threads: CPU threads of this process if the configuration has threads=null. report: is called with the error that
-    ends it, in one line, instead of printing it.
+    ends it, instead of printing it.
     """
     escape_streams()
     try:
@@ -65,6 +65,8 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None, rep
     try:
         source |= {"versions": versions(), "git": git_revision()}  # at the start: there may be commits while this runs
         setup_file_logging(run)
+        if rank() == 0:
+            run.failure.unlink(missing_ok=True)  # of an earlier process
         _prepare(config, threads)
         task = _find_task(config["task"])
         _silence_libraries()
@@ -183,7 +185,7 @@ def _fail(
         error = error.of_run(earlier)
     log.error("failed", exc_info=error)
     if report is not None:
-        report(format_error(error))
+        report(error)
     if report is None or config["traceback"]:
         print_error(error, traceback=config["traceback"])
     if rank() == 0:

@@ -12,6 +12,7 @@ from multiprocessing import connection, forkserver, process
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ghostexp.errors import format_error
 from ghostexp.runner.execute import execute
 from ghostexp.runner.exit import end_process
 from ghostexp.runner.streams import outlive_terminal
@@ -20,6 +21,8 @@ from ghostexp.runs.third_party import texts
 
 # A fresh process takes 0.03 s instead of 8; on macOS a fork after loading frameworks crashes.
 CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+LONGEST = 10_000  # characters of an error: a full pipe would block its sender
 
 Result = TypeVar("Result")
 
@@ -99,7 +102,7 @@ def work(
     """Run one rank of a run in this process.
 
     signals: stop signals. environment: replaces that of the server. log: file for what is printed to stderr.
-    reports: gets the time and the text of the error that ends this rank.
+    reports: gets the time of the error that ends this rank, and a FloatingPointError or RuntimeError with its text.
     """
     os.setsid()
     for signum in signals:
@@ -113,8 +116,9 @@ def work(
     outlive_terminal()
     _end_with_parent()
 
-    def report(text: str) -> None:
-        reports.send((time.time(), text))
+    def report(error: BaseException) -> None:
+        kind = FloatingPointError if isinstance(error, FloatingPointError) else RuntimeError
+        reports.send((time.time(), kind(format_error(error)[:LONGEST])))
 
     end_process(execute(config, RunDirectory(Path(path)), threads, report))
 

@@ -45,7 +45,7 @@ class RunProcesses:
         self.logs = [run.rank_log(number) if number else first for number in self.numbers]
         self.first_failed: int | None = None
         self.deadline = 0.0
-        self.errors: dict[int, tuple[float, str]] = {}  # time and text of each rank that failed
+        self.errors: dict[int, tuple[float, Exception]] = {}  # of each rank that failed, with their time
         pipes = [CONTEXT.Pipe(duplex=False) for _ in range(processes)]
         self.receivers = [receiver for receiver, _ in pipes]
         same = (config, str(run.path), os.getcwd(), self.resources.threads, stop_signals())
@@ -108,11 +108,13 @@ class RunProcesses:
         self._receive_errors()
         number, code = self.numbers[self.first_failed], self.ranks[self.first_failed].exitcode or 0
         if self.first_failed in self.errors:
-            text = self.errors[self.first_failed][1]
-            if any(self.numbers[other] == 0 and error[1] == text for other, error in self.errors.items()):
-                return text  # of rank 0, which has written it, or of all ranks
-            cause = f"rank-{number}: {text}"
-        elif code < 0:
+            error = self.errors[self.first_failed][1]
+            if any(self.numbers[other] == 0 and str(found) == str(error) for other, (_, found) in self.errors.items()):
+                return str(error)  # of rank 0, which has written it, or of all ranks
+            cause = f"rank-{number}: {error}"
+            self.run.write_failure(type(error)(cause), cause)
+            return cause
+        if code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
             how = f"process {number} was killed by {signal.Signals(-code).name}{hint}"
             cause = f"{how}; to continue: {self.run.resume_command}"

@@ -90,6 +90,8 @@ def format_number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def format_metric(name: str, value: float) -> str:
-    """Format a metric with its unit: `98.61 %`, `0.9812`."""
+def format_metric(name: str, value: float | None) -> str:
+    """Format a metric with its unit: `98.61 %`, `0.9812`; nan for None, which is how JSON has it."""
+    if value is None:
+        return "nan"
     return f"{value:.2f} %" if metric_unit(name) else format_number(value)

@@ -68,9 +68,12 @@ class SearchRecord:
         return [*self.rungs, self.epochs]
 
     def further_runs(self, size: float) -> int:
-        """Return how many runs with further seeds there can be; size: number of different trials."""
+        """Return how many runs with further seeds there can be; with a cost, of a Pareto set of one trial.
+
+        size: number of different trials.
+        """
         limit = min(self.contenders, math.inf if self.trials is None else self.trials, size)
-        return 0 if self.cost else int(limit) * (len(self.seeds) - 1)
+        return (1 if self.cost else int(limit)) * (len(self.seeds) - 1)
 
     @property
     def directions(self) -> list[str]:
@@ -116,7 +119,7 @@ def with_metric(search: Mapping[str, Any]) -> dict[str, Any]:
 def read_trial(directory: Path, name: TrialName, metric: str) -> TrialRun:
     """Read a run of a trial, started or not."""
     run = RunDirectory(directory / str(name))
-    rows = [row for row in read_rows(run.metrics) if row.get("epoch")]
+    rows = [row for row in read_rows(run.metrics) if row.get("epoch") and _is_of_epoch(row)]
     trial = TrialRun(name, run, _figures(rows, metric), max((int(row["epoch"]) for row in rows), default=0))
     trial.result = run.read_result()
     if run.failure.is_file() and trial.result is None:
@@ -129,6 +132,11 @@ def read_trials(directory: Path, metric: str) -> list[TrialRun]:
     """Read all started runs of a search, in the order of their names."""
     names = (parse_name(path.parent.name) for path in directory.glob("*/config.yaml"))
     return [read_trial(directory, name, metric) for name in sorted(name for name in names if name is not None)]
+
+
+def _is_of_epoch(row: Mapping[str, Any]) -> bool:
+    """Return whether a row of metrics.csv is of a whole epoch, and not of a step within one."""
+    return any(value and "/" in name and not name.endswith("_step") for name, value in row.items())
 
 
 def _figures(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[int, float]:

@@ -34,7 +34,7 @@ class SweepJob:
     params: int | None = None
     macs: int | None = None
     monitor: str = "acc1"  # metric of the LightningModule that compares runs
-    monitor_mode: str = "max"  # whether more of it is better, or min
+    falling: tuple[str, ...] = ()  # metrics of which less is better
     pause_after: int | None = None  # epochs; None: it is trained to the end
     tags: tuple[str, ...] = ()  # more of W&B
 

@@ -26,7 +26,7 @@ class BuildCheck:
     params: int | None = None
     macs: int | None = None
     monitor: str = "acc1"  # metric of the LightningModule that compares runs
-    monitor_mode: str = "max"  # whether more of it is better, or min
+    falling: tuple[str, ...] = ()  # metrics of which less is better
 
 
 def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str]], int]:
@@ -39,7 +39,7 @@ def check_jobs(jobs: list[SweepJob], is_here: bool) -> tuple[list[tuple[str, str
     errors = []
     for job, answer in zip(jobs, answers, strict=True):
         job.processes, job.params, job.macs = answer.processes, answer.params, answer.macs
-        job.monitor, job.monitor_mode = answer.monitor, answer.monitor_mode
+        job.monitor, job.falling = answer.monitor, answer.falling
         if answer.error is not None:
             errors.append((job.name, answer.error))
     return errors, gpus
@@ -83,4 +83,4 @@ def _check(config: dict[str, Any], run: RunDirectory, checker: Any, is_here: boo
         cost = checker.check(config, run)
     except Exception as error:
         return BuildCheck(format_error(error))
-    return BuildCheck(None, processes, cost.params, cost.macs, checker.monitor, checker.monitor_mode)
+    return BuildCheck(None, processes, cost.params, cost.macs, checker.monitor, checker.falling)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +49,18 @@ def run_with_submitit(jobs: list[SweepJob], launcher: Mapping[str, Any], directo
         try:
             cancelled = _watch(todo, submitted, progress, is_slurm, fail_fast)
         except KeyboardInterrupt:
-            print("the jobs continue, and the same command waits for them; to cancel them:", file=sys.stderr)
-            print("scancel", *(one.job_id for one in submitted.values()), file=sys.stderr)
+            print_interrupted([one.job_id for one in submitted.values()] if is_slurm else None)
             return 128 + signal.SIGINT
     return progress.print_failures(not_started=cancelled)
+
+
+def print_interrupted(queued: Sequence[str] | None) -> None:
+    """Print what an interrupt has left. queued: jobs on SLURM; None: on this machine, where the terminal ends all."""
+    if queued is None:
+        print("the jobs end too; the same command continues them", file=sys.stderr)
+        return
+    print("the jobs continue, and the same command waits for them; to cancel them:", file=sys.stderr)
+    print("scancel", *queued, file=sys.stderr)
 
 
 def submit(jobs: list[SweepJob], launcher: Mapping[str, Any], folder: Path, processes: int, nodes: int) -> Submitted:
@@ -164,6 +172,8 @@ class SubmittedJob:
         code = execute(job.config, job.run)
         if code and out_of_time and environment.global_rank == 0:
             _requeue(job.run, started)
+        if code and out_of_time and environment.global_rank:
+            end_process(0)  # srun would end rank 0, which queues the job again
         if code:
             end_process(code)
         return code
@@ -172,8 +182,12 @@ class SubmittedJob:
 def _requeue(run: RunDirectory, started: float) -> None:
     """Requeue a job that reached its time limit, if it saved a new checkpoint."""
     job_id = os.environ.get("SLURM_JOB_ID")
-    if job_id and run.last.exists() and run.last.stat().st_mtime > started:
-        subprocess.run(["scontrol", "requeue", job_id], check=True)
+    if run.last.exists() and run.last.stat().st_mtime > started:
+        if job_id:
+            subprocess.run(["scontrol", "requeue", job_id], check=True)
+            return
+        message = "time limit reached; the same command continues the run"
+        run.write_failure(TimeoutError(message), message)
     else:
         message = "time limit reached without a new checkpoint; set a longer hydra.launcher.timeout_min"
         run.write_failure(TimeoutError(message), message)

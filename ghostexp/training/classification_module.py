@@ -48,7 +48,7 @@ class ClassificationModule(BaseModule):
         super().__init__(network, optimizer, schedule, seed=seed, sums=sums, interval=interval, monitor=monitor)
         self.criterion = nn.CrossEntropyLoss() if criterion is None else criterion
         self.other_metrics = dict(metrics or {})
-        self.monitor_mode = "min" if self._falls(self.monitor) else "max"
+        self.monitor_mode = "min" if self.monitor in self.falling_metrics else "max"
         self.distillation = distillation
         self.top_k = 5 if num_classes > 5 else 0
         self.accuracies = self._accuracies(num_classes)
@@ -57,9 +57,11 @@ class ClassificationModule(BaseModule):
         self.eval_bad = torch.zeros(())  # images under evaluation whose logits are not finite
         self.num_classes = num_classes
 
-    def _falls(self, metric: str) -> bool:
-        """Return whether less of a metric is better."""
-        return metric == "loss" or getattr(self.other_metrics.get(metric), "higher_is_better", None) is False
+    @property
+    def falling_metrics(self) -> list[str]:
+        """Return the names of the metrics of which less is better."""
+        others = self.other_metrics.items()
+        return ["loss", *(name for name, metric in others if getattr(metric, "higher_is_better", None) is False)]
 
     def _accuracies(self, num_classes: int) -> MetricCollection:
         metrics = {"acc1": MulticlassAccuracy(num_classes, average="micro")}

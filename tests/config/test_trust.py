@@ -65,7 +65,15 @@ def test_teacher_that_calls_other_code_is_refused(
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "torch.load", "ghostexp.training.callbacks.checkpoint.copy_atomically"]
+    "target",
+    [
+        "os.system",
+        "torch.load",
+        "ghostexp.training.callbacks.checkpoint.copy_atomically",
+        "timm.models.load_state_dict",
+        "timm.models._hub.load_state_dict_from_hf",
+        "timm.models._hub.push_to_hf_hub",
+    ],
 )
 def test_other_functions_are_not_trusted(target: str) -> None:
     with pytest.raises(ValueError, match=target):
@@ -76,6 +84,8 @@ def test_other_functions_are_not_trusted(target: str) -> None:
     "target",
     [
         "timm.create_model",
+        "timm.models.resnet.resnet18",
+        "torchvision.models.resnet18",
         "torch.optim.Adam",
         "torch.nn.CrossEntropyLoss",
         "torchvision.transforms.v2.ColorJitter",

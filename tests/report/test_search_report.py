@@ -11,6 +11,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from ghostexp.report import search_plots
+from ghostexp.report.search_report import search_command
 from ghostexp.report.search_runs import load_search
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.sweep_record import SweepRecord, write_sweep
@@ -98,6 +99,32 @@ def test_report_has_winner_elimination_and_commands(tmp_path: Path) -> None:
     rows = list(csv.DictReader(table.splitlines()))
     assert len(rows) == 11
     assert rows[-1]["state"] in ("test", "stopped after epoch 3")
+
+
+def test_seeds_that_are_not_trained_to_the_end_do_not_count(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "mine"
+    write_search(folder, {"": []})
+    for seed in (1, 2):
+        run = RunDirectory(folder / f"trial-0001_seed-{seed}")
+        run.result.unlink()
+        run.metrics.write_text("step,epoch,val/acc1\n1,1,20.0\n")
+    assert load_search(folder)[0].seeds_of(1) == {0: 90.0}
+    assert load_search(folder)[0].seeds_of(0) == {0: 80.0, 1: 80.25, 2: 81.0}
+    sweep = yaml.safe_load((folder / "sweep.yaml").read_text())
+    sweep["search"]["seeds"] = [0, 1]  # the third is no longer asked for
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert load_search(folder)[0].seeds_of(0) == {0: 80.0, 1: 80.25}
+
+
+def test_command_of_a_study_has_what_was_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "mine"
+    write_search(folder, {"ratio-1": ["model.ratio=1"], "ratio-2": ["model.ratio=2"]})
+    for path in folder.glob("*/.hydra/overrides.yaml"):
+        path.write_text(json.dumps(["study=mine", "scheduler.horizon=[9]", *json.loads(path.read_text())]))
+    line = search_command(load_search(folder))
+    assert line.startswith("python -m ghostexp -m study=mine 'scheduler.horizon=[9]' model=resnet20 data_dir=DIR ")
+    for typed in ("model.ratio=1,2", "seed=0,1,2", "search=tpe", "search.trials=4", "'search.rungs=[3]'"):
+        assert f" {typed}" in line
 
 
 def test_report_compares_searches_by_fresh_seeds(tmp_path: Path) -> None:

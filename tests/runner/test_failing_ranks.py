@@ -1,5 +1,6 @@
 """One rank that fails, is killed or stands still ends its run within seconds, with its reason, and no other run."""
 
+import json
 import os
 import signal
 import time
@@ -42,7 +43,9 @@ def failing_resnet8(num_classes: int, in_chans: int, shortcut: str, width: float
             note_end()
             if os.environ["HOW"] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError("no memory left on this device")
+            if os.environ["HOW"] == "diverge":
+                raise FloatingPointError("the loss is not finite")
+            raise RuntimeError("no memory left on this device" + " at all" * 50_000 * (os.environ["HOW"] == "long"))
 
     network = ResNet(8, num_classes, in_chans)
     if shortcut == "B":
@@ -87,11 +90,18 @@ def only_line(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"), [("raise", "rank-1: RuntimeError: no memory left"), ("kill", "process 1 was killed by SIGKILL")]
+    ("how", "reason", "kind"),
+    [
+        ("raise", "rank-1: RuntimeError: no memory left", "RuntimeError"),
+        ("long", "rank-1: RuntimeError: no memory left", "RuntimeError"),
+        ("diverge", "rank-1: the loss is not finite", "FloatingPointError"),
+        ("kill", "process 1 was killed by SIGKILL", "RuntimeError"),
+    ],
 )
 def test_failing_rank_ends_the_run(
     how: str,
     reason: str,
+    kind: str,
     ended: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -102,6 +112,7 @@ def test_failing_rank_ends_the_run(
     assert command(*TINY, *rest) != 0
     assert seconds_since(ended) < SECONDS
     assert only_line(capfd.readouterr().err).startswith(f"error: {reason}")
+    assert json.loads(RunDirectory(tmp_path / "run").failure.read_bytes())["type"] == kind
 
 
 def test_rank_with_a_stuck_worker_ends_the_run(ended: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

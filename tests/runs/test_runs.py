@@ -9,6 +9,7 @@ import pytest
 from ghostexp.runs.csv_table import CSVTable, read_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.runs.fingerprint import differences, fingerprint
+from ghostexp.runs.metrics import format_metric
 from ghostexp.runs.naming import job_dirname, run_dir
 from ghostexp.runs.provenance import cpu, git_revision, versions
 
@@ -126,6 +127,10 @@ def test_result_replaces_failure(tmp_path: Path) -> None:
     run.write_result({"seed": 0})
     assert run.read_result() == {"seed": 0}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
+
+
+def test_metric_that_json_cannot_have_is_nan() -> None:
+    assert (format_metric("test/error", None), format_metric("test/acc1", 98.611)) == ("nan", "98.61 %")
 
 
 def test_failure_does_not_remove_result(tmp_path: Path) -> None:

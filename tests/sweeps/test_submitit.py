@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,7 +77,8 @@ def test_queued_job_is_not_submitted_again(queue: Queue, tmp_path: Path, monkeyp
 
 def test_job_is_requeued_only_with_a_new_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
-    monkeypatch.setattr(submitit_launcher.subprocess, "run", lambda command, check: commands.append(command))
+    scontrol = SimpleNamespace(run=lambda command, check: commands.append(command))
+    monkeypatch.setattr(submitit_launcher, "subprocess", scontrol)
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     run = RunDirectory(tmp_path)
     run.last.parent.mkdir()
@@ -86,6 +88,31 @@ def test_job_is_requeued_only_with_a_new_checkpoint(tmp_path: Path, monkeypatch:
     assert "set a longer hydra.launcher.timeout_min" in run.read_failure()
     submitit_launcher._requeue(run, started=time.time() - 1)
     assert commands == [["scontrol", "requeue", "12"]]
+    monkeypatch.delenv("SLURM_JOB_ID")  # with submitit_local
+    submitit_launcher._requeue(run, started=time.time() - 1)
+    assert run.read_failure() == "time limit reached; the same command continues the run"
+    assert len(commands) == 1
+
+
+@pytest.mark.parametrize(("rank", "wanted"), [(0, 143), (1, 0)])
+def test_other_ranks_do_not_end_the_step_before_it_is_queued_again(
+    rank: int, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitit_launcher, "execute", lambda config, run: os.kill(os.getpid(), signal.SIGUSR2) or 143)
+    environment = SimpleNamespace(global_rank=rank, num_tasks=1)
+    monkeypatch.setattr(submitit_launcher.submitit, "JobEnvironment", lambda: environment)
+    monkeypatch.setattr(submitit_launcher, "_requeue", lambda run, started: None)
+    monkeypatch.setattr(signal, "raise_signal", lambda signum: None)
+    monkeypatch.setattr(signal, "getsignal", lambda signum: None)
+    codes: list[int] = []
+    monkeypatch.setattr(submitit_launcher, "end_process", codes.append)
+    before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        submitit_launcher.SubmittedJob({}, str(tmp_path))()
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert codes[0] == wanted
 
 
 def test_states_are_read_from_squeue(monkeypatch: pytest.MonkeyPatch) -> None:

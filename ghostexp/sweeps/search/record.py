@@ -122,6 +122,9 @@ def check_same(directory: Path, before: Mapping[str, Any], record: SearchRecord)
     changed += (
         [f"first seed: {before['seeds'][0]} -> {record.seeds[0]}"] if before["seeds"][0] != record.seeds[0] else []
     )
+    if ("" in before["groups"]) != ("" in record.groups):
+        grids = (", ".join(filter(None, groups)) or "none" for groups in (before["groups"], record.groups))
+        changed.append(f"grid: {' -> '.join(grids)}")
     if changed:
         raise ValueError(f"{directory}: contains another search ({'; '.join(changed)}); name=... starts a new one")
 

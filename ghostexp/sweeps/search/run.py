@@ -191,12 +191,11 @@ def _with_metric(record: SearchRecord, job: SweepJob) -> SearchRecord:
 
     Raises ValueError: it is named, should fall, and would be maximized.
     """
-    metric, direction = f"val/{job.monitor}", "minimize" if job.monitor_mode == "min" else "maximize"
-    if not record.metric:
-        return replace(record, metric=metric, direction=direction)
-    if record.metric == metric and record.direction == "maximize" != direction:
+    metric = record.metric or f"val/{job.monitor}"
+    falls = metric.removeprefix("val/") in job.falling
+    if record.metric and falls and record.direction == "maximize":
         raise ValueError(f"search.metric={metric}: needs search.direction=minimize")
-    return record
+    return record if record.metric else replace(record, metric=metric, direction="minimize" if falls else "maximize")
 
 
 def _submitit() -> Callable[[Steps, Mapping[str, Any], Path, int, bool], int]:

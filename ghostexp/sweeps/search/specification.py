@@ -43,6 +43,8 @@ def read_spec(params: Sequence[Override], typed: Sequence[Override], seed: int, 
     for override in typed:
         if _is_of_search(override) and override.is_sweep_override():
             raise ValueError(f"{override.input_line}: must have one value")
+        if override.get_key_element() in ("+seed", "++seed"):
+            raise ValueError(f"{override.input_line}: must be typed as seed=...")
     of_study = {one.get_key_element(): one for one in params}
     overrides = of_study | {one.get_key_element(): one for one in typed if not _is_of_search(one)}
     space = [read_dimension(one) for one in overrides.values() if is_searched(one) and not _is_seed_range(one)]

@@ -1,7 +1,6 @@
 """Run the steps of searches through submitit: on SLURM, or with its local executor on this machine."""
 
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +23,8 @@ def run_with_submitit(steps: Steps, launcher: Mapping[str, Any], directory: Path
         try:
             _run(steps, queue, slots, fail_fast)
         except KeyboardInterrupt:
-            print("the jobs continue, and the same command waits for them; to cancel them:", file=sys.stderr)
-            print("scancel", *(one.job_id for _, one in queue.jobs.values()), file=sys.stderr)
+            ids = [one.job_id for _, one in queue.jobs.values()]
+            submitit_launcher.print_interrupted(ids if launcher["backend"] == "slurm" else None)
             return 128 + signal.SIGINT
     code = steps.progress.print_failures()
     if code == 0:

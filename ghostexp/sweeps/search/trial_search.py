@@ -65,7 +65,8 @@ class TrialSearch:
         """Read what a step has come to."""
         step = self.running.pop(name)
         trial = self.runs[name] = read_trial(self.directory, name, self.record.metric)
-        if trial.failure is None and not ((trial.result and trial.figures) or step.until in trial.figures):
+        has_figure = trial.figures or name.is_test  # a test may leave out its validation
+        if trial.failure is None and not ((trial.result and has_figure) or step.until in trial.figures):
             trial.failure = self._problem(trial, step)
         if trial.failure is not None and not trial.is_diverged:
             self.failed.add(name)
@@ -148,6 +149,11 @@ class TrialSearch:
         of_further = [name for name in self.runs if not name.is_test and name.seed != record.seeds[0]]
         done = [name for name in of_further if self.runs[name].result or name in self.running]
         further = max(0, record.further_runs(self.sampler.size) - len(done))
+        if record.cost:  # every member of the Pareto set, to which a running trial and the new one may belong
+            front = contender_figures(self.runs.values(), record)
+            joining = 1 + sum(step.name.seed == record.seeds[0] for step in self.running.values())
+            left = {(number, seed) for number in front for seed in record.seeds} - self._started_seeds
+            further = len(left) + joining * (len(record.seeds) - 1)
         return stages[-1] - stages[min(max(reached), len(stages)) - 1] + further * record.epochs
 
     def _new(self, allows: Callable[[int], bool]) -> Step | None:
@@ -171,13 +177,18 @@ class TrialSearch:
 
     def _further_seed(self, allows: Callable[[int], bool], running: Sequence[int]) -> Step | None:
         """Return a contender's run with a further seed; the next seed waits for the results of the ones before."""
-        started = {(name.number, name.seed) for name, trial in self.runs.items() if not self._is_idle(trial)}
+        started = self._started_seeds
         figures = contender_figures(self.runs.values(), self.record)
         found = next_run(figures, started, self.record.seeds, drops=self.record.cost is None)
         if found is None or any(seed != found[1] for seed in running):
             return None
         step = self._step(TrialName(self.group, *found), len(self.record.rungs))
         return step if allows(step.epochs) else None
+
+    @property
+    def _started_seeds(self) -> set[tuple[int, int]]:
+        """Return trial and seed of the runs that have started and need no further step, tests aside."""
+        return {(name.number, name.seed) for name, run in self.runs.items() if not (name.is_test or self._is_idle(run))}
 
     def _test(self) -> Step | None:
         names = [

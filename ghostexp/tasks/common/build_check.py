@@ -25,7 +25,8 @@ class Checker:
         self.key = ""
         self.built: instantiate.BuiltModel | None = None
         self.trainers: set[str] = set()
-        self.monitor, self.monitor_mode = "acc1", "max"  # of the last LightningModule
+        self.monitor = "acc1"  # of the last LightningModule
+        self.falling: tuple[str, ...] = ()  # its metrics of which less is better, as far as they are known
 
     def check(self, config: instantiate.Config, directory: RunDirectory) -> Cost:
         """Check a configuration: weights to freeze are given, or resumed, and all is built."""
@@ -43,7 +44,8 @@ class Checker:
         built = self._network(config)
         if config["task"]["name"] == "fit":
             module = instantiate.build_lightning_module(config, built.network)
-            self.monitor, self.monitor_mode = str(module.monitor), str(getattr(module, "monitor_mode", "max"))
+            self.monitor, falls = str(module.monitor), getattr(module, "monitor_mode", "max") == "min"
+            self.falling = (*getattr(module, "falling_metrics", ()), *[self.monitor] * falls)
             self._trainer(config, directory, self.monitor)
         return built.cost
 

@@ -93,6 +93,7 @@ def test_other_settings_in_the_same_directory_are_refused(searched: Path, capfd:
         ("search.factor=3", "contains another search (factor: 2 -> 3); name=... starts a new one"),
         ("search=tpe", "contains another search (sampler: random -> tpe)"),
         ("seed=3", "contains another search (first seed: 0 -> 3)"),
+        ("model.width=1,0.5", "contains another search (grid: none -> width-1, width-0.5)"),
         ("trainer.max_epochs=3", "contains another search (epochs: 2 -> 3)"),
         ("model.shortcut=B", "contains a sweep with other fixed values (model.shortcut: A -> B)"),
         ('search.test_overrides=["datamodule.train_fraction=0.5"]', "datamodule.train_fraction: 1.0 -> 0.5"),
@@ -205,6 +206,8 @@ def test_metric_that_should_fall_is_minimized(capfd: pytest.CaptureFixture[str],
     assert command(*search, *named) == 1
     assert "search.metric=val/error: needs search.direction=minimize" in capfd.readouterr().err
     assert command(*search, *named, "search.direction=minimize", "dry_run=true") == 0
+    assert command(*search, *named[1:]) == 1  # it falls without being the monitor too
+    assert "search.metric=val/error: needs search.direction=minimize" in capfd.readouterr().err
 
 
 def test_search_of_an_earlier_version_without_metric_continues(searched: Path, tmp_path: Path) -> None:

@@ -29,6 +29,11 @@ from tests.sweeps.search.small_search import DATA, SEARCH, SPACE, runs
         (["-m", *DATA, SPACE[0], "search=tpe", "search.test_seeds=[0]"], "search.test_seeds=[0]: must be other seeds"),
         (["-m", *DATA, SPACE[0], "search=tpe", "search.cost=macs", "search.rungs=[1]"], "search.cost=macs: needs s"),
         (["-m", *DATA, SPACE[0], "search=cmaes", "search.cost=macs"], "search.cost=macs: cannot be used with sear"),
+        (
+            ["-m", *DATA, "optimizer.lr=shuffle(choice(0.1,0.2))", "search=grid"],
+            "optimizer.lr=shuffle(choice(0.1,0.2)): must not be shuffled",
+        ),
+        (["-m", *DATA, SPACE[0], "++seed=0,1", "search=tpe"], "++seed=0,1: must be typed as seed=..."),
         (["-m", *DATA, SPACE[0], "search=tpe", "task=profile"], "search=tpe: needs task=fit, got task=profile"),
         (
             ["-m", *DATA, SPACE[0], "search=tpe", "search.rungs=[1]", "trainer.check_val_every_n_epoch=2"],

@@ -136,6 +136,27 @@ def test_missing_metric_is_a_failure(tmp_path: Path) -> None:
     assert (search.search.ended(step.name).failure, search.search.lacks_metric) == (message, True)
 
 
+def test_test_without_validation_is_no_failure(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, rungs=[], trials=1, test_seeds=[5])
+    search.run(1)
+    step = search.start()
+    assert step is not None
+    assert step.name.is_test
+    search.train(step)
+    RunDirectory(tmp_path / str(step.name)).metrics.write_text("step,epoch,train/loss\n9,9,0.1\n")
+    assert (search.search.ended(step.name).failure, search.search.lacks_metric) == (None, False)
+
+
+def test_run_that_is_killed_within_an_epoch_does_not_lack_the_metric(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path)
+    step = search.start()
+    assert step is not None
+    metrics = RunDirectory(tmp_path / str(step.name)).metrics
+    metrics.write_text("step,epoch,train/loss_step,lr\n50,1,2.3,0.1\n")
+    ended = search.search.ended(step.name)
+    assert (ended.failure, ended.epochs, search.search.lacks_metric) == ("stopped before its end", 0, False)
+
+
 def test_metric_that_is_not_finite_is_a_failure_of_its_trial_alone(tmp_path: Path) -> None:
     search = FakeSearch(tmp_path, lambda *_: math.nan)
     step = search.start()
@@ -180,6 +201,34 @@ def test_cost_as_second_objective_ends_with_the_pareto_set(kind: str, tmp_path: 
     assert Counter(step.split("_")[1] for step in steps)["seed-1 9"] == len(search.search.finalists)
     search.journal.update(search.search.observed(), is_over=True)
     assert Counter(state for state, *_ in states(tmp_path / SEARCH)) == {"COMPLETE": 9}
+
+
+@pytest.mark.parametrize("budget", [27, 45, 90])
+def test_budget_of_epochs_leaves_enough_for_the_seeds_of_the_pareto_set(budget: int, tmp_path: Path) -> None:
+    search, spent = FakeSearch(tmp_path, trials=None, rungs=[], seeds=[0, 1], cost="macs"), 0
+    while step := search.start(budget=budget - spent):
+        spent += step.epochs
+        search.train(step)
+        search.end(step)
+    assert spent <= budget
+    assert search.search.finalists
+
+
+def test_test_of_an_earlier_winner_is_no_run_of_its_trial(tmp_path: Path) -> None:
+    FakeSearch(tmp_path, rungs=[], test_seeds=[1, 2]).run()
+    again = FakeSearch(tmp_path, rungs=[], seeds=[0, 1, 2], test_seeds=[7], contenders=2)
+    again.run()
+    (best,) = again.search.finalists
+    assert again.search.runs.keys() >= {TrialName("", best, 1), TrialName("", best, 2), TrialName("", best, 7, True)}
+
+
+def test_cost_of_a_trial_is_not_that_of_its_test(tmp_path: Path) -> None:
+    search = FakeSearch(tmp_path, rungs=[], cost="macs", test_seeds=[5])
+    search.run()
+    before = search.search.finalists
+    for run in tmp_path.glob("test-*"):
+        RunDirectory(run).write_result({"metrics": {"test": {"test/acc1": 50.0}}, "macs": 10**9})
+    assert FakeSearch(tmp_path, rungs=[], cost="macs", test_seeds=[5]).search.finalists == before
 
 
 def test_budget_of_epochs_leaves_enough_for_one_trial_to_the_end(tmp_path: Path) -> None:
