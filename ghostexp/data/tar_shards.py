@@ -206,6 +206,8 @@ def _list_archive(number: int, archive: str, labels: dict[tuple[int, str], int],
                 file = files.get(os.path.normpath(info.linkname)) if info.islnk() else info if info.isfile() else None
                 if file is not None:
                     files[name] = file
+                if name.startswith(("../", "/")):
+                    raise ValueError(f"{archive}: must have files of its own folder, got {name}")
                 if info.isdir() or os.path.basename(name).startswith("."):
                     continue
                 if file is None:

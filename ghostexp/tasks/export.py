@@ -78,6 +78,7 @@ def check_images(datamodule: Data, count: int) -> Iterator[Tensor]:
     shape = (datamodule.in_chans, datamodule.image_size, datamodule.image_size)
     generator = torch.Generator().manual_seed(0)
     if count:
+        datamodule.prepare_data()
         datamodule.setup("test")
         yield from (images for images, _ in datamodule.test_sample(count))
         datamodule.teardown("test")
@@ -90,6 +91,7 @@ def _test_images(datamodule: Data, config: instantiate.Config, trained: LoadedMo
     task = config["task"]
     if task["num_test_images"] == 0 or (task["num_test_images"] is None and task["num_check_images"] == 0):
         return
+    datamodule.prepare_data()
     datamodule.setup("test")
     check_class_names(trained, datamodule)
     yield from datamodule.test_sample(task["num_test_images"] or datamodule.test_images)
@@ -98,6 +100,7 @@ def _test_images(datamodule: Data, config: instantiate.Config, trained: LoadedMo
 
 def _calibration(datamodule: Data, config: instantiate.Config) -> Iterator[Tensor]:
     """Yield batches of training images, prepared like test images."""
+    datamodule.prepare_data()
     datamodule.setup("test")
     yield from (images for images, _ in datamodule.train_sample(config["task"]["num_calibration_images"]))
     datamodule.teardown("test")

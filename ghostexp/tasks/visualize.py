@@ -89,6 +89,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
 def _show_detections(trained: LoadedModel, config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     device, datamodule = inference_device(config), instantiate.build_datamodule(config)
     assert isinstance(datamodule, DetectionDataModule)
+    datamodule.prepare_data()
     datamodule.setup("test")
     network, shown = trained.network.to(device).eval(), config["task"]["num_shown"]
     loggers, result = instantiate.build_loggers(config, directory), trained.record()
@@ -107,6 +108,7 @@ def inspect_layers(trained: LoadedModel, config: instantiate.Config) -> LayerIns
     assert isinstance(network, Network)
     network.reparameterize()
     datamodule = build_classification_data(config)
+    datamodule.prepare_data()
     datamodule.setup("test")
 
     def sample(count: int) -> Iterable[Tensor]:

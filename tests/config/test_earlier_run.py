@@ -6,6 +6,7 @@ import pytest
 
 import ghostexp
 from ghostexp.runs.directory import RunDirectory
+from ghostexp.tasks.common.load_model import load_trained_model, normalisation
 from tests.cli import command
 
 
@@ -36,6 +37,24 @@ def test_replaced_group_is_the_recorded_option(tiny_run: Path, tmp_path: Path) -
     choices = ghostexp.compose("task=test", f"run={tiny_run}", "datamodule=digits")["choices"]
     assert (before["datamodule"], choices["datamodule"]) == ("fake", "digits")
     assert {**choices, "datamodule": "fake"} == before
+
+
+def test_other_data_are_normalised_as_those_of_the_run(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("datamodule=torch_dataset", "datamodule.train._target_=torchvision.datasets.FakeData")
+    data += ("datamodule.test._target_=torchvision.datasets.FakeData", "datamodule.num_classes=10")
+    before = ghostexp.compose("task=test", f"run={tiny_run}")["datamodule"]
+    data += tuple(f"datamodule.{key}={before[key]}" for key in ("in_chans", "image_size"))
+    config = ghostexp.compose("task=test", f"run={tiny_run}", *data)
+    theirs, ours = (normalisation({**config, "datamodule": part}) for part in (before, config["datamodule"]))
+    assert theirs != ours
+    assert theirs is not None
+    with pytest.raises(ValueError, match=r"datamodule.mean=null: the run's images have another mean and std"):
+        load_trained_model(config)
+    mean, std = (f"[{','.join(map(str, values))}]" for values in theirs)
+    typed = (f"datamodule.mean={mean}", f"datamodule.std={std}")
+    assert load_trained_model(ghostexp.compose("task=test", f"run={tiny_run}", *data, *typed))
 
 
 def test_cfg_of_an_earlier_run_names_its_file(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

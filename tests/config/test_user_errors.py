@@ -134,6 +134,7 @@ VALUES = [
     (["scheduler.pct_start=2"], "scheduler.pct_start=2"),
     (["scheduler=multistep", "scheduler.milestones=[9,3]"], "scheduler.milestones=[9, 3]: must be rising epochs"),
     (["loss.label_smoothing=1.5"], "loss.label_smoothing=1.5"),
+    (["loss._target_=torch.nn.MultiMarginLoss", "+loss.reduction=sum"], "loss.reduction=sum: must be mean"),
     (["seed=-1"], "seed=-1: must be an integer >= 0"),
     (["seed=true", "datamodule.seed=0"], "seed=True: must be an integer >= 0"),
     (["seed=one"], "seed=one: must be an integer >= 0"),

@@ -1,5 +1,7 @@
 """Wrong values and folders: errors of one line with the config key or the file."""
 
+import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -152,6 +154,15 @@ def test_missing_or_damaged_cifar_file_raises_with_path(make_tree: MakeTree) -> 
         refused(cifar10(tree / "original").prepare_data, f"{batch}: not a CIFAR batch")
     batch.unlink()
     refused(cifar10(tree / "original").prepare_data, f"{batch}: missing")
+
+
+def test_cifar_file_that_calls_other_code_is_refused(make_tree: MakeTree, tmp_path: Path) -> None:
+    tree = make_tree({"train": 2, "test": 1}, classes=CIFAR10_CLASSES)
+    batch = write_pickles(tree / "original", tree) / "data_batch_3"
+    call = type("Call", (), {"__reduce__": lambda self: (os.mkdir, (str(tmp_path / "mark"),))})
+    batch.write_bytes(pickle.dumps({"data": call(), "labels": []}))
+    refused(cifar10(tree / "original").prepare_data, f"{batch}: not a CIFAR batch (calls posix.mkdir)")
+    assert not (tmp_path / "mark").exists()
 
 
 def test_cifar_invalid_argument_raises_in_constructor() -> None:

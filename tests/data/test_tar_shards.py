@@ -299,3 +299,11 @@ def test_archive_stays_open_while_it_is_read(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "pread", read_after_others)
     assert path.open().read() == IMAGE
+
+
+@pytest.mark.parametrize("name", ["../cat/1.jpg", "a/../../1.jpg", "/cat/1.jpg"])
+def test_member_outside_of_its_folder_is_refused(name: str, make_tree: MakeTree, tmp_path: Path) -> None:
+    shards = sharded(make_tree({"train": 4, "val": 2}, size=80, extension="jpg"), tmp_path / "shards", 2, False)
+    write_tar(next((shards / "train").glob("*.tar")), {name: b""})
+    with pytest.raises(ValueError, match="must have files of its own folder, got"):
+        folder(shards)

@@ -1,6 +1,7 @@
 """Networks for timm: those that it lacks, and exported folders in its layout."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from timm.data.config import resolve_model_data_config
 
 import ghostexp
 import ghostexp.timm
-from ghostexp.tasks.common.timm_config import LIBRARY, write_timm_config
+from ghostexp.data.image_file_dataset import EVAL_RESIZE
+from ghostexp.tasks.common.timm_config import LIBRARY, _crop_pct, write_timm_config
 from tests.cli import command, in_directory
 
 
@@ -64,4 +66,12 @@ def test_crop_is_that_of_the_data(tmp_path: Path) -> None:
         data = {"_target_": f"ghostexp.data.datasets.{module}", "num_classes": 3, "in_chans": 3, "image_size": 96}
         write_timm_config({"model": model, "datamodule": data}, ((0.5,) * 3,) * 2, (), tmp_path / "config.json")
         found[module] = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]["crop_pct"]
-    assert found == {"image_folder.ImageFolder": 0.875, "torch_dataset.TorchDataset": 1.0}
+    assert found.pop("torch_dataset.TorchDataset") == 1.0
+    (folders,) = found.values()
+    assert math.floor(96 / folders) == round(96 * EVAL_RESIZE) == 110
+
+
+@pytest.mark.parametrize("size", [72, 96, 144, 160, 208, 224, 256, 288, 299, 320, 384])
+def test_crop_pct_gives_the_size_to_which_images_are_resized(size: int) -> None:
+    assert math.floor(size / _crop_pct(size)) == round(size * EVAL_RESIZE)
+    assert size != 224 or _crop_pct(size) == 0.875

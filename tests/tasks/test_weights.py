@@ -20,12 +20,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
+import ghostexp
 from ghostexp.__main__ import CONF
 from ghostexp.data import image_file_dataset
 from ghostexp.data.datasets import image_folder
 from ghostexp.models.resnet_cifar import resnet20
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks.common import instantiate
+from ghostexp.tasks.common.load_model import load_trained_model
 from ghostexp.tasks.common.weights_source import WeightsRecord, find_weights_file
 from tests.cli import TINY, command, in_directory
 from tests.config.test_user_errors import expect_one_line
@@ -106,6 +108,8 @@ def test_weights_of_run_are_those_it_tested(tiny_run: Path, tmp_path: Path) -> N
     assert result_of(second)["weights"] == {"source": str(first), "sha256": digest, "dropped": [], "layout": layout}
     assert ", ".join(["", *layout]) in (second / "run.log").read_text()
     assert result_of(first)["weights"] is None
+    names = load_trained_model(ghostexp.compose("task=test", *RESNET, f"model.weights={first}")).class_names
+    assert names == load_trained_model(ghostexp.compose("task=test", f"run={first}")).class_names != ()
     (first / "result.json").unlink()  # for an unfinished run, validate_on decides which checkpoint it tests
     RunDirectory(first).write_config({"datamodule": {"validate_on": "holdout"}})
     assert find_weights_file(str(first), tmp_path) == first / "checkpoints" / "best.ckpt"

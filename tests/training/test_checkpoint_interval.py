@@ -1,9 +1,12 @@
 """Fast epochs do not save each time."""
 
 import math
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
+import lightning.pytorch as pl
 import pytest
 
 from ghostexp.training.callbacks.checkpoint import ModelCheckpoint
@@ -30,7 +33,34 @@ def test_metric_that_is_not_a_number_is_not_the_best(tmp_path: Path, monkeypatch
     monkeypatch.setattr(callback, "_save_best", lambda trainer: saved.append(trainer.current_epoch))
     for epoch, value in enumerate([math.nan, 0.5, 0.4, math.nan, 0.9]):
         trainer = Mock(current_epoch=epoch, max_epochs=9, should_stop=False, callback_metrics={"val/x": value})
+        trainer.strategy.broadcast = lambda metrics: metrics
         monkeypatch.setattr(callback, "save_last", lambda _: None)
         callback.on_train_epoch_end(trainer, Mock())
     assert saved == [1, 4]
     assert (callback.best, callback.best_epoch) == (0.9, 4)
+
+
+def test_best_is_that_of_rank_0_on_all_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = ModelCheckpoint(tmp_path, "val/x")
+    monkeypatch.setattr(callback, "_save_best", lambda _: None)
+    trainer = Mock(current_epoch=0, max_epochs=9, should_stop=False, callback_metrics={"val/x": 0.1})
+    trainer.strategy.broadcast = lambda metrics: dict.fromkeys(metrics, 0.7)
+    callback.on_train_epoch_end(trainer, Mock())
+    assert (callback.best, callback.best_metrics) == (0.7, {"val/x": 0.7})
+
+
+class KeepsAnObject(pl.Callback):
+    """A callback whose state a checkpoint cannot give back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"path": Fraction(1, 2)}
+
+
+def test_checkpoint_that_cannot_be_read_ends_the_run_at_its_first_save(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = f"+callbacks.mine._target_={KeepsAnObject.__module__}.KeepsAnObject"
+    assert command(*TINY, callback, "trainer.max_epochs=3", in_directory(tmp_path / "run")) == 1
+    wanted = "last.ckpt: must hold tensors and plain values, got fractions.Fraction; see save_hyperparameters"
+    assert wanted.replace("last", "best") in capsys.readouterr().err.replace("last.ckpt", "best.ckpt")
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) <= 2

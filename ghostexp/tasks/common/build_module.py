@@ -87,6 +87,8 @@ def build_loss(config: Config, num_classes: int) -> nn.Module:
     if not node.get("label_smoothing") and not accepts(find_target(node, "loss"), "label_smoothing"):
         node.pop("label_smoothing", None)
     criterion = build_part(node, "loss", nn.Module, {})
+    if getattr(criterion, "reduction", "mean") == "sum":
+        raise ValueError("loss.reduction=sum: must be mean: losses are averaged over images")
     mixes = any(config["datamodule"].get(key) for key in ("mixup_alpha", "cutmix_alpha"))
     logits = torch.linspace(-1, 1, 2 * num_classes).reshape(2, num_classes).requires_grad_()
     targets = torch.full((2, num_classes), 1 / num_classes) if mixes else torch.arange(2) % num_classes

@@ -68,7 +68,7 @@ def build_network(config: Config, is_resumed: bool = False) -> BuiltModel:
         network = build_classifier(node, config)
     cost = _cost(network, image_shape(config))
     if source is not None and not has_checkpoint:
-        loaded = weights_source.load_weights_source(network, str(source), _weights_folder(config), reset_head)
+        loaded = weights_source.load_weights_source(network, str(source), weights_folder(config), reset_head)
     if config["channels_last"]:
         network = network.to(memory_format=torch.channels_last)
     compile_network(network, config.get("compile", False))
@@ -138,14 +138,14 @@ def _build_detector(
     backbone = with_plan(backbone, plan, "model.backbone")
     if source is not None and not is_loaded:
         loaded = weights_source.load_weights_source(
-            backbone, str(source), _weights_folder(config), True, "model.backbone.weights"
+            backbone, str(source), weights_folder(config), True, "model.backbone.weights"
         )
     check_strides(backbone, node["strides"], node["freeze_stages"])
     macs = backbone_macs(backbone)  # before layers are pruned
     return instantiate_node(node, "model", backbone=backbone), loaded, macs
 
 
-def _weights_folder(config: Config) -> Path:
+def weights_folder(config: Config) -> Path:
     return Path(config["data_dir"]) / "weights"
 
 

@@ -16,7 +16,8 @@ from ghostexp.models.finite import non_finite_weights
 from ghostexp.models.weights import check_match
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks.common import instantiate
-from ghostexp.tasks.common.weights_source import find_tested_checkpoint
+from ghostexp.tasks.common.build_network import weights_folder
+from ghostexp.tasks.common.weights_source import find_tested_checkpoint, find_weights_file
 from ghostexp.training.callbacks.checkpoint import read_checkpoint
 
 
@@ -67,6 +68,7 @@ def _of_run(config: instantiate.Config) -> LoadedModel:
     if chosen not in ("best", "last", None):
         raise ValueError(f"task.checkpoint={chosen}: must be best, last or null")
     path = find_tested_checkpoint(run, "run") if chosen is None else run.path / "checkpoints" / f"{chosen}.ckpt"
+    _check_normalisation(run, config)
     built = instantiate.build_network(config)
     content = read_checkpoint(path)
     state = content.get("state_dict")
@@ -90,7 +92,38 @@ def _from_weights(config: instantiate.Config) -> LoadedModel:
     if config["task"].get("checkpoint") is not None:
         raise ValueError(f"task.checkpoint={config['task']['checkpoint']}: needs run=DIR, not model.weights")
     built = instantiate.build_network(config)
-    return LoadedModel(built.network, built.cost, str(source))
+    file = find_weights_file(str(source), weights_folder(config))
+    of_head = file.suffix == ".ckpt" and not config["model"].get("reset_head")
+    content = read_checkpoint(file) if of_head else {}
+    names, numbers = (tuple(content.get(key, ())) for key in ("class_names", "category_ids"))
+    return LoadedModel(built.network, built.cost, str(source), class_names=names, category_ids=numbers)
+
+
+def normalisation(config: instantiate.Config) -> tuple[Any, Any] | None:
+    """Return mean and std of the images; None where a datamodule of another package does not tell, or of a detector."""
+    datamodule: Any = instantiate.build_datamodule(config)
+    if not hasattr(datamodule, "mean_std"):
+        return None
+    try:
+        mean, std = datamodule.mean_std()
+    except ValueError:
+        return None
+    return tuple(mean), tuple(std)
+
+
+def _check_normalisation(run: RunDirectory, config: instantiate.Config) -> None:
+    """Raise ValueError for other data than the run's whose default mean and std are others too."""
+    before, now = run.read_config("run"), config["datamodule"]
+    if before["datamodule"].get("_target_") == now.get("_target_") or (now.get("mean"), now.get("std")) != (None, None):
+        return
+    theirs, ours = normalisation({**config, "datamodule": before["datamodule"]}), normalisation(config)
+    if theirs != ours and None not in (theirs, ours):
+        assert theirs is not None
+        mean, std = (f"[{','.join(map(str, values))}]" for values in theirs)
+        raise ValueError(
+            f"datamodule.mean=null: the run's images have another mean and std than these data by default; "
+            f"add datamodule.mean={mean} datamodule.std={std}"
+        )
 
 
 def build_classification_data(config: instantiate.Config) -> ClassificationDataModule | ThirdPartyDataModule:

@@ -37,17 +37,16 @@ class CheckEvaluation(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the test and validation sets; warn if the test set decides on the training."""
+        datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(datamodule, DataModule):
+            _count_batches(datamodule, datamodule.test_images, "limit_test_batches", trainer.limit_test_batches)
+        if self.needed_by is not None and isinstance(datamodule, DetectionDataModule):
+            self._check_objects(datamodule, trainer.limit_val_batches)
         if self.needed_by is not None and self.is_on_test:
             notice(
                 f"warning: {self.needed_by}: decides by the test set, as datamodule.validate_on=test; "
                 "datamodule.validate_on=holdout validates on a part of the training set"
             )
-        datamodule = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        if not isinstance(datamodule, DataModule):
-            return
-        _count_batches(datamodule, datamodule.test_images, "limit_test_batches", trainer.limit_test_batches)
-        if self.needed_by is not None and isinstance(datamodule, DetectionDataModule):
-            self._check_objects(datamodule, trainer.limit_val_batches)
 
     def _check_objects(self, datamodule: DetectionDataModule, limit: float) -> None:
         images, indices = datamodule.images, datamodule.val_indices

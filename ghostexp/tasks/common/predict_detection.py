@@ -78,6 +78,7 @@ def _classes(trained: LoadedModel, datamodule: DetectionDataModule) -> tuple[tup
     """Return names and category ids of the labels; those of the data if the checkpoint has none."""
     if trained.class_names and trained.category_ids:
         return trained.class_names, trained.category_ids
+    datamodule.prepare_data()
     datamodule.setup("test")
     return datamodule.class_names, datamodule.category_ids
 

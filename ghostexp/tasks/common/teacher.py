@@ -9,6 +9,7 @@ from ghostexp.models.detection.base import DetectionModel
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.build_module import check_detection
+from ghostexp.tasks.common.load_model import normalisation
 from ghostexp.training.distillation import Distillation
 
 KEY = "loss.distill.teacher"
@@ -49,18 +50,8 @@ def _model(teacher: str | dict[str, Any], config: instantiate.Config) -> dict[st
         if found != needed:
             raise ValueError(f"{KEY}={teacher}: must be trained with datamodule.{key}={needed}, got {found}")
     theirs, ours = (
-        _normalisation({**config, "datamodule": data}) for data in (earlier["datamodule"], config["datamodule"])
+        normalisation({**config, "datamodule": data}) for data in (earlier["datamodule"], config["datamodule"])
     )
     if theirs != ours and None not in (theirs, ours):
         raise ValueError(f"{KEY}={teacher}: must be trained with mean and std {ours}, as this run, got {theirs}")
     return earlier["model"] | {"weights": str(teacher), "reset_head": False}
-
-
-def _normalisation(config: instantiate.Config) -> tuple[Any, Any] | None:
-    """Return mean and std of the images; None where a datamodule of another package does not tell."""
-    datamodule: Any = instantiate.build_datamodule(config)
-    try:
-        mean, std = datamodule.mean_std()
-    except ValueError:
-        return None
-    return tuple(mean), tuple(std)

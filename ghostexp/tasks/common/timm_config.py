@@ -1,14 +1,23 @@
 """Write the config.json with which timm and the Hugging Face hub load an exported network."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ghostexp.data.image_file_dataset import EVAL_RESIZE
 from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common.instantiate import Config
 
 IMAGE_FOLDER = "ghostexp.data.datasets.image_folder.ImageFolder"
 LIBRARY = "ghostexp.models.torchvision_timm.timm_network"
+
+
+def _crop_pct(size: int) -> float:
+    """Return the crop_pct by which timm, which rounds size / crop_pct down, resizes as the evaluation here does."""
+    resized = round(size * EVAL_RESIZE)
+    exact = size / resized
+    return exact if math.floor(size / exact) == resized else size / (resized + 0.5)
 
 
 def write_timm_config(config: Config, mean_std: Sequence[Sequence[float]], names: Sequence[str], path: Path) -> None:
@@ -23,7 +32,9 @@ def write_timm_config(config: Config, mean_std: Sequence[Sequence[float]], names
         architecture, arguments = node["name"], dict(node.get("kwargs") or {})
     mean, std = (list(values) for values in mean_std)
     # Other data, and small images, are resized to the shorter side alone.
-    crop_pct = 0.875 if data.get("_target_") == IMAGE_FOLDER and data["image_size"] > 64 else 1.0
+    crop_pct = (
+        _crop_pct(data["image_size"]) if data.get("_target_") == IMAGE_FOLDER and data["image_size"] > 64 else 1.0
+    )
     pretrained: dict[str, Any] = {
         "input_size": [data["in_chans"], data["image_size"], data["image_size"]],
         "mean": mean,

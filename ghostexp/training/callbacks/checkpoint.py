@@ -4,6 +4,8 @@ import logging
 import math
 import operator
 import os
+import pickle
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +64,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: no such checkpoint")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|class) (\S+)", str(error))
+        if found is None:
+            raise ValueError(f"{path}: not a whole checkpoint ({str(error).splitlines()[0]})") from error
+        raise ValueError(
+            f"{path}: must hold tensors and plain values, got {found[1]}; "
+            "see save_hyperparameters and state_dict of your parts"
+        ) from error
     except Exception as error:  # torch raises half a dozen kinds here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a whole checkpoint ({reason})") from error
@@ -129,6 +139,8 @@ class ModelCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(path, weights_only=False)
+        if not self.has_saved and trainer.is_global_zero:
+            read_checkpoint(path)  # now, and not after the last epoch
         self.saved_at, self.has_saved, self.is_saving = time.monotonic(), True, False
 
     def _save_best(self, trainer: pl.Trainer) -> None:
@@ -164,7 +176,7 @@ class ModelCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save every n epochs, at the last epoch, and at a new best."""
         epoch = trainer.current_epoch
-        metrics = latest_metrics(trainer)
+        metrics = trainer.strategy.broadcast(latest_metrics(trainer))  # of another module, each rank may have its own
         value = metrics.get(self.monitor)
         if value is not None and math.isnan(value):
             value = None  # the first one would stay the best
