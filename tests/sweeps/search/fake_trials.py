@@ -83,6 +83,15 @@ class FakeSearch:
             done.append(f"{step.name} {step.until or self.record.epochs}")
         return done
 
+    def spend(self, budget: int) -> int:
+        """Run steps one after another within a budget of epochs; returns those that they took."""
+        spent = 0
+        while step := self.start(budget=budget - spent):
+            spent += step.epochs
+            self.train(step)
+            self.end(step)
+        return spent
+
     def trials(self) -> dict[int, Values]:
         """Return the values of all trials by number."""
         return dict(sorted(self.search.values.items()))

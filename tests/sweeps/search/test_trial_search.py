@@ -205,12 +205,8 @@ def test_cost_as_second_objective_ends_with_the_pareto_set(kind: str, tmp_path: 
 
 @pytest.mark.parametrize("budget", [27, 45, 90])
 def test_budget_of_epochs_leaves_enough_for_the_seeds_of_the_pareto_set(budget: int, tmp_path: Path) -> None:
-    search, spent = FakeSearch(tmp_path, trials=None, rungs=[], seeds=[0, 1], cost="macs"), 0
-    while step := search.start(budget=budget - spent):
-        spent += step.epochs
-        search.train(step)
-        search.end(step)
-    assert spent <= budget
+    search = FakeSearch(tmp_path, trials=None, rungs=[], seeds=[0, 1], cost="macs")
+    assert search.spend(budget) <= budget
     assert search.search.finalists
 
 
@@ -247,12 +243,8 @@ def test_budget_of_epochs_leaves_enough_for_one_trial_to_the_end(tmp_path: Path)
 def test_promotions_leave_enough_for_one_trial_to_the_end(
     rungs: list[int], epochs: int, budget: int, tmp_path: Path
 ) -> None:
-    search, spent = FakeSearch(tmp_path, trials=None, rungs=rungs, epochs=epochs), 0
-    while step := search.start(budget=budget - spent):
-        spent += step.epochs
-        search.train(step)
-        search.end(step)
-    assert spent <= budget
+    search = FakeSearch(tmp_path, trials=None, rungs=rungs, epochs=epochs)
+    assert search.spend(budget) <= budget
     assert search.search.finalists
 
 
