@@ -81,7 +81,7 @@ def read_dimension(override: Override) -> Dimension:
     assert isinstance(value, IntervalSweep | RangeSweep | ChoiceSweep)
     if unknown := value.tags - TAGS:
         raise ValueError(f"{text}: tag must be log or int, got {sorted(unknown)[0]}")
-    if getattr(value, "shuffle", False):
+    if isinstance(value, ChoiceSweep) and value.shuffle:
         raise ValueError(f"{text}: must not be shuffled: a search has an order of its own, the same at each command")
     typed = text.partition("=")[2]
     choices = () if isinstance(value, IntervalSweep) else tuple(override.sweep_string_iterator())

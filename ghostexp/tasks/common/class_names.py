@@ -22,7 +22,6 @@ def class_names(trained: LoadedModel, datamodule: ClassificationDataModule | Thi
     """
     names = known_names(trained, datamodule.num_classes)
     if not names:
-        datamodule.prepare_data()
         datamodule.setup("test")
     return names or datamodule.class_names
 
