@@ -77,6 +77,7 @@ def test_class_names_are_read_from_checkpoint(tiny_run: Path, digit_files: Path)
     photo = next(digit_files.rglob("*.png"))
     moved = "datamodule._target_=ghostexp.data.datasets.image_folder.ImageFolder"  # without data on this machine
     gone = (moved, "~datamodule.num_images", "+datamodule.root=no/such/folder")
+    gone += ("datamodule.mean=[0.5,0.5,0.5]", "datamodule.std=[0.25,0.25,0.25]")  # those of the run
     assert command("task=predict", f"run={tiny_run}", f"task.input={photo}", *gone) == 0
     (prediction,) = predictions_of(tiny_run)["predictions"]
     assert set(prediction["classes"]) <= {f"class{number}" for number in range(10)}
