@@ -21,8 +21,8 @@ CLASSES += tuple(f"lightning.pytorch.{part}" for part in ("plugins.", "profilers
 CLASSES += ("torchmetrics.", "timm.")
 FUNCTIONS = ("ghostexp.models.", "ghostexp.training.optimizers.", "ghostexp.training.schedulers.")
 FUNCTIONS += ("ghostexp.training.callbacks.build_callbacks", "torchvision.models.", "timm.models.")
-# Defined in private modules, which have functions that read or write files too.
-PRIVATE = (
+# Defined in private modules, whose other functions read and write files.
+FACTORIES = (
     "timm.create_model",
     "timm.models.create_model",
     "timm.optim.create_optimizer_v2",
@@ -49,9 +49,7 @@ def check_saved_config(config: Any, path: Path, allowed: Collection[str]) -> Non
 
 
 def _is_trusted(target: str, allowed: Collection[str]) -> bool:
-    if any(target.startswith(f"{package}.") for package in allowed):
-        return True
-    if target in PRIVATE:
+    if target in FACTORIES or any(target.startswith(f"{package}.") for package in allowed):
         return True
     if not target.startswith((*CLASSES, *FUNCTIONS)):
         return False

@@ -60,8 +60,8 @@ def write_report(study: Study, title: str, commands: Sequence[str], folder: Path
 def draw_plots(study: Study, title: str, folder: Path) -> dict[str, str]:
     """Draw the plots, remove those of an earlier report; return a caption by file."""
     captions = {}
-    tested = all(run.values.get("datamodule.validate_on") == "test" for run in study.runs)
-    which = ", which is the test set," if tested else ""
+    is_test_set = all(run.values.get("datamodule.validate_on") == "test" for run in study.runs)
+    which = ", which is the test set," if is_test_set else ""
     for name, (draw, caption) in PLOTS.items():
         path = folder / f"{name}.png"
         path.unlink(missing_ok=True)

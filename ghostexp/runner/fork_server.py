@@ -22,7 +22,7 @@ from ghostexp.runs.third_party import texts
 # A fresh process takes 0.03 s instead of 8; on macOS a fork after loading frameworks crashes.
 CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
-LONGEST = 10_000  # characters of an error: a full pipe would block its sender
+MAX_ERROR_LENGTH = 10_000  # characters of an error: a full pipe would block its sender
 
 Result = TypeVar("Result")
 
@@ -118,7 +118,7 @@ def work(
 
     def report(error: BaseException) -> None:
         kind = FloatingPointError if isinstance(error, FloatingPointError) else RuntimeError
-        reports.send((time.time(), kind(format_error(error)[:LONGEST])))
+        reports.send((time.time(), kind(format_error(error)[:MAX_ERROR_LENGTH])))
 
     end_process(execute(config, RunDirectory(Path(path)), threads, report))
 

@@ -21,7 +21,7 @@ from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.class_names import check_class_names, known_names, readable
 from ghostexp.tasks.common.export_checks import TOLERANCE, Reference, build_reference, test_accuracies
 from ghostexp.tasks.common.export_files import FILES, INEXACT, ExportFiles, check_formats, record_origin
-from ghostexp.tasks.common.load_model import LoadedModel, build_classification_data, load_trained_model
+from ghostexp.tasks.common.load_model import LoadedModel, build_classification_data, load_trained_model, set_up_test
 from ghostexp.tasks.common.model_card import Card
 from ghostexp.tasks.common.timm_config import write_timm_config
 
@@ -78,8 +78,7 @@ def check_images(datamodule: Data, count: int) -> Iterator[Tensor]:
     shape = (datamodule.in_chans, datamodule.image_size, datamodule.image_size)
     generator = torch.Generator().manual_seed(0)
     if count:
-        datamodule.prepare_data()
-        datamodule.setup("test")
+        set_up_test(datamodule)
         yield from (images for images, _ in datamodule.test_sample(count))
         datamodule.teardown("test")
     for size in RANDOM_BATCHES:
@@ -91,8 +90,7 @@ def _test_images(datamodule: Data, config: instantiate.Config, trained: LoadedMo
     task = config["task"]
     if task["num_test_images"] == 0 or (task["num_test_images"] is None and task["num_check_images"] == 0):
         return
-    datamodule.prepare_data()
-    datamodule.setup("test")
+    set_up_test(datamodule)
     check_class_names(trained, datamodule)
     yield from datamodule.test_sample(task["num_test_images"] or datamodule.test_images)
     datamodule.teardown("test")
@@ -100,8 +98,7 @@ def _test_images(datamodule: Data, config: instantiate.Config, trained: LoadedMo
 
 def _calibration(datamodule: Data, config: instantiate.Config) -> Iterator[Tensor]:
     """Yield batches of training images, prepared like test images."""
-    datamodule.prepare_data()
-    datamodule.setup("test")
+    set_up_test(datamodule)
     yield from (images for images, _ in datamodule.train_sample(config["task"]["num_calibration_images"]))
     datamodule.teardown("test")
 

@@ -33,6 +33,7 @@ from ghostexp.tasks.common.load_model import (
     build_classification_data,
     inference_device,
     load_trained_model,
+    set_up_test,
 )
 from ghostexp.training.loggers.wandb_outputs import finish, log_images
 
@@ -89,8 +90,7 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
 def _show_detections(trained: LoadedModel, config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
     device, datamodule = inference_device(config), instantiate.build_datamodule(config)
     assert isinstance(datamodule, DetectionDataModule)
-    datamodule.prepare_data()
-    datamodule.setup("test")
+    set_up_test(datamodule)
     network, shown = trained.network.to(device).eval(), config["task"]["num_shown"]
     loggers, result = instantiate.build_loggers(config, directory), trained.record()
     show_sample(network, datamodule, shown, config["name"], directory, loggers)
@@ -108,8 +108,7 @@ def inspect_layers(trained: LoadedModel, config: instantiate.Config) -> LayerIns
     assert isinstance(network, Network)
     network.reparameterize()
     datamodule = build_classification_data(config)
-    datamodule.prepare_data()
-    datamodule.setup("test")
+    set_up_test(datamodule)
 
     def sample(count: int) -> Iterable[Tensor]:
         return (images.to(device) for images, _ in datamodule.test_sample(count))

@@ -6,7 +6,8 @@ import pytest
 
 import ghostexp
 from ghostexp.runs.directory import RunDirectory
-from ghostexp.tasks.common.load_model import load_trained_model, normalisation
+from ghostexp.tasks.common.load_model import load_trained_model
+from ghostexp.tasks.common.normalisation import normalisation
 from tests.cli import command
 
 
@@ -39,9 +40,7 @@ def test_replaced_group_is_the_recorded_option(tiny_run: Path, tmp_path: Path) -
     assert {**choices, "datamodule": "fake"} == before
 
 
-def test_other_data_are_normalised_as_those_of_the_run(
-    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_data_are_normalised_as_those_of_the_run(tiny_run: Path) -> None:
     data = ("datamodule=torch_dataset", "datamodule.train._target_=torchvision.datasets.FakeData")
     data += ("datamodule.test._target_=torchvision.datasets.FakeData", "datamodule.num_classes=10")
     before = ghostexp.compose("task=test", f"run={tiny_run}")["datamodule"]
@@ -55,6 +54,8 @@ def test_other_data_are_normalised_as_those_of_the_run(
     mean, std = (f"[{','.join(map(str, values))}]" for values in theirs)
     typed = (f"datamodule.mean={mean}", f"datamodule.std={std}")
     assert load_trained_model(ghostexp.compose("task=test", f"run={tiny_run}", *data, *typed))
+    with pytest.raises(ValueError, match=r"datamodule\.mean=null"):
+        load_trained_model(ghostexp.compose("task=test", f"run={tiny_run}", *data, typed[0]))
 
 
 def test_cfg_of_an_earlier_run_names_its_file(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

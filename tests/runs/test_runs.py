@@ -12,6 +12,7 @@ from ghostexp.runs.fingerprint import differences, fingerprint
 from ghostexp.runs.metrics import format_metric
 from ghostexp.runs.naming import job_dirname, run_dir
 from ghostexp.runs.provenance import cpu, git_revision, versions
+from tests.cli import command
 
 CONFIG = {
     "seed": 0,
@@ -127,6 +128,21 @@ def test_result_replaces_failure(tmp_path: Path) -> None:
     run.write_result({"seed": 0})
     assert run.read_result() == {"seed": 0}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
+
+
+def test_failure_of_an_earlier_process_is_gone_while_a_run_goes_on(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tiny_run)
+    run.result.unlink()
+    run.write_failure(ValueError("no space"), "no space")
+
+    def look(config: dict, directory: RunDirectory) -> dict[str, bool]:
+        return {"has_failed": directory.failure.exists()}
+
+    monkeypatch.setattr("ghostexp.runner.execute._find_task", lambda _: look)
+    assert command(f"resume={tiny_run}") == 0
+    assert (run.read_result() or {})["has_failed"] is False
 
 
 def test_metric_that_json_cannot_have_is_nan() -> None:

@@ -115,6 +115,26 @@ def test_other_ranks_do_not_end_the_step_before_it_is_queued_again(
     assert codes[0] == wanted
 
 
+@pytest.mark.parametrize(
+    ("backend", "wanted"),
+    [
+        ("slurm", "the jobs continue, and the same command waits for them; to cancel them:\nscancel 7_0\n"),
+        ("submitit", "the jobs end too; the same command continues them\n"),
+    ],
+)
+def test_interrupt_states_what_becomes_of_the_jobs(
+    backend: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = SweepJob(RunDirectory(tmp_path / "run"), (), {"trainer": {"num_nodes": 1}})
+    submitted = {job.run.path: SimpleNamespace(job_id="7_0")}
+    monkeypatch.setattr(submitit_launcher, "queued_before", lambda jobs, folder: submitted)
+    monkeypatch.setattr(submitit_launcher, "submit", lambda jobs, launcher, folder, *shape: submitted)
+    monkeypatch.setattr(submitit_launcher, "_watch", Mock(side_effect=KeyboardInterrupt))
+    launcher = {"backend": backend}
+    assert submitit_launcher.run_with_submitit([job], launcher, tmp_path, fail_fast=False) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == wanted
+
+
 def test_states_are_read_from_squeue(monkeypatch: pytest.MonkeyPatch) -> None:
     listing = SimpleNamespace(stdout="12_0 RUNNING\n12_1 PENDING\n13 COMPLETING\n")
     monkeypatch.setattr(submitit_launcher.subprocess, "run", lambda *args, **kwargs: listing)

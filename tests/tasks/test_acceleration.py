@@ -90,7 +90,7 @@ def test_bfloat16_on_a_cpu_without_its_kernels_warns(
 ) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: is_fast)
     assert command(*TINY, "trainer.precision=bf16-mixed") == 0
-    warning = "warning: trainer.precision=bf16-mixed: this CPU has no fast bfloat16 convolutions"
+    warning = "warning: trainer.precision=bf16-mixed: torch has no fast bfloat16 convolutions for this CPU"
     assert capsys.readouterr().err.count(warning) == (not is_fast)
     warn_of_slow_bfloat16("32-true", torch.device("cpu"))
     warn_of_slow_bfloat16("bf16-mixed", torch.device("cuda"))

@@ -5,12 +5,14 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 import torch
 
-from ghostexp.tasks.common.class_names import imagenet_names, readable
+from ghostexp.tasks.common.class_names import class_names, imagenet_names, readable
 from ghostexp.tasks.common.input_images import find_images
+from ghostexp.tasks.common.load_model import LoadedModel
 from tests.cli import command
 
 
@@ -82,6 +84,12 @@ def test_class_names_are_read_from_checkpoint(tiny_run: Path, digit_files: Path)
     (prediction,) = predictions_of(tiny_run)["predictions"]
     assert set(prediction["classes"]) <= {f"class{number}" for number in range(10)}
     assert prediction["target"] is None
+
+
+def test_data_are_downloaded_before_their_class_names_are_read() -> None:
+    datamodule = Mock(num_classes=2, class_names=("cat", "dog"))
+    assert class_names(LoadedModel(Mock(), Mock(), "weights.pth"), datamodule) == ("cat", "dog")
+    assert datamodule.method_calls == [call.prepare_data(), call.setup("test")]
 
 
 def test_find_images_searches_recursively_for_images(digit_files: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class KeepsAnObject(pl.Callback):
     """A callback whose state a checkpoint cannot give back."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"path": Fraction(1, 2)}
+        return {"half": Fraction(1, 2)}
 
 
 def test_checkpoint_that_cannot_be_read_ends_the_run_at_its_first_save(
@@ -61,6 +61,6 @@ def test_checkpoint_that_cannot_be_read_ends_the_run_at_its_first_save(
 ) -> None:
     callback = f"+callbacks.mine._target_={KeepsAnObject.__module__}.KeepsAnObject"
     assert command(*TINY, callback, "trainer.max_epochs=3", in_directory(tmp_path / "run")) == 1
-    wanted = "last.ckpt: must hold tensors and plain values, got fractions.Fraction; see save_hyperparameters"
-    assert wanted.replace("last", "best") in capsys.readouterr().err.replace("last.ckpt", "best.ckpt")
+    wanted = "ckpt: must hold tensors and plain values, got fractions.Fraction; see save_hyperparameters"
+    assert wanted in capsys.readouterr().err
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) <= 2

@@ -142,19 +142,26 @@ class TrialSearch:
 
         They bring one trial to the end, and train the contenders with the further seeds.
         """
-        stages, record = self.record.stages, self.record
+        stages = self.record.stages
         alive = [trial for trial in self.first_seed if not trial.is_diverged and trial.name not in self.failed]
         reached = [level, *(self.record.level(trial) for trial in alive)]
         reached += [stages.index(step.until or stages[-1]) + 1 for step in self.running.values()]
-        of_further = [name for name in self.runs if not name.is_test and name.seed != record.seeds[0]]
-        done = [name for name in of_further if self.runs[name].result or name in self.running]
-        further = max(0, record.further_runs(self.sampler.size) - len(done))
-        if record.cost:  # every member of the Pareto set, to which a running trial and the new one may belong
-            front = contender_figures(self.runs.values(), record)
-            joining = 1 + sum(step.name.seed == record.seeds[0] for step in self.running.values())
-            left = {(number, seed) for number in front for seed in record.seeds} - self._started_seeds
-            further = len(left) + joining * (len(record.seeds) - 1)
-        return stages[-1] - stages[min(max(reached), len(stages)) - 1] + further * record.epochs
+        return stages[-1] - stages[min(max(reached), len(stages)) - 1] + self._further_runs() * self.record.epochs
+
+    def _further_runs(self) -> int:
+        """Return how many runs with further seeds are left, if another trial starts.
+
+        With a cost, all members of the Pareto set get them, to which the new trial and the running ones may belong.
+        """
+        record = self.record
+        if record.cost is None:
+            of_further = [name for name in self.runs if not name.is_test and name.seed != record.seeds[0]]
+            done = [name for name in of_further if self.runs[name].result or name in self.running]
+            return max(0, record.further_runs(self.sampler.size) - len(done))
+        front = contender_figures(self.runs.values(), record)
+        left = {(number, seed) for number in front for seed in record.seeds} - self._started_seeds
+        joining = 1 + sum(name.seed == record.seeds[0] and not name.is_test for name in self.running)
+        return len(left) + joining * (len(record.seeds) - 1)
 
     def _new(self, allows: Callable[[int], bool]) -> Step | None:
         if not self._may_start(allows):
@@ -177,9 +184,8 @@ class TrialSearch:
 
     def _further_seed(self, allows: Callable[[int], bool], running: Sequence[int]) -> Step | None:
         """Return a contender's run with a further seed; the next seed waits for the results of the ones before."""
-        started = self._started_seeds
         figures = contender_figures(self.runs.values(), self.record)
-        found = next_run(figures, started, self.record.seeds, drops=self.record.cost is None)
+        found = next_run(figures, self._started_seeds, self.record.seeds, drops=self.record.cost is None)
         if found is None or any(seed != found[1] for seed in running):
             return None
         step = self._step(TrialName(self.group, *found), len(self.record.rungs))

@@ -46,10 +46,12 @@ def compile_network(network: nn.Module, mode: bool | str) -> None:
 def warn_of_slow_bfloat16(precision: str, device: torch.device) -> None:
     """Write a warning if convolutions in bfloat16 are slower than in float32 on this CPU, by a factor of ten and more.
 
-    Without AVX-512 (or bfloat16 instructions of ARM), oneDNN leaves them to loops of torch's own.
+    Without AVX-512, oneDNN leaves them to plain loops of torch.
     """
-    if device.type == "cpu" and precision.startswith("bf16") and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device.type != "cpu" or not precision.startswith("bf16"):
+        return
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         notice(
-            f"warning: trainer.precision={precision}: this CPU has no fast bfloat16 convolutions (AVX-512 is missing); "
+            f"warning: trainer.precision={precision}: torch has no fast bfloat16 convolutions for this CPU; "
             "trainer.precision=32-true is many times as fast"
         )

@@ -9,7 +9,7 @@ import torchvision
 
 from ghostexp.data.classification_datamodule import ClassificationDataModule
 from ghostexp.data.third_party_datamodule import ThirdPartyDataModule
-from ghostexp.tasks.common.load_model import LoadedModel
+from ghostexp.tasks.common.load_model import LoadedModel, set_up_test
 
 IMAGENET_CLASSES = 1000
 WORDNET = re.compile(r"n\d{8}")  # names of ImageNet's class folders
@@ -22,7 +22,7 @@ def class_names(trained: LoadedModel, datamodule: ClassificationDataModule | Thi
     """
     names = known_names(trained, datamodule.num_classes)
     if not names:
-        datamodule.setup("test")
+        set_up_test(datamodule)
     return names or datamodule.class_names
 
 

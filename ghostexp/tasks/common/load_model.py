@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import nn
 
@@ -17,6 +18,7 @@ from ghostexp.models.weights import check_match
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.build_network import weights_folder
+from ghostexp.tasks.common.normalisation import check_normalisation
 from ghostexp.tasks.common.weights_source import find_tested_checkpoint, find_weights_file
 from ghostexp.training.callbacks.checkpoint import read_checkpoint
 
@@ -68,7 +70,7 @@ def _of_run(config: instantiate.Config) -> LoadedModel:
     if chosen not in ("best", "last", None):
         raise ValueError(f"task.checkpoint={chosen}: must be best, last or null")
     path = find_tested_checkpoint(run, "run") if chosen is None else run.path / "checkpoints" / f"{chosen}.ckpt"
-    _check_normalisation(run, config)
+    check_normalisation(run, config)
     built = instantiate.build_network(config)
     content = read_checkpoint(path)
     state = content.get("state_dict")
@@ -99,33 +101,6 @@ def _from_weights(config: instantiate.Config) -> LoadedModel:
     return LoadedModel(built.network, built.cost, str(source), class_names=names, category_ids=numbers)
 
 
-def normalisation(config: instantiate.Config) -> tuple[Any, Any] | None:
-    """Return mean and std of the images; None where a datamodule of another package does not tell, or of a detector."""
-    datamodule: Any = instantiate.build_datamodule(config)
-    if not hasattr(datamodule, "mean_std"):
-        return None
-    try:
-        mean, std = datamodule.mean_std()
-    except ValueError:
-        return None
-    return tuple(mean), tuple(std)
-
-
-def _check_normalisation(run: RunDirectory, config: instantiate.Config) -> None:
-    """Raise ValueError for other data than the run's whose default mean and std are others too."""
-    before, now = run.read_config("run"), config["datamodule"]
-    if before["datamodule"].get("_target_") == now.get("_target_") or (now.get("mean"), now.get("std")) != (None, None):
-        return
-    theirs, ours = normalisation({**config, "datamodule": before["datamodule"]}), normalisation(config)
-    if theirs != ours and None not in (theirs, ours):
-        assert theirs is not None
-        mean, std = (f"[{','.join(map(str, values))}]" for values in theirs)
-        raise ValueError(
-            f"datamodule.mean=null: the run's images have another mean and std than these data by default; "
-            f"add datamodule.mean={mean} datamodule.std={std}"
-        )
-
-
 def build_classification_data(config: instantiate.Config) -> ClassificationDataModule | ThirdPartyDataModule:
     """Build the datamodule of a classifier; nothing is read yet.
 
@@ -135,6 +110,12 @@ def build_classification_data(config: instantiate.Config) -> ClassificationDataM
     if not isinstance(datamodule, ClassificationDataModule | ThirdPartyDataModule):
         raise ValueError(f"task={config['task']['name']}: needs a classifier, got a detector")
     return datamodule
+
+
+def set_up_test(datamodule: pl.LightningDataModule) -> None:
+    """Download and read the data of a test, as a Trainer does."""
+    datamodule.prepare_data()
+    datamodule.setup("test")
 
 
 def inference_device(config: instantiate.Config) -> torch.device:

@@ -17,7 +17,7 @@ from ghostexp.runs.text_files import write_json
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.detection_outputs import boxes_of
 from ghostexp.tasks.common.input_images import ImageFiles, decode_batches
-from ghostexp.tasks.common.load_model import LoadedModel, inference_device
+from ghostexp.tasks.common.load_model import LoadedModel, inference_device, set_up_test
 from ghostexp.training.detection_module import scale_to_original
 from ghostexp.validation import notice
 
@@ -78,8 +78,7 @@ def _classes(trained: LoadedModel, datamodule: DetectionDataModule) -> tuple[tup
     """Return names and category ids of the labels; those of the data if the checkpoint has none."""
     if trained.class_names and trained.category_ids:
         return trained.class_names, trained.category_ids
-    datamodule.prepare_data()
-    datamodule.setup("test")
+    set_up_test(datamodule)
     return datamodule.class_names, datamodule.category_ids
 
 

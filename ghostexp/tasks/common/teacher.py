@@ -9,7 +9,7 @@ from ghostexp.models.detection.base import DetectionModel
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks.common import instantiate
 from ghostexp.tasks.common.build_module import check_detection
-from ghostexp.tasks.common.load_model import normalisation
+from ghostexp.tasks.common.normalisation import normalisation
 from ghostexp.training.distillation import Distillation
 
 KEY = "loss.distill.teacher"
