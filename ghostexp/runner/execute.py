@@ -21,7 +21,7 @@ from ghostexp.runs.fingerprint import fingerprint
 from ghostexp.runs.lock import ENDING, locked
 from ghostexp.runs.outcome import Outcome, Outputs, Paused
 from ghostexp.runs.provenance import git_revision, versions
-from ghostexp.runs.signals import stop_signals
+from ghostexp.runs.signals import STOP_SIGNALS, stop_signals
 from ghostexp.runs.text_files import ESCAPE, escape_streams
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ def _execute(config: dict[str, Any], run: RunDirectory, threads: int | None, rep
         return about | {"seed": config["seed"]} | outcome | ran | source
 
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked since the fork; see server_process
         source |= {"versions": versions(), "git": git_revision()}  # at the start: there may be commits while this runs
         setup_file_logging(run)
         if rank() == 0:

@@ -1,4 +1,9 @@
-"""Set up the fork server: it ignores stop signals, and exits without cleanup. Imported by the server only."""
+"""Set up the fork server: it blocks stop signals, and exits without cleanup. Imported by the server only.
+
+Stop signals are sent to the process group, while runs are still saving and need the server to report their exit codes.
+Processes forked from it inherit the mask, so that a signal which comes before they handle signals is not lost: it waits
+until `ghostexp.runner.execute` unblocks them.
+"""
 
 import atexit
 import os
@@ -14,8 +19,5 @@ def _exit() -> None:
         os._exit(0)  # cleanup of the imported modules would take seconds
 
 
-for (
-    _signum
-) in STOP_SIGNALS:  # sent to the process group: runs are still saving, and need the server to report their exit codes
-    signal.signal(_signum, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 atexit.register(_exit)

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from ghostexp.runner.processes import environments
+from ghostexp.api import compose
+from ghostexp.runner.fork_server import warm_up
+from ghostexp.runner.processes import RunProcesses, environments
 from ghostexp.runner.resources import Resources
+from ghostexp.runs.directory import RunDirectory
 from ghostexp.training.classification_module import ClassificationModule
 from tests.cli import (
     TINY,
@@ -231,6 +234,23 @@ def test_processes_of_one_machine_do_not_inherit_ranks(monkeypatch: pytest.Monke
         {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"} for rank in (0, 1)
     ]
     assert [one["RANK"] for one in environments(2, 4, Resources(1))] == ["6", "7"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_to_a_process_that_has_just_been_forked_stops_the_run(signum: int, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    config = compose(*TINY, "trainer.max_epochs=10000", in_directory(run.path))
+    warm_up([])
+    processes = RunProcesses(config, run, processes=1, quiet=True)
+    processes.signal(signum)
+    try:
+        wait_until(lambda: processes.poll() is not None, 60)
+    finally:
+        processes.kill()
+    assert processes.poll() == 128 + signum
+    assert "; to continue: python -m ghostexp resume=" in run.log.read_text()
+    assert not run.failure.exists()
 
 
 def test_signal_before_the_task_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
