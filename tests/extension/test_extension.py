@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -26,6 +26,16 @@ DOORS += ("metrics.f1._target_=torchmetrics.classification.MulticlassF1Score", "
 DOORS += ("datamodule.transforms.invert._target_=my_ghosts.Invert",)
 DOORS += ("callbacks.count._target_=my_ghosts.CountSteps", "callbacks.count.file=steps.txt")
 DOORS += ("logger.list._target_=my_ghosts.ListLogger",)
+
+
+class RecordSeedOfOrder(Callback):
+    """Write the seed with which Lightning shuffles for several devices to seed.txt."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it from rank 0."""
+        assert trainer.train_dataloader is not None
+        if trainer.is_global_zero:
+            Path(trainer.default_root_dir, "seed.txt").write_text(str(trainer.train_dataloader.sampler.seed))
 
 
 def result_of(run: Path) -> dict[str, Any]:
@@ -243,9 +253,11 @@ def test_installed_package_adds_options(
 
 def test_two_ranks_train_own_parts_as_one(folder: Path, tmp_path: Path) -> None:
     arguments = ("--config-dir", str(folder), *TINY, "trainer.devices=2", "trainer.accelerator=cpu")
-    data = (*OWN_DATA, "lightning_module._target_=my_ghosts.PlainModule", "monitor=hits")
-    code, _, error = finish(*arguments, *data, in_directory(tmp_path / "run"))
+    data = (*OWN_DATA, "lightning_module._target_=my_ghosts.PlainModule", "monitor=hits", "seed=3")
+    record = "callbacks.seed._target_=tests.extension.test_extension.RecordSeedOfOrder"
+    code, _, error = finish(*arguments, *data, record, in_directory(tmp_path / "run"))
     assert code == 0, error
+    assert (tmp_path / "run" / "seed.txt").read_text() == "3"
     result = result_of(tmp_path / "run")
     assert result["steps"] == 4  # 64 images, 16 in a batch of both devices
     assert "counted twice" in result["limits"]["datamodule"]

@@ -52,6 +52,7 @@ def build_datamodule(config: Config) -> pl.LightningDataModule:
         part = build_part(
             {**node, "batch_size": per_device}, "datamodule", pl.LightningDataModule, {}, THIRD_PARTY_DATA_KEYS
         )
+        os.environ["PL_GLOBAL_SEED"] = str(config["seed"])  # of Lightning's sampler on several devices; else 0
         return as_datamodule(part, given)
     datamodule = build_part(node, "datamodule", pl.LightningDataModule, {})
     if is_detecting != isinstance(datamodule, DetectionDataModule):
