@@ -6,7 +6,8 @@
 - `sampling.py`: which image comes when: permutations of epochs, their division among devices, random numbers.
 - `in_memory.py`: small images as one tensor, batched and augmented on its device.
 - `image_file_dataset.py`: large image files, loaded by workers. `resized_images.py`: a cache for them.
-- `image_folders.py`, `tar_shards.py`: images of class folders and of tar files; `image_paths.py` holds many paths.
+- `image_folders.py`, `tar_shards.py`: images of class folders and of tar files; `image_paths.py` holds many paths,
+  `tar_member.py` is one file in an archive.
 - `dataloader.py`, `worker_process.py`: the DataLoader of image files and detection, and its worker processes.
 - `transforms.py`: augmentation of batches: crop, flip, random erasing, RandAugment, Mixup and CutMix.
 - `image_files.py`, `image_check.py`, `file_lists.py`: read, check and list image files. `caches.py`: write caches.

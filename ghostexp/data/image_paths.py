@@ -7,7 +7,7 @@ from typing import overload
 import numpy as np
 
 from ghostexp.data.file_lists import ImagePath
-from ghostexp.data.tar_shards import TarMember
+from ghostexp.data.tar_member import TarMember
 
 
 class ImagePaths(Sequence[ImagePath]):

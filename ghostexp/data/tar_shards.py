@@ -9,11 +9,9 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from io import BytesIO
+from functools import partial
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -22,73 +20,14 @@ from ghostexp.data.caches import CACHE_FOLDER, write_cache
 from ghostexp.data.file_lists import file_status
 from ghostexp.data.image_files import display_name, is_image_name
 from ghostexp.data.image_folders import LabeledImages
+from ghostexp.data.tar_member import TarMember
 from ghostexp.validation import notice
 
 INDEX_VERSION = 2  # increment when the same archives give another index
 LABEL = "cls"  # extension of the member with a sample's class
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-OPEN_ARCHIVES = 64  # per process
 ANNOUNCED = 2**30  # bytes, from which on listing takes long enough to be announced
 LONGEST_END = 2**24  # bytes: an archive ends with two blocks of zeros, and more up to a record, of any size
-
-
-class FileStatus(NamedTuple):
-    """Size and time of change, as in `os.stat_result`."""
-
-    st_size: int
-    st_mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class TarMember:
-    """A file in an uncompressed tar archive, with those methods of a Path that readers of images call."""
-
-    archive: str
-    name: str
-    offset: int  # of its first byte in the archive
-    size: int
-    mtime_ns: int  # of the archive when it was listed
-
-    def __str__(self) -> str:
-        return f"{self.archive}/{self.name}"
-
-    def open(self, mode: Literal["rb"] = "rb") -> BytesIO:
-        """Read the file; OSError if the archive has changed since it was listed."""
-        archive = _open(self.archive, self.mtime_ns)  # open while it is referred to
-        data = os.pread(archive.descriptor, self.size, self.offset)
-        if len(data) < self.size:
-            raise changed(self.archive)
-        return BytesIO(data)
-
-    def stat(self) -> FileStatus:
-        """Return the size and the archive's time of change when it was listed."""
-        return FileStatus(self.size, self.mtime_ns)
-
-    def is_symlink(self) -> bool:
-        """Return False: links in archives are not listed."""
-        return False
-
-
-class _OpenArchive:
-    def __init__(self, path: str) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        with suppress(AttributeError):  # it could not be opened
-            os.close(self.descriptor)
-
-
-@lru_cache(OPEN_ARCHIVES)
-def _open(path: str, mtime_ns: int) -> _OpenArchive:
-    archive = _OpenArchive(path)
-    if os.fstat(archive.descriptor).st_mtime_ns != mtime_ns:
-        raise changed(path)
-    return archive
-
-
-def changed(archive: str) -> OSError:
-    """Build the error for an archive that is not what was listed."""
-    return OSError(f"{archive} has changed since it was listed")
 
 
 def find_shards(folder: Path) -> list[Path]:

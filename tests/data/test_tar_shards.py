@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from ghostexp.data import tar_shards
+from ghostexp.data import tar_member
 from ghostexp.data.datasets.image_folder import ImageFolder
 from ghostexp.data.file_lists import ImagePath
 from ghostexp.data.image_files import read_image
 from ghostexp.data.image_paths import ImagePaths
-from ghostexp.data.tar_shards import OPEN_ARCHIVES, list_shards
+from ghostexp.data.tar_member import OPEN_ARCHIVES
+from ghostexp.data.tar_shards import list_shards
 from tests.data.fake_image_folders import MakeTree, image_folder
 
 
@@ -294,7 +295,7 @@ def test_archive_stays_open_while_it_is_read(tmp_path: Path, monkeypatch: pytest
     read = os.pread
 
     def read_after_others(*where: int) -> bytes:
-        tar_shards._open.cache_clear()  # as after many other archives, opened by other threads
+        tar_member._open.cache_clear()  # as after many other archives, opened by other threads
         return read(*where)
 
     monkeypatch.setattr(os, "pread", read_after_others)
