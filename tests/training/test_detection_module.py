@@ -1,7 +1,6 @@
 """Detectors: metrics equal pycocotools'; resumed and distributed runs equal uninterrupted ones."""
 
 import contextlib
-import csv
 import io
 import json
 import os
@@ -27,6 +26,7 @@ from ghostexp.config.compose import CONF
 from ghostexp.data.datasets.shapes import CLASSES, Shapes, generate_image
 from ghostexp.models.detection.base import DetectionModel
 from ghostexp.models.ghostnet import ghostnet_small
+from ghostexp.runs.csv_table import read_rows
 from ghostexp.tasks import profile
 from ghostexp.tasks.common.detection_outputs import coco_results
 from ghostexp.training import schedulers
@@ -127,8 +127,7 @@ def test_detector_fit_writes_metrics_and_detections(detector_run: tuple[Path, st
     assert result["backbone_macs"] == backbone_macs(ghostnet_small(width=0.25))
     assert "test mAP" in printed
     assert (run / "boxes.png").is_file()
-    with (run / "per_class.csv").open() as file:
-        assert {row["class"] for row in csv.DictReader(file)} == {"rectangle", "ellipse", "triangle", "cross"}
+    assert {row["class"] for row in read_rows(run / "per_class.csv")} == {"rectangle", "ellipse", "triangle", "cross"}
     seen = {row["image_id"] for row in json.loads((run / "detections.json").read_text())}
     assert seen
     assert seen <= set(range(15))
@@ -183,8 +182,7 @@ def test_predict_boxes_have_category_ids_and_names(detector_run: tuple[Path, str
     assert command("task=predict", f"run={run}", f"task.input={tmp_path / 'pictures'}", "task.score_threshold=0") == 0
     content = json.loads((run / "predict" / "predictions.json").read_text())
     assert content["categories"] == [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
-    with (run / "predict" / "predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(run / "predict" / "predictions.csv")
     assert [CLASSES[one["category_id"] - 1] for one in content["annotations"]] == [row["class"] for row in rows]
     assert len({row["class"] for row in rows}) > 1
     assert [one["id"] for one in content["annotations"]] == list(range(1, len(rows) + 1))
@@ -254,7 +252,7 @@ def test_profile_detector_parts(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for row in result["module_ms"]:
         assert row["backbone"] + row["fpn"] + row["heads"] == pytest.approx(row["total"])
         assert min(row.values()) > 0
-    assert result["macs"] == sum(int(row["macs"]) for row in csv.DictReader((tmp_path / "layers.csv").open()))
+    assert result["macs"] == sum(int(row["macs"]) for row in read_rows(tmp_path / "layers.csv"))
     assert f"{result['backbone_macs']:,}: the full backbone at 224 x 224" in capsys.readouterr().out
 
 
