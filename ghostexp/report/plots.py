@@ -130,7 +130,9 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
         axis.grid(alpha=0.3)
     handles, labels = _once(left)
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
-    where = f"{describe_means(study.variants)}; line: no other mean is better at less cost"
+    has_dots = any(variant.accuracy.n > 1 and not variant.accuracy.interval for variant in study.variants)
+    dots = "; dots: seeds" if has_dots else ""
+    where = f"{describe_means(study.variants)}{dots}; line: no other mean is better at less cost"
     return save(figure, f"{title}\n{where}", path)
 
 
@@ -140,8 +142,12 @@ def _against(axis: Axes, study: Study, variants: Sequence[Variant], key: str, un
     styles = variant_styles(study)
     for value, variant in known:
         look = styles[id(variant)]
-        runs = [run.result[key] / unit for run in variant.runs if run.result.get(key) is not None]
-        axis.plot([min(runs), max(runs)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
+        runs = [run for run in variant.runs if run.result.get(key) is not None]
+        spent = [run.result[key] / unit for run in runs]
+        axis.plot([min(spent), max(spent)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
+        if not variant.accuracy.interval:
+            seeds = [run.accuracy for run in runs]
+            axis.plot(spent, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
         point(axis, value, variant, look, variant.label)
     sign = 1 if study.metric.higher_is_better else -1
     costs, means = [value for value, _ in known], [variant.accuracy.mean for _, variant in known]

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ghostexp.report.build_study import build_study
 from ghostexp.report.curves import curve, curve_panels, has_different_means
@@ -61,6 +63,23 @@ def test_pareto_is_drawn_only_where_macs_differ_within_a_series(tmp_path: Path) 
     assert draw_pareto(schedules, "", tmp_path / "equal.png") is None
     ratios = build_study("mine", find_study(study(tmp_path / "ratios", {1: [90.0], 2: [91.0]})))
     assert draw_pareto(ratios, "", tmp_path / "different.png")
+
+
+def test_pareto_has_the_seeds_where_there_is_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[tuple[Figure, str]] = []
+
+    def keep(figure: Figure, title: str, path: Path) -> Path:
+        saved.append((figure, title))
+        return path
+
+    monkeypatch.setattr("ghostexp.report.plots.save", keep)
+    folder = study(tmp_path / "study", {1: [95.0, 94.0], 2: [93.0, 92.0, 91.0]})
+    assert draw_pareto(build_study("study", find_study(folder)), "", tmp_path / "pareto.png")
+    ((figure, title),) = saved
+    assert "; dots: seeds; " in title
+    for axis in figure.axes:
+        dots = [np.asarray(line.get_ydata()) for line in axis.lines if line.get_marker() == "."]
+        assert [values.tolist() for values in dots] == [[95.0, 94.0]]
 
 
 def test_pareto_has_seconds_only_of_variants_on_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
