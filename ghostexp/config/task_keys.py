@@ -36,8 +36,9 @@ TASKS: dict[str, Keys] = {
     },
     "profile": {
         "modes": array(
-            "Flags joined by +: eager, fused, bf16, channels_last, compiled; or a runtime.", also=["string"]
-        ),
+            "Flags joined by +: eager, fused, bf16, channels_last, compiled; or a runtime; null: seven combinations.",
+            also=["string"],
+        ).or_null(),
         "batch_sizes": array("Images per batch.", needed=INTEGERS, also=["integer"]),
         "repeats": integer("Measurements of every mode, in turn.", least=1),
         "top_layers": integer("Number of most expensive layers shown on the terminal.", least=1),

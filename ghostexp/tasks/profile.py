@@ -15,10 +15,13 @@ from ghostexp.models.detection.base import DetectionModel
 from ghostexp.runs.csv_table import write_rows
 from ghostexp.runs.directory import RunDirectory
 from ghostexp.tasks.common import instantiate
-from ghostexp.tasks.common.build_network import image_shape
+from ghostexp.tasks.common.build_network import image_shape, is_detector
 from ghostexp.tasks.common.load_model import inference_device, load_trained_model
 from ghostexp.tasks.common.profile_tables import show_detector, show_profile
 from ghostexp.tasks.common.summary import device_info, write_ghostify_report
+
+MODES = ("eager", "channels_last", "bf16+channels_last", "compiled", "fused", "fused+channels_last")
+MODES += ("fused+channels_last+compiled",)
 
 
 def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
@@ -26,7 +29,13 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
 
     Raises ValueError: invalid batch sizes or modes, or a mode that does not work on this machine.
     """
-    task = {**config["task"], **{key: _as_list(config["task"][key]) for key in ("batch_sizes", "modes")}}
+    modes = list(MODES) if config["task"]["modes"] is None else _as_list(config["task"]["modes"])
+    is_typed = config["task"]["modes"] is not None and any(mode != "eager" for mode in modes)
+    if is_typed and is_detector(config["model"]):
+        raise ValueError(
+            f"task.modes={','.join(map(str, modes))}: must be eager, or null, for a detector, timed by module"
+        )
+    task = config["task"] | {"modes": modes, "batch_sizes": _as_list(config["task"]["batch_sizes"])}
     if not task["batch_sizes"] or not all(type(size) is int and size >= 1 for size in task["batch_sizes"]):
         raise ValueError(
             f"task.batch_sizes={config['task']['batch_sizes']}: must be an integer >= 1, or a list of such"

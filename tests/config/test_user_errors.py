@@ -228,6 +228,10 @@ VALUES = [
     (["task=profile", "task.batch_sizes=[]"], "task.batch_sizes=[]: must be an integer >= 1"),
     (["task=profile", "task.batch_sizes=[1.5]"], "task.batch_sizes=[1.5]: must be an integer >= 1, or a list of such"),
     (["task=profile", "task.modes=[fast]"], "task.modes=fast: must be flags of eager, fused, bf16, channels_last"),
+    (
+        ["task=profile", "model=retinanet_ghostnet", "datamodule=shapes", "task.modes=[eager,fused]"],
+        "task.modes=eager,fused: must be eager, or null, for a detector",
+    ),
     (["task=export"], "task=export: needs run=DIR"),
     (["task=export", "task.formats=[onxx]"], "task.formats=onxx: must be one or several of onnx, torch, safetensors"),
     (["task=export", "task.formats=[]"], "task.formats=[]: must be one or several of onnx, torch, safetensors"),

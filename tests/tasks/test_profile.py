@@ -2,9 +2,12 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ghostexp.analysis import latency
+from ghostexp.models.base import Network
 from tests.cli import command, in_directory
 from tests.training.test_fit import result_of
 
@@ -55,6 +58,22 @@ def test_profile_takes_single_batch_size_and_mode(tmp_path: Path) -> None:
         ("eager", 3),
         ("fused", 3),
     ]
+
+
+def test_profile_measures_seven_modes_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def build(network: Network, modes: list[str], *rest: Any) -> dict[str, Any]:
+        asked.append(modes)
+        return latency.build_modes(network, ["eager"], *rest)
+
+    monkeypatch.setattr("ghostexp.tasks.profile.build_modes", build)
+    arguments = ("model=resnet20", "datamodule=fake", "task.batch_sizes=1", "task.repeats=1", "threads=1")
+    assert command("task=profile", *arguments, in_directory(tmp_path / "run")) == 0
+    (modes,) = asked
+    assert len(modes) == 7
+    flags = {flag for mode in modes for flag in mode.split("+")}
+    assert flags == {"eager", "bf16", "channels_last", "compiled", "fused"}
 
 
 def test_profile_of_random_weights_has_small_rounding(tmp_path: Path) -> None:
