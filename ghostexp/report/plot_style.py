@@ -117,6 +117,11 @@ def point(axis: Axes, x: float, variant: Variant, look: dict[str, Any], label: s
     axis.errorbar([x], [found.mean], spread, linestyle="", label=label, **kept, **size)
 
 
+def dots(axis: Axes, x: Sequence[float], y: Sequence[float], look: dict[str, Any]) -> None:
+    """Plot the values of single seeds."""
+    axis.plot(x, y, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
+
+
 def plain_log(axis: Axes, which: Literal["x", "y"]) -> None:
     """Set a logarithmic scale with plain numbers: 0.5, 20, 300."""
     axis.set(**{f"{which}scale": "log"})

@@ -12,6 +12,7 @@ from ghostexp.report.plot_style import (
     axis_key,
     axis_positions,
     describe_means,
+    dots,
     group_series,
     has_numbers,
     legend_label,
@@ -66,8 +67,7 @@ def draw_accuracy(study: Study, title: str, path: Path) -> Path | None:
         for variant in variants:
             point(axis, at[id(variant)], variant, look, name if variant is variants[0] else None)
             seeds = list(variant.by_seed.values())
-            beside = [at[id(variant)] - 0.45 * step] * len(seeds)
-            axis.plot(beside, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
+            dots(axis, [at[id(variant)] - 0.45 * step] * len(seeds), seeds, look)
             _mark(axis, at[id(variant)], published_results(variant))
     axis.set(xlabel=AXIS_TITLES.get(key, key), ylabel=f"test {study.metric.label}")
     axis.set_xticks(list(positions.values()), tick_labels(study, key))
@@ -131,8 +131,8 @@ def draw_pareto(study: Study, title: str, path: Path) -> Path | None:
     handles, labels = _once(left)
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
     has_dots = any(variant.accuracy.n > 1 and not variant.accuracy.interval for variant in study.variants)
-    dots = "; dots: seeds" if has_dots else ""
-    where = f"{describe_means(study.variants)}{dots}; line: no other mean is better at less cost"
+    seeds = "; dots: seeds" if has_dots else ""
+    where = f"{describe_means(study.variants)}{seeds}; line: no other mean is better at less cost"
     return save(figure, f"{title}\n{where}", path)
 
 
@@ -146,8 +146,7 @@ def _against(axis: Axes, study: Study, variants: Sequence[Variant], key: str, un
         spent = [run.result[key] / unit for run in runs]
         axis.plot([min(spent), max(spent)], [variant.accuracy.mean] * 2, color=look["color"], linewidth=1)
         if not variant.accuracy.interval:
-            seeds = [run.accuracy for run in runs]
-            axis.plot(spent, seeds, ".", color=look["color"], alpha=0.6, markersize=4, zorder=1)
+            dots(axis, spent, [run.accuracy for run in runs], look)
         point(axis, value, variant, look, variant.label)
     sign = 1 if study.metric.higher_is_better else -1
     costs, means = [value for value, _ in known], [variant.accuracy.mean for _, variant in known]

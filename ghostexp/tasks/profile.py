@@ -20,8 +20,8 @@ from ghostexp.tasks.common.load_model import inference_device, load_trained_mode
 from ghostexp.tasks.common.profile_tables import show_detector, show_profile
 from ghostexp.tasks.common.summary import device_info, write_ghostify_report
 
-MODES = ("eager", "channels_last", "bf16+channels_last", "compiled", "fused", "fused+channels_last")
-MODES += ("fused+channels_last+compiled",)
+FAST = "fused+channels_last"
+MODES = ["eager", "channels_last", "bf16+channels_last", "compiled", "fused", FAST, f"{FAST}+compiled"]
 
 
 def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
@@ -29,9 +29,9 @@ def run(config: instantiate.Config, directory: RunDirectory) -> dict[str, Any]:
 
     Raises ValueError: invalid batch sizes or modes, or a mode that does not work on this machine.
     """
-    modes = list(MODES) if config["task"]["modes"] is None else _as_list(config["task"]["modes"])
-    is_typed = config["task"]["modes"] is not None and any(mode != "eager" for mode in modes)
-    if is_typed and is_detector(config["model"]):
+    given = config["task"]["modes"]
+    modes = MODES if given is None else _as_list(given)
+    if given is not None and any(mode != "eager" for mode in modes) and is_detector(config["model"]):
         raise ValueError(
             f"task.modes={','.join(map(str, modes))}: must be eager, or null, for a detector, timed by module"
         )

@@ -1,6 +1,7 @@
 """Parts of an own package, copied from my_ghosts/ to a temporary folder: each door, each task, each misuse."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
+from ghostexp.api import compose
 from ghostexp.data.third_party_datamodule import as_datamodule
 from ghostexp.runs.csv_table import read_rows
+from ghostexp.tasks.common.instantiate import build_datamodule
 from tests.cli import command, finish, in_directory
 
 TINY = ("experiment=stripes", "trainer.max_epochs=1", "callbacks.progress=false", "threads=1")
@@ -261,6 +264,14 @@ def test_two_ranks_train_own_parts_as_one(folder: Path, tmp_path: Path) -> None:
     result = result_of(tmp_path / "run")
     assert result["steps"] == 4  # 64 images, 16 in a batch of both devices
     assert "counted twice" in result["limits"]["datamodule"]
+
+
+def test_building_own_data_leaves_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    config, before = compose("--config-dir", str(folder), *TINY, *OWN_DATA), dict(os.environ)
+    build_datamodule(config)  # as ghostexp.load does, in the process of its caller
+    assert dict(os.environ) == before
 
 
 def test_sweep_over_own_parts(folder: Path, tmp_path: Path) -> None:

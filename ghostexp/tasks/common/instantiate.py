@@ -52,7 +52,6 @@ def build_datamodule(config: Config) -> pl.LightningDataModule:
         part = build_part(
             {**node, "batch_size": per_device}, "datamodule", pl.LightningDataModule, {}, THIRD_PARTY_DATA_KEYS
         )
-        os.environ["PL_GLOBAL_SEED"] = str(config["seed"])  # of Lightning's sampler on several devices; else 0
         return as_datamodule(part, given)
     datamodule = build_part(node, "datamodule", pl.LightningDataModule, {})
     if is_detecting != isinstance(datamodule, DetectionDataModule):
@@ -127,6 +126,9 @@ def build_trainer(
     Raises ValueError: values that Lightning refuses, or a Trainer that does not use all processes of this run.
     """
     node = dict(config["trainer"])
+    is_third_party = isinstance(datamodule, ThirdPartyDataModule)
+    if is_third_party:
+        os.environ["PL_GLOBAL_SEED"] = str(config["seed"])  # of the order in Lightning's distributed sampler; else 0
     if world_size(node) > 1 and isinstance(node.get("strategy"), str):
         unused, limit = node["strategy"].endswith("_true"), batch_timeout(config)
         arguments = {"find_unused_parameters": unused, "batch_timeout": limit}
@@ -140,7 +142,7 @@ def build_trainer(
             plugins=[AtomicCheckpointIO()],
             default_root_dir=run.path,
             num_sanity_val_steps=0,
-            use_distributed_sampler=isinstance(datamodule, ThirdPartyDataModule),
+            use_distributed_sampler=is_third_party,
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
             enable_progress_bar=any(isinstance(callback, EpochProgressBar) for callback in callbacks),
             enable_model_summary=False,
